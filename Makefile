@@ -1,0 +1,55 @@
+# All work happens in .venv, made by the first target that needs it. Needs python3 (3.10 to 3.13) and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+NBS := $(shell find nbs -name '*.ipynb' -not -path '*/.*' | sort)
+JOBS ?= 2
+FLAGS ?=
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+.venv/.done: settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "robustnb needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check uv
+	$(BIN)/uv pip install -q -p $(BIN)/python -e ".[dev,docs]"
+	@touch $@
+
+.venv/.bench: .venv/.done
+	$(BIN)/uv pip install -q -p $(BIN)/python -e ".[bench]"
+	@touch $@
+
+demo: .venv/.done ## reproduce every paper at tiny scale, print the ledger, write report.html
+	$(BIN)/robustnb reproduce --scale tiny
+
+test: .venv/.done ## the tests, made from the notebooks, and the system tests (ARGS="-k pgd" for some of them)
+	$(BIN)/python -m pytest $(ARGS)
+
+lab: .venv/.done ## JupyterLab on the notebooks, which are cleaned on save
+	$(BIN)/jupyter lab --config=tools/jupyter_server_config.py nbs
+
+docs: .venv/.done ## the site, into docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d docs/_build/doctrees nbs docs/_build/html
+	@echo docs/_build/html/index.html
+
+check: .venv/.done ## generated files in step, notebooks clean, imports one way, no stray paths
+	$(BIN)/python tools/check.py
+
+export: .venv/.done ## notebooks -> package, tests and README
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/export_tests.py
+	$(BIN)/python tools/readme.py
+	$(BIN)/nbdev_clean
+
+notebooks: .venv/.done ## run every notebook at tiny scale, nothing saved
+	$(BIN)/python tools/run_nbs.py --no-save --jobs $(JOBS) --timeout 600 $(NBS)
+
+run: .venv/.done ## run notebooks and store their outputs: make run NB="nbs/00_data.ipynb" FLAGS=slow,gpu
+	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "$(FLAGS)" $(NB)
+	$(BIN)/nbdev_clean
+
+bench: .venv/.bench ## run the benchmark notebooks on this machine and store their tables
+	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "slow,$(FLAGS)" $(wildcard nbs/benchmarks/*.ipynb)
+	$(BIN)/nbdev_clean
+
+.PHONY: help demo test lab docs check export notebooks run bench

@@ -1,0 +1,66 @@
+"""The site. Build it with `make docs`; nothing is executed and nothing is fetched, by the build or by the pages."""
+import shutil, sys
+from configparser import ConfigParser
+from importlib.util import find_spec
+from pathlib import Path
+
+docs = Path(__file__).resolve().parent
+root, nbs = docs.parent, docs.parent/'nbs'
+sys.path[:0] = [str(docs), str(root/'tools'), str(root)]
+from ledger_page import ledger_page
+from nbdev_sphinx import Project
+
+ini = ConfigParser(delimiters=['='])
+ini.read(root/'settings.ini', encoding='utf-8')
+cfg = ini['DEFAULT']
+
+project, author, release = cfg['title'], cfg['author'], cfg['version']
+copyright = author
+extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax', 'sphinx_copybutton', 'sphinx_design', 'nbdev_sphinx']
+root_doc = 'index'
+exclude_patterns = ['_*', '**/_*', '**/.ipynb_checkpoints', '**.txt']
+suppress_warnings = ['mystnb.unknown_mime_type']
+
+nb_execution_mode = 'off'
+nb_merge_streams = True
+myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'attrs_block', 'attrs_inline', 'deflist']
+myst_dmath_double_inline = True
+myst_heading_anchors = 3
+add_module_names = False
+python_maximum_signature_line_length = 80
+python_use_unqualified_type_names = True
+viewcode_follow_imported_members = False  # would import the package
+toc_object_entries = False
+
+# --- sidebar: a section per folder that has notebooks ---------------------------------------------------------------
+FOLDERS = ['attacks', 'robustness', 'merging', 'unlearning', 'synthesis', 'transfer', 'anomaly', 'efficiency', 'benchmarks']
+
+def section(caption, pages): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', *pages, '```', ''])
+
+def pages(folder): return [p.relative_to(nbs).with_suffix('').as_posix() for p in sorted(folder.glob('[0-9]*.ipynb'))]
+
+sections = [('Foundations', pages(nbs)), *((f.capitalize(), pages(nbs/f)) for f in FOLDERS), ('Reference', ['ledger', 'api'])]
+nbdev_toc = '\n'.join(section(caption, found) for caption, found in sections if found)
+nbdev_pages = {'api-index': Project.api_index, 'ledger': ledger_page}
+
+# --- look -----------------------------------------------------------------------------------------------------------
+html_theme = 'sphinx_book_theme'
+html_title = project
+html_favicon = '_static/favicon.svg'
+html_context = {'default_mode': 'auto'}
+html_static_path = ['_static']
+html_css_files = ['custom.css']
+html_sourcelink_suffix = ''
+html_show_search_summary = False  # summaries need fetch(), which pages opened as files lack
+html_theme_options = dict(repository_url=cfg['git_url'], path_to_docs='nbs', use_repository_button=True, use_source_button=True,
+                          use_download_button=True, navbar_persistent=[], show_navbar_depth=2, show_toc_level=2, home_page_in_toc=True, footer_content_items=['copyright'])
+mathjax_path = 'mathjax.js'
+
+def copy_mathjax(app):
+    "MathJax is one file of a wheel, with its fonts inside: formulas need no network"
+    wheel = Path(next(iter(find_spec('sphinx-mathjax-offline').submodule_search_locations)))
+    static = Path(app.outdir)/'_static'
+    static.mkdir(parents=True, exist_ok=True)
+    if app.builder.format == 'html': shutil.copy(wheel/'static'/'mathjax'/'tex-svg-full.js', static/mathjax_path)
+
+def setup(app): app.connect('builder-inited', copy_mathjax)

@@ -1,0 +1,200 @@
+"""The command line as its users run it: processes, signals, exit statuses."""
+import json, multiprocessing, os, re, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+import robustnb
+from robustnb.cli import main
+from robustnb.evidence import Store
+
+ROOT = Path(robustnb.__file__).parents[1]
+FORK = multiprocessing.get_context('fork')
+FINISHED = r'\d s  \('  # as in '0.3 s  (0:01 gone, ...'
+TOY = '''
+import os, sys, time
+from robustnb.cli import main
+from robustnb.evidence import Store
+from robustnb.evidence import Claim, Paper
+
+def experiment(arm, dataset, scale, seed, device):
+    with open({log!r}, 'a') as f: f.write(f'{{arm}} {{dataset}} {{seed}}\\n')
+    if arm == 'b' and seed in {broken!r}: raise RuntimeError('the job broke')
+    if dataset in {absent!r}: raise FileNotFoundError('mnist was looked for in a, b and c')
+    time.sleep({pause!r})
+    return dict(accuracy=.8 + .1*(arm == 'b') + .001*seed*(arm == 'b'), time=1.)
+
+def figures(records):
+    from matplotlib.figure import Figure
+    fig = Figure(); fig.subplots().plot([0, 1])
+    return {{'A line': fig}}
+
+claims = [Claim(1, 'b is more accurate', 'accuracy', 'b', ['a'], paper_value=9.), Claim(2, 'b is faster', 'time', 'b', ['a'], better='lower', unit='s')]
+toy = Paper({key!r}, 'A toy', 'Nobody', 2020, '', claims, ['a', 'b'], dict(tiny=['moons', 'digits'], small=['mnist']), dict(tiny=4, small=3), experiment, figures=figures)
+if __name__ == '__main__': sys.exit(main(papers=[toy]))
+'''
+
+class Toy:
+    "A script with a toy paper, whose experiment logs each call"
+    def __init__(self, at, pause=0., broken=(), absent=(), key='toy'):
+        self.log, self.script, self.results = at/f'{key}.log', at/f'{key}.py', at/'results'
+        self.script.write_text(TOY.format(log=str(self.log), pause=pause, broken=broken, absent=absent, key=key))
+    def start(self, *args, **kw):
+        env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', XDG_DATA_HOME=str(self.script.parent/'data'))
+        return subprocess.Popen([sys.executable, str(self.script), *args], cwd=self.script.parent, env=env, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
+    def run(self, *args):
+        p = self.start(*args)
+        out, err = p.communicate(timeout=120)
+        return p.returncode, out, err
+    def here(self, capsys, *args):
+        "The same in this process: quicker, where no signal is needed"
+        space = {'__name__': self.script.stem}
+        exec(self.script.read_text(), space)
+        try: code = main(args, papers=[space['toy']])
+        except SystemExit as e: code = e.code
+        return code, *capsys.readouterr()
+    def calls(self): return self.log.read_text().splitlines() if self.log.exists() else []
+    def stored(self, key='toy'):
+        f = self.results/f'{key}.json'
+        return [f"{r['arm']} {r['dataset']} {r['seed']}" for r in json.loads(f.read_text())['jobs']] if f.exists() else []
+
+def until(condition, seconds=60):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, 'waited in vain'
+        time.sleep(.02)
+
+def args(toy, *more): return ('reproduce', 'toy', '--results', str(toy.results), *more)
+
+def test_interrupt_and_go_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy = Toy(tmp_path, pause=.3)
+    p = toy.start(*args(toy))
+    until(lambda: len(toy.stored()) >= 3)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=60)
+    stored, before = toy.stored(), toy.calls()
+    assert p.returncode == 130 and 'Traceback' not in err
+    assert 3 <= len(re.findall(FINISHED, out)) <= len(stored) < 16
+    assert f'{len(stored)} of 16 jobs are stored in {toy.results}' in err and f'robustnb {" ".join(args(toy))}' in err
+    code, out, err = toy.here(capsys, *args(toy))
+    assert code == 0 and f'{len(stored)} of 16 jobs are finished already' in out
+    assert sorted(stored + toy.calls()[len(before):]) == sorted(toy.stored()) and len(set(toy.stored())) == 16, 'nothing that was stored ran again'
+
+def test_kill_and_go_on(tmp_path, capsys, monkeypatch):
+    "SIGKILL in the middle of a job, twice: all that was reported finished is stored, and goes on from there"
+    monkeypatch.chdir(tmp_path)
+    toy, stored, before = Toy(tmp_path, pause=.1), [], []
+    for wait in 2, 7:
+        p = toy.start(*args(toy))
+        until(lambda: len(toy.calls()) >= wait)
+        p.kill()
+        out, _ = p.communicate(timeout=60)
+        new = toy.calls()[len(before):]
+        assert not set(new) & set(stored), 'nothing that was stored ran again'
+        before, finished = toy.calls(), len(stored) + len(re.findall(FINISHED, out))
+        stored = toy.stored()
+        assert len(stored) >= max(finished, wait-2)
+    assert toy.here(capsys, *args(toy))[0] == 0
+    assert sorted(stored + toy.calls()[len(before):]) == sorted(toy.stored()) and len(set(toy.stored())) == 16
+
+def result(arm, seed): return dict(scale='tiny', dataset='d', arm=arm, seed=seed, version=1, metrics={'m': 1.}, pad='x'*2000)
+
+def write(at, arm, n, said=None):
+    "Store n results, and tell the pipe `said` of each"
+    for i in range(n):
+        Store(at).save('k', result(arm, i))
+        if said: os.write(said, b'.')
+
+def read(at): return [(r['arm'], r['seed']) for r in json.loads((at/'k.json').read_text())['jobs']]
+
+def test_kill_while_writing(tmp_path):
+    "SIGKILL at five moments of a loop that writes without pause: the file is always whole, and has all that was reported stored"
+    for k in range(5):
+        at, (here, there) = tmp_path/str(k), os.pipe()
+        p = FORK.Process(target=write, args=(at, 'a', 10**6, there))
+        p.start(); os.close(there)
+        os.read(here, 1); time.sleep(.02 + .03*k)
+        p.kill(); p.join()
+        said = 1 + len(os.read(here, 10**6)); os.close(here)
+        assert said <= len(read(at)) <= said+1 and read(at) == [('a', i) for i in range(len(read(at)))]
+        write(at, 'b', 1)  # the dead process holds no lock
+        assert read(at)[-1] == ('b', 0)
+
+def test_two_processes_write_at_once(tmp_path):
+    both = [FORK.Process(target=write, args=(tmp_path, a, 40)) for a in 'ab']
+    for p in both: p.start()
+    for p in both: p.join(60); assert p.exitcode == 0
+    assert read(tmp_path) == [(a, i) for a in 'ab' for i in range(40)]
+
+def test_two_processes_share_the_work(tmp_path):
+    toy = Toy(tmp_path, pause=.3)
+    both = [toy.start(*args(toy)) for _ in range(2)]
+    for p in both:
+        _, err = p.communicate(timeout=120)
+        assert p.returncode == 0, err
+    assert len(set(toy.stored())) == len(toy.stored()) == 16 and sorted(toy.calls()) == sorted(toy.stored()), 'nothing lost, nothing run twice'
+
+def test_reproduce_and_ledger(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy = Toy(tmp_path)
+    code, out, err = toy.here(capsys, 'reproduce', '--seeds', '3', '--dataset', 'moons')
+    assert code == 0, err
+    assert '2 claims: 0 reproduced, 1 not reproduced, 1 not run' in out and 'digits, accuracy, against a: no records of b' in out
+    report = tmp_path/'report.html'
+    assert f'written: {report}' in out and 'data:image/png;base64,' in report.read_text()
+    assert not re.search(r'(src|href)="(?!data:|https://arxiv.org|#)', report.read_text()), 'the page needs nothing but itself'
+    assert '\033[' not in out and max(map(len, out.splitlines()[:-1])) <= 100
+    code, out, err = toy.here(capsys, *args(toy))
+    code, out, err = toy.here(capsys, 'ledger', '--results', str(toy.results), '--json')
+    rows = json.loads(out)
+    assert code == 0 and [r['verdict'] for r in rows] == ['reproduced', 'not reproduced']
+    keys = 'paper claim statement scale n_seeds effect low high unit paper_value verdict'.split()
+    assert list(rows[0])[:len(keys)] == keys
+    assert rows[0]['n_seeds'] == 4 and rows[0]['low'] <= rows[0]['effect'] <= rows[0]['high'] and abs(rows[0]['effect'] - 10.15) < 1e-6
+    assert rows[1]['effect'] == 0 and 'includes zero' in rows[1]['reason'] and len(rows[0]['comparisons']) == 2
+    code, out, err = toy.here(capsys, 'ledger', '--results', str(toy.results), '--html', 'page.html')
+    assert code == 0 and 'b is more accurate' in (tmp_path/'page.html').read_text()
+
+def test_again_runs_again_and_tiny_starts_afresh(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy = Toy(tmp_path)
+    one = ('--seeds', '0,', '--arm', 'a', '--dataset', 'moons')
+    for more, calls in (((), 1), ((), 1), (('--again',), 2)):
+        assert toy.here(capsys, *args(toy, *one, *more))[0] == 0 and len(toy.calls()) == calls
+    for calls in 3, 4: assert toy.here(capsys, 'reproduce', *one)[0] == 0 and len(toy.calls()) == calls
+
+def test_failing_jobs_cost_no_others(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy = Toy(tmp_path, broken=(1,), absent=('moons',))
+    code, out, err = toy.here(capsys, *args(toy))
+    assert code == 1 and 'the job broke' in err and '9 of 16 jobs failed' in err
+    assert sum('moons' in c for c in toy.calls()) == 1, 'data that is not there is asked for once'
+    assert sorted(toy.stored()) == sorted(f'{a} digits {s}' for a in 'ab' for s in range(4) if (a, s) != ('b', 1))
+    assert '2 claims' in out, 'the ledger is printed all the same'
+
+BAD = [(('reproduce', 'tyo'), "unknown paper 'tyo': did you mean 'toy'?"), (('ledger', 'tyo'), "did you mean 'toy'?"),
+       (('reproduce', 'toy', '--scale', 'paper'), "unknown scale 'paper'"), (('reproduce', 'toy', '--arm', 'c'), "unknown arm 'c'. Known: a, b"),
+       (('reproduce', 'toy', '--dataset', 'digit'), "did you mean 'digits'?"), (('reproduce', '--device', 'cdua'), "did you mean 'cuda'"),
+       (('reproduce', '--html', 'no/such/place.html'), 'no file can be written at'), (('ledger', '--results', 'nowhere'), 'there is no folder nowhere'),
+       (('ledger', '--results', 'broken'), 'toy.json is not a results file'), (('reproduce', '--results', 'broken'), 'toy.json is not a results file'),
+       (('reproduce', '--scale', 'tny'), 'invalid choice'), (('reproduce', '--seeds', 'x'), "'x' is neither a number of seeds"),
+       (('legder',), 'invalid choice'), ((), 'COMMAND')]
+
+def test_bad_input_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy = Toy(tmp_path)
+    (tmp_path/'broken').mkdir(); (tmp_path/'broken'/'toy.json').write_text('<<<<<<< HEAD\n')
+    for argv, message in BAD:
+        code, out, err = toy.here(capsys, *argv)
+        assert code == 2 and message in err and 'Traceback' not in err and not out, (argv, err)
+        if 'usage:' not in err: assert len(err.splitlines()) == 1
+    assert not toy.calls() and not (tmp_path/'report.html').exists(), 'refused before any work'
+
+def test_console_script(tmp_path):
+    "The installed command: `list` works, `--help` does not wait for torch, an unknown key is refused"
+    script = Path(sys.executable).with_name('robustnb')
+    if not script.exists(): pytest.skip('robustnb is not installed')
+    run = lambda *a: subprocess.run([script, *a], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (r := run('list')).returncode == 0 and 'papers: ' in r.stdout
+    assert (r := run('--help')).returncode == 0 and 'robustnb reproduce' in r.stdout
+    assert (r := run('reproduce', 'no-such-paper')).returncode == 2 and r.stderr.startswith("robustnb: unknown paper 'no-such-paper'")

@@ -1,0 +1,92 @@
+"""The site in a real browser: every page loads without errors, formulas are drawn, search works, nothing is fetched from elsewhere"""
+import subprocess, sys, threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+import pytest
+from browser import chromium, errors, remote, wait
+
+ROOT = Path(__file__).resolve().parents[2]
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    "Folder of the built site"
+    pytest.importorskip('sphinx', reason='the site needs the docs requirements: pip install -e ".[docs]"')
+    out = tmp_path_factory.mktemp('site')
+    run = subprocess.run([sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', 'docs', '-d', out/'doctrees', 'nbs', out/'html'],
+                         cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return out/'html'
+
+@pytest.fixture(scope='module')
+def site(built):
+    "Address at which the site is served"
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=built))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+@pytest.fixture(scope='module')
+def browser():
+    b = chromium()
+    yield b
+    b.quit()
+
+def pages(built):
+    "All pages that are written by hand or made from a notebook"
+    nbs = ROOT/'nbs'
+    return sorted(p.relative_to(nbs).with_suffix('.html').as_posix() for p in nbs.rglob('*')
+                  if p.suffix in ('.ipynb', '.md') and not any(o[0] in '._' for o in p.relative_to(nbs).parts))
+
+def test_every_page_is_built_and_in_the_sidebar(built):
+    home = (built/'index.html').read_text()
+    for page in pages(built):
+        assert (built/page).exists(), page
+        assert page == 'index.html' or f'href="{page}"' in home, f'{page} is not in the sidebar'
+
+def test_pages_load_without_errors_and_formulas_are_drawn(site, built, browser):
+    drawn = 0
+    for page in pages(built):
+        browser.get(f'{site}/{page}')
+        wait(browser, "document.readyState == 'complete'", 30, page)
+        n = len(browser.find_elements('css selector', '.math'))
+        if n: wait(browser, f"document.querySelectorAll('.math mjx-container svg').length >= {n}", 60, f'{n} formulas of {page}')
+        assert not browser.find_elements('css selector', 'mjx-merror, [data-mjx-error]'), f'{page}: a formula that MathJax cannot read'
+        assert errors(browser) == [], page
+        assert remote(browser, site) == [], page
+        drawn += n
+    assert drawn > 0
+
+@pytest.mark.parametrize('query', ['absum', 'fourier_noise'])
+def test_search_finds(site, browser, query):
+    browser.get(f'{site}/search.html?q={query}')
+    wait(browser, "document.querySelectorAll('#search-results ul.search li a').length > 0", 30, f'search for {query}')
+    found = [a.get_attribute('href') for a in browser.find_elements('css selector', '#search-results ul.search li a')]
+    assert all(u.startswith(site) for u in found)
+    assert any(query.split('_')[0] in u for u in found), found
+    assert remote(browser, site) == []
+
+def test_page_opened_as_a_file_draws_its_formulas(built, browser):
+    page = next(p for p in pages(built) if 'class="math' in (built/p).read_text())
+    browser.get((built/page).as_uri())
+    wait(browser, "document.querySelectorAll('.math mjx-container svg').length > 0", 60, 'formulas of a page opened as a file')
+    assert remote(browser, 'file:') == []
+
+@pytest.mark.parametrize('mode', ['light', 'dark'])
+def test_light_and_dark_mode(site, browser, mode):
+    browser.get(f'{site}/index.html')
+    browser.execute_script(f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')")
+    browser.refresh()
+    wait(browser, f"document.documentElement.dataset.theme == '{mode}'", 10, f'{mode} mode')
+    rgb = browser.execute_script("return getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3).map(Number)")
+    assert (sum(rgb) < 200) == (mode == 'dark'), rgb
+
+def test_entries_link_to_source_and_each_other(built):
+    page = (built/'attacks'/'01_gradient.html').read_text()
+    assert 'id="robustnb.attacks.gradient.pgd"' in page and '_modules/robustnb/attacks/gradient.html#pgd' in page
+    api = (built/'api.html').read_text()
+    assert 'attacks/01_gradient.html#robustnb.attacks.gradient.pgd' in api
+    assert '#|' not in page, 'a directive is shown'

@@ -1,0 +1,38 @@
+"""The project's own rules: imports one way, modules where their notebooks are, no path of a machine in any file"""
+import subprocess, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT/'tools'))
+import check
+
+def test_imports_go_from_families_to_attacks_to_foundations(): assert list(check.wrong_way(ROOT)) == []
+
+def test_modules_lie_where_their_notebooks_do(): assert list(check.misplaced(ROOT)) == []
+
+def test_no_file_names_a_path_of_a_machine():
+    if subprocess.run(['git', 'rev-parse'], cwd=ROOT, capture_output=True).returncode: pytest.skip('not a git checkout')
+    assert list(check.stray_paths(ROOT)) == []
+
+def package(root, **modules):
+    "A package in `root` with the given sources: attacks__pgd='...' is robustnb/attacks/pgd.py"
+    for name, src in modules.items():
+        p = root/'robustnb'/(name.replace('__', '/') + '.py')
+        p.parent.mkdir(parents=True, exist_ok=True)
+        p.write_text(src)
+    return root
+
+@pytest.mark.parametrize('src, other', [
+    ('from ..attacks.pgd import pgd', None), ('from ..data import load', None), ('from . import sovr', None), ('import robustnb.data', None),
+    ('from ..merging.barrier import barrier', 'merging'), ('from ..merging import barrier', 'merging'), ('from .. import merging', 'merging'),
+    ('import robustnb.merging.barrier as b', 'merging'), ('def f():\n    from robustnb.merging import barrier', 'merging')])
+def test_import_of_another_family_is_found(tmp_path, src, other):
+    package(tmp_path, data='', attacks__pgd='', robustness__sovr='', merging__barrier='', robustness__absum=src)
+    found = list(check.wrong_way(tmp_path))
+    assert len(found) == (other is not None), found
+    if other: assert f'imports robustnb.{other}' in found[0]
+
+def test_import_up_the_layers_is_found(tmp_path):
+    package(tmp_path, data='from .attacks.pgd import pgd', attacks__pgd='from ..robustness.absum import absum', robustness__absum='')
+    assert [f.split()[0] for f in check.wrong_way(tmp_path)] == ['robustnb.attacks.pgd', 'robustnb.data']

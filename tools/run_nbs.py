@@ -1,0 +1,81 @@
+"""Execute notebooks and store their outputs: one kernel each, progress per cell, partial outputs kept on failure.
+
+Needs nbclient and ipykernel only. Cells marked `#| notest`, `#| slow` or `#| gpu` are left out, but for those of `--flags`.
+
+Usage: python tools/run_nbs.py [--timeout S] [--flags gpu,slow] [--no-save] [--jobs N] NB...
+"""
+import argparse, os, sys, tempfile, time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+import nbformat
+from jupyter_client import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbcells import directives
+
+ROOT = Path(__file__).resolve().parent.parent
+SKIP = {'notest', 'slow', 'gpu'}  # tst_flags of settings.ini
+KERNEL = {'kernelspec': dict(name='python3', display_name='python3', language='python')}
+
+def skipped(cell, force):
+    "Whether a cell is left out, `force` being the flags to run all the same"
+    d = directives(cell.source)[0]
+    return d.get('eval') == 'false' or bool(d.keys() & (SKIP - force))
+
+def first_line(cell):
+    "First line of code in a cell, cut to a report's width"
+    return directives(cell.source)[1].partition('\n')[0][:60]
+
+def client(nb, folder, timeout):
+    "Client for `nb` whose kernel talks over unix sockets: no network, not even loopback"
+    sockets = os.path.join(tempfile.mkdtemp(), 'k')
+    km = AsyncKernelManager(kernel_name='python3', transport='ipc', ip=sockets)
+    res = NotebookClient(nb, km=km, timeout=timeout, resources={'metadata': {'path': str(folder)}})
+    res.owns_km = True  # shut the kernel down at the end
+    return res
+
+def environment(jobs):
+    "The kernels' environment: this checkout's package first, and the cores shared among `jobs` kernels"
+    path = os.pathsep.join([str(ROOT)] + ([os.environ['PYTHONPATH']] if os.environ.get('PYTHONPATH') else []))
+    threads = {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1)//jobs))} if jobs > 1 else {}
+    return {**os.environ, **threads, 'PYTHONPATH': path, 'IN_TEST': '1'}
+
+def tidy(nb):
+    "Drop execution counts and foreign metadata, so that the outputs are all that changes"
+    nb.metadata = KERNEL
+    for c in nb.cells:
+        if c.cell_type == 'code': c.execution_count, c.metadata = None, {k: v for k, v in c.metadata.items() if k in ('tags', 'mystnb')}
+        for o in c.get('outputs', []):
+            if 'execution_count' in o: o['execution_count'] = None
+
+def run(path, timeout, force, save, jobs=1):
+    "Execute one notebook within `timeout` seconds, `force` being the flags to run all the same; returns whether it went well"
+    nb, start, err = nbformat.read(path, 4), time.time(), None
+    todo = [c for c in nb.cells if c.cell_type == 'code' and c.source.strip() and not skipped(c, force)]
+    nbc = client(nb, path.parent, timeout)
+    with nbc.setup_kernel(env=environment(jobs)):
+        for n, cell in enumerate(todo, 1):
+            t = time.time()
+            nbc.timeout = max(1, int(timeout - (t - start)))  # the limit is for the whole notebook
+            try: nbc.execute_cell(cell, nb.cells.index(cell))
+            except (CellExecutionError, CellTimeoutError, DeadKernelError) as e: err = e
+            if time.time() - t > 1 or err: print(f'  {path.name} [{n}/{len(todo)}] {time.time() - t:6.1f}s  {first_line(cell)}', flush=True)
+            if err: break
+    tidy(nb)
+    if save: nbformat.write(nb, path)
+    print(f"{'FAIL' if err else 'ok  '} {time.time() - start:6.1f}s {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}", flush=True)
+    if err: print(str(err)[-3000:], file=sys.stderr, flush=True)
+    return err is None
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    p.add_argument('nbs', nargs='+', type=Path)
+    p.add_argument('--timeout', type=int, default=600, help='seconds for each notebook')
+    p.add_argument('--flags', default='', help='cells to run all the same, for instance gpu,slow')
+    p.add_argument('--jobs', type=int, default=1, help='notebooks at a time')
+    p.add_argument('--no-save', dest='save', action='store_false', help='leave the files as they are')
+    a = p.parse_args()
+    work = partial(run, timeout=a.timeout, force=set(a.flags.split(',')), save=a.save, jobs=a.jobs)
+    with ProcessPoolExecutor(a.jobs) as pool: ok = list(pool.map(work, [f.resolve() for f in a.nbs]))
+    sys.exit(not all(ok))
