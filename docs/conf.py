@@ -53,7 +53,8 @@ html_css_files = ['custom.css']
 html_sourcelink_suffix = ''
 html_show_search_summary = False  # summaries need fetch(), which pages opened as files lack
 html_theme_options = dict(repository_url=cfg['git_url'], path_to_docs='nbs', use_repository_button=True, use_source_button=True,
-                          use_download_button=True, navbar_persistent=[], show_navbar_depth=2, show_toc_level=2, home_page_in_toc=True, footer_content_items=['copyright'])
+                          use_download_button=True, navbar_persistent=[], show_navbar_depth=2, show_toc_level=2,
+                          home_page_in_toc=True, footer_content_items=['copyright'])
 mathjax_path = 'mathjax.js'
 
 def copy_mathjax(app):

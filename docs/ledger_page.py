@@ -1,7 +1,7 @@
 """The ledger as a page of the site, made at build time from the stored results of the installed package"""
 from robustnb.evidence import effect_text, find_papers, ledger
 
-HEAD = ['{.ledger}', '| Claim | Scale | Seeds | Paper | Ours, 95 % interval | Verdict |', '|---|---|---|---|---|---|']
+HEAD = ['{.ledger}', '| Claim | Verdict | Ours, 95 % interval | Paper | Seeds | Scale |', '|---|---|---|---|---|---|']
 
 def cell(s): return str(s).replace('|', r'\|').replace('\n', ' ')
 
@@ -10,14 +10,15 @@ def row(r):
     paper = '' if r['paper_value'] is None else f"{r['paper_value']:+g} {r['unit']}"
     verdict = f"<span class=\"verdict {r['verdict'].replace(' ', '-')}\">{r['verdict']}</span>"
     why = f"<span class=\"why\">{cell(r['reason'])}</span>" if r['reason'] else ''
-    return f"| **{r['claim']}.** {cell(r['statement'])} {why} | {r['scale']} | {r['n_seeds']} | {paper} | {cell(effect_text(r))} | {verdict} |"
+    return f"| **{r['claim']}.** {cell(r['statement'])} {why} | {verdict} | {cell(effect_text(r))} | {paper} | {r['n_seeds']} | {r['scale']} |"
 
 def ledger_page(project):
     "Markdown: a heading and a table per paper, and a line that counts the verdicts"
     rows, papers = ledger(), find_papers()
     if not papers: return 'No paper has been added yet.'
     count = {v: sum(r['verdict'] == v for r in rows) for v in ('reproduced', 'not reproduced', 'not run')}
-    out = [f"{len(papers)} paper{'s' * (len(papers) > 1)}: " + ', '.join(f'{n} {v}' for v, n in count.items()) + '.', '']
+    total = f"{len(rows)} claims of {len(papers)} paper{'s' * (len(papers) > 1)}, each at every scale that was run: "
+    out = [total + ', '.join(f'{n} {v}' for v, n in count.items()) + '.', '']
     pages = {module.rpartition('.')[2]: page for module, page in project.modules}
     for key, p in papers.items():
         where = f'{{doc}}`Notebook </{pages[key]}>`' if key in pages else ''

@@ -210,3 +210,6 @@ def test_refusals():
     refused(ValueError, "'bf16', not 'fp16'", lambda: pgd(Linf(.1), precision='fp16'))
     refused(ValueError, "'eval' or 'train'", lambda: fgsm(Linf(.1), mode='keep'))
     refused(ValueError, 'at least one attack', best_of)
+    refused(ValueError, 'step_size must be', lambda: pgd(Linf(.1), step_size=-1.))
+    refused(TypeError, 'loss must be a function', lambda: pgd(Linf(.1), loss='ce'))
+    assert attack.threat == Linf(.1)

@@ -82,7 +82,7 @@ def fourier_attack(eps:float, # max norm of the wave
     def run(model, x, y):
         _check_images(x)
         return threat.project(x + eps * fourier_noise(x.shape[1:], l, m).to(x), x)
-    return guarded(run)
+    return guarded(run, threat=threat)
 
 def single_fourier(eps:float,        # max norm of the wave
                    frequencies=None, # list of (l, m) to try; default: one of each mirror pair
@@ -97,7 +97,7 @@ def single_fourier(eps:float,        # max norm of the wave
         errors, height = fooled.sum(1).tolist(), loss.mean(1).tolist()
         worst = max(range(len(at)), key=lambda i: (errors[i], height[i]))
         return threat.project(x + eps * fourier_noise(x.shape[1:], *at[worst]).to(x), x)
-    return guarded(run)
+    return guarded(run, threat=threat)
 
 # %% ../../nbs/attacks/02_fourier.ipynb #7073ce2f
 def plot_fourier_map(accuracy:torch.Tensor, # (H,W), from fourier_map

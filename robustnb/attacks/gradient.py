@@ -98,6 +98,7 @@ def fitting(loss, # loss(logits, y) -> (N,)
 # %% ../../nbs/attacks/01_gradient.ipynb #d07b63ef
 def guarded(run, # run(model, x, y) -> x_adv, called with gradients off and copies of the inputs
             mode='eval', # 'train': batch norm with the batch's statistics
+            threat=None, # the set that the result stays in, kept as `attack.threat` for those who check it
            ): # attack(model, x, y) -> x_adv
     "The attack that checks its input and then does `run` under the contract"
     if mode not in ('eval', 'train'): raise ValueError(f"mode must be 'eval' or 'train', not {mode!r}")
@@ -107,6 +108,7 @@ def guarded(run, # run(model, x, y) -> x_adv, called with gradients off and copi
         if x.dtype not in (torch.float32, torch.float64): raise TypeError(f'x has dtype {x.dtype}; attacks move float32 images: as_float(x)')
         with under_attack(model, mode), autocast(x), torch.no_grad():
             return run(model, x.clone(), y.to(torch.int64, copy=True))
+    attack.threat = threat
     return attack
 
 # %% ../../nbs/attacks/01_gradient.ipynb #07360dcd
@@ -143,10 +145,12 @@ def best_of(*attacks, # attack(model, x, y) -> x_adv
     return guarded(lambda model, x, y: strongest(model, [a(model, x, y) for a in attacks], y, fitting(loss, y), targeted))
 
 # %% ../../nbs/attacks/01_gradient.ipynb #dfd757a2
-def _check_pgd(threat, steps, restarts, random_start, precision):
+def _check_pgd(threat, steps, step_size, loss, restarts, random_start, precision):
     if not hasattr(threat, 'around'): raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
     for name, n in (('steps', steps), ('restarts', restarts)):
         if not isinstance(n, int) or n < 1: raise ValueError(f'{name} must be a positive integer, not {n!r}')
+    if step_size is not None and not step_size >= 0: raise ValueError(f'step_size must be >= 0, not {step_size!r}; targeted=True descends')
+    if not callable(loss): raise TypeError(f'loss must be a function (logits, y) -> (N,), such as ce_loss, not {loss!r}')
     if restarts > 1 and not random_start: raise ValueError(f'{restarts} restarts without a random start would all be the same')
     if precision not in (None, 'bf16'): raise ValueError(f"precision must be None or 'bf16', not {precision!r}")
 
@@ -164,7 +168,7 @@ def pgd(threat,            # Linf(eps), L2(eps) or L1(eps)
         compile=False,     # gradients as one compiled graph: for long jobs
        ): # attack(model, x, y) -> x_adv
     "Projected gradient ascent on the loss (Madry et al., 2018); returns the last iterate"
-    _check_pgd(threat, steps, restarts, random_start, precision)
+    _check_pgd(threat, steps, step_size, loss, restarts, random_start, precision)
     size, sign = (2.5 * threat.eps / steps if step_size is None else step_size), -1 if targeted else 1
     graph = compiled_gradient(loss, precision) if compile else None
     def run(model, x, y):
@@ -176,7 +180,7 @@ def pgd(threat,            # Linf(eps), L2(eps) or L1(eps)
                 x_adv = project(x_adv + threat.steepest(sign * gradient(model, x_adv, y), x_adv, size))
             return x_adv
         return once() if restarts == 1 else strongest(model, [once() for _ in range(restarts)], y, checked, targeted)
-    return guarded(run, mode)
+    return guarded(run, mode, threat)
 
 # %% ../../nbs/attacks/01_gradient.ipynb #6bd7021b
 def fgsm(threat,         # Linf(eps), L2(eps) or L1(eps)

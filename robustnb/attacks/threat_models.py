@@ -8,6 +8,7 @@ __all__ = ['move', 'Threat', 'Linf', 'bisect', 'root', 'L2', 'L1']
 # %% ../../nbs/attacks/00_threat_models.ipynb #7dbe587d
 import math
 from dataclasses import dataclass
+from numbers import Real
 import numpy as np
 import torch
 
@@ -28,7 +29,7 @@ class Threat:
     eps: float # radius, in units of pixel values in [0,1]
 
     def __post_init__(self):
-        if isinstance(self.eps, bool) or not isinstance(self.eps, (int, float)) or not math.isfinite(self.eps) or self.eps < 0:
+        if isinstance(self.eps, bool) or not isinstance(self.eps, Real) or not math.isfinite(self.eps) or self.eps < 0:
             raise ValueError(f'{type(self).__name__}: eps must be a finite number >= 0, not {self.eps!r}')
 
     def project(self, x_adv, x):
