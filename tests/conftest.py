@@ -1,5 +1,7 @@
-"""Shared by all tests: GPU tests are skipped without a GPU, and nothing imported counts as a test."""
+"""Shared by all tests: one thread, since the networks are tiny, and GPU tests are skipped where there is no GPU"""
 import pytest, torch
+
+torch.set_num_threads(1)
 
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available(): return

@@ -103,7 +103,8 @@ class Setting:
     valid:int           # images that choose the strengths
     test:int            # images on which the network is attacked
     epochs:int
-    wave_eps:float      # max norm of the wave and of the high-frequency noise
+    wave_eps:float      # max norm of the wave
+    noise_std:float     # standard deviation of the high-frequency noise
     pgd_eps:float       # max norm of transferred attacks, and of adversarial training
     stride:int=1        # every stride-th frequency of the half plane is tried
     lr:float=0.05
@@ -111,14 +112,14 @@ class Setting:
     augment:str=None
 
 SETTINGS = {
-    ('tiny', 'digits'):   Setting(partial(lenet, (1, 8, 8), width=8), 1000, 300, 360, 10, 0.3, 0.1, batch=64),
-    ('small', 'mnist'):   Setting(lenet, 10000, 300, 400, 5, 0.5, 0.1, stride=4),
-    ('small', 'fashion'): Setting(lenet, 10000, 300, 400, 5, 0.3, 0.05, stride=4),
-    ('small', 'cifar10'): Setting(partial(lenet, (3, 32, 32)), 10000, 300, 400, 8, 16/255, 2/255, stride=5),
-    ('paper', 'mnist'):   Setting(lenet, 55000, 5000, 10000, 20, 0.5, 0.1),
-    ('paper', 'fashion'): Setting(lenet, 55000, 5000, 10000, 20, 0.3, 0.05),
+    ('tiny', 'digits'):   Setting(partial(lenet, (1, 8, 8), width=8), 1000, 300, 360, 10, 0.4, 0.5, 0.1, batch=64),
+    ('small', 'mnist'):   Setting(lenet, 10000, 300, 400, 5, 0.9, 0.9, 0.1, stride=4),
+    ('small', 'fashion'): Setting(lenet, 10000, 300, 400, 5, 0.65, 0.62, 0.05, stride=4),
+    ('small', 'cifar10'): Setting(partial(lenet, (3, 32, 32)), 10000, 300, 400, 8, 0.2, 0.3, 2/255, stride=5),
+    ('paper', 'mnist'):   Setting(lenet, 55000, 5000, 10000, 20, 0.9, 0.9, 0.1),
+    ('paper', 'fashion'): Setting(lenet, 55000, 5000, 10000, 20, 0.65, 0.62, 0.05),
     ('paper', 'cifar10'): Setting(partial(preact_resnet18, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)), 45000, 5000, 10000, 60,
-                                  16/255, 8/255, augment='crop_flip', lr=0.1)}
+                                  16/255, 0.1, 8/255, augment='crop_flip', lr=0.1)}
 
 # %% ../../nbs/robustness/01_absum.ipynb #068f0630
 STRENGTHS = dict(wd=(0.001, 0.01, 0.1), l1=(0.0001, 0.001, 0.01), sn=(0.01, 0.1, 1), absum=(0.01, 0.1, 1))
@@ -153,13 +154,12 @@ def trained(kind:str, strength:float, dataset:str, scale:str, seed:int, device):
     return model.eval()
 
 # %% ../../nbs/robustness/01_absum.ipynb #eaf146d2
-def high_frequency_noise(x, eps:float, seed:int):
-    "`x` plus random noise of max norm `eps` whose frequencies are all above half of Nyquist's, clipped to [0,1]"
+def high_frequency_noise(x, std:float, seed:int):
+    "`x` plus Gaussian noise of this standard deviation whose frequencies are all above half of Nyquist's, clipped to [0,1]"
     spectrum = torch.fft.fft2(torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)))
     fast = (torch.fft.fftfreq(x.shape[2]).abs()[:, None] >= 1/4) | (torch.fft.fftfreq(x.shape[3]).abs() >= 1/4)
     noise = torch.fft.ifft2(spectrum*fast).real
-    noise = noise/noise.flatten(1).abs().amax(1)[:, None, None, None]
-    return (x + eps*noise.to(x.device)).clamp(0, 1)
+    return (x + std*(noise/noise.std()).to(x.device)).clamp(0, 1)
 
 @lru_cache(1)
 def transferred(dataset:str, scale:str, seed:int, device):
@@ -190,7 +190,7 @@ def measure(model, dataset:str, scale:str, seed:int, device)->dict:
     by_wave = fourier_map(model, x, y, s.wave_eps, waves)
     sums = torch.cat([w.sum((2, 3)).abs().flatten() for w in conv_filters(model)])
     return dict(accuracy=accuracy(model, x, y), wave_mean=by_wave.nanmean(), wave_worst=by_wave.nan_to_num(1).min(),
-                noise=accuracy(model, high_frequency_noise(x, s.wave_eps, seed), y), transfer=accuracy(model, transferred(dataset, scale, seed, device), y),
+                noise=accuracy(model, high_frequency_noise(x, s.noise_std, seed), y), transfer=accuracy(model, transferred(dataset, scale, seed, device), y),
                 train_loss=nn.functional.cross_entropy(predict(model, xt), yt), zero_sums=(sums < 1e-6).float().mean(),
                 valid_accuracy=accuracy(model, xv, yv), valid_wave=fourier_map(model, xv, yv, s.wave_eps, waves).nanmean())
 
