@@ -55,7 +55,7 @@ def architecture(
     "Decorator: registers `build` by its name and records each call in the model's `spec`, for `save_model` and `load_model`"
     name, sig = build.__name__, inspect.signature(build)
     other = _ARCHITECTURES.get(name)
-    if other and other.__module__ != build.__module__:
+    if other and other.__module__ != build.__module__ and '__main__' not in (other.__module__, build.__module__):    # a page may restate it
         raise ValueError(f'architecture {name!r} is already registered by {other.__module__}: choose another name')
     @functools.wraps(build)
     def made(*args, **kwargs):

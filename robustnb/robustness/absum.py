@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROX', 'SETTINGS', 'STRENGTHS', 'NAMES', 'claims', 'paper', 'conv_filters', 'absum_penalty', 'prox_absum',
-           'on_filters', 'absum', 'prox_l2', 'prox_l1', 'shrink_spectral', 'lenet', 'adversarial', 'Setting', 'arms',
+           'on_filters', 'absum', 'lenet', 'prox_l2', 'prox_l1', 'shrink_spectral', 'adversarial', 'Setting', 'arms',
            'splits', 'trained', 'high_frequency_noise', 'transferred', 'accuracy', 'relative_step_time', 'measure',
            'experiment', 'best', 'as_robust', 'chosen_arms', 'tradeoff']
 
@@ -59,6 +59,16 @@ def absum(
     "A training step followed by Absum's proximal operator"
     return proximal(on_filters(prox_absum, strength), step)
 
+# %% ../../nbs/robustness/01_absum.ipynb #425bf218
+@architecture
+def lenet(shape=(1, 28, 28), classes:int=10, width:int=16, mean=0.5, std=0.5)->nn.Sequential:
+    "Two 5x5 convolutions with pooling, one hidden layer, no batch norm"
+    flat = 2*width*(shape[1]//4)*(shape[2]//4)
+    m = nn.Sequential(Normalize(mean, std), nn.Conv2d(shape[0], width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+                      nn.Conv2d(width, 2*width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(flat, 8*width), nn.ReLU())
+    m.add_module('head', nn.Linear(8*width, classes))
+    return init_(m)
+
 # %% ../../nbs/robustness/01_absum.ipynb #fbbf3570
 def prox_l2(w, t):
     "Weight decay: the proximal operator of `t/2` times the squared norm"
@@ -76,16 +86,6 @@ def shrink_spectral(w, t):
         u = nn.functional.normalize(m @ v, dim=0)
         v = m.T @ u
     return w - t*torch.outer(u, v).view_as(w)
-
-# %% ../../nbs/robustness/01_absum.ipynb #425bf218
-@architecture
-def lenet(shape=(1, 28, 28), classes:int=10, width:int=16, mean=0.5, std=0.5)->nn.Sequential:
-    "Two 5x5 convolutions with pooling, one hidden layer, no batch norm"
-    flat = 2*width*(shape[1]//4)*(shape[2]//4)
-    m = nn.Sequential(Normalize(mean, std), nn.Conv2d(shape[0], width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-                      nn.Conv2d(width, 2*width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(flat, 8*width), nn.ReLU())
-    m.add_module('head', nn.Linear(8*width, classes))
-    return init_(m)
 
 # %% ../../nbs/robustness/01_absum.ipynb #12ddd55c
 def adversarial(attack): # loss(model, x, y) -> (scalar, dict)
@@ -122,7 +122,7 @@ SETTINGS = {
                                   16/255, 0.1, 8/255, augment='crop_flip', lr=0.1)}
 
 # %% ../../nbs/robustness/01_absum.ipynb #068f0630
-STRENGTHS = dict(wd=(0.001, 0.01, 0.1), l1=(0.0001, 0.001, 0.01), sn=(0.01, 0.1, 1), absum=(0.01, 0.1, 1))
+STRENGTHS = dict(wd=(0.001, 0.01, 0.1, 1), l1=(0.0001, 0.001, 0.01, 0.1), sn=(0.001, 0.01, 0.1, 1), absum=(0.001, 0.01, 0.1, 1))
 
 def arms(scale:str)->list: # such as 'none', 'absum@0.1', 'at+absum@0.1'
     "The arms: every regulariser at as many strengths as the others, with and without adversarial training"
@@ -239,7 +239,7 @@ NAMES = dict(wd='weight decay', l1='L1', sn='spectral norm', absum='Absum')
 
 def tradeoff(records):
     "Figure: accuracy under waves against clean accuracy, a line per regulariser, a panel per data set"
-    datasets = list(dict.fromkeys(records.dataset))
+    datasets = [d for d in ('digits', 'mnist', 'fashion', 'cifar10') if d in set(records.dataset)]
     fig, axes = plt.subplots(1, len(datasets), figsize=(3.6*len(datasets) + 1.4, 3.1), layout='constrained', squeeze=False)
     for ax, dataset in zip(axes[0], datasets):
         means = records[records.dataset == dataset].pivot_table(index='arm', columns='metric', values='value')

@@ -49,6 +49,7 @@ def address(tmp, server, log, seconds=90):
     log.seek(0)
     pytest.fail(f'JupyterLab did not start within {seconds} s:\n{log.read()[-2000:]}')
 
+IDLE = "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'"
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(e => e.textContent.trim())"
 
 def test_all_cells_run(lab, tmp_path):
@@ -56,14 +57,15 @@ def test_all_cells_run(lab, tmp_path):
     try:
         browser.get(lab)
         wait(browser, "document.querySelectorAll('.jp-Notebook .jp-CodeCell').length", 90, 'the notebook in JupyterLab')
-        wait(browser, "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'", 90, 'an idle kernel')
+        wait(browser, IDLE, 90, 'an idle kernel')
         time.sleep(3)  # the indicator says idle before the kernel is connected
         run_all(browser)
         wait(browser, f"{PROMPTS}.every(p => /^\\[\\d+\\]:?$/.test(p))", 240, 'a number at each cell')
+        wait(browser, IDLE, 240, 'an idle kernel after the last cell')  # a cell has its number before its output
         failed = browser.find_elements('css selector', '[data-mime-type="application/vnd.jupyter.error"]')
         assert not failed, failed[0].text
-        assert browser.find_elements('css selector', '.jp-OutputArea img'), 'no figure was drawn'
-        assert browser.find_elements('css selector', 'mjx-container'), 'no formula was drawn'
+        for css, what in (('.jp-OutputArea img', 'a figure'), ('mjx-container', 'a formula')):
+            wait(browser, f"document.querySelectorAll('{css}').length", 60, what)
     finally: browser.quit()
 
 def run_all(browser):
