@@ -49,7 +49,7 @@ run: .venv/.done ## run notebooks and store their outputs: make run NB="nbs/00_d
 	$(BIN)/nbdev_clean
 
 bench: .venv/.bench ## run the benchmark notebooks on this machine and store their tables
-	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "slow,$(FLAGS)" $(wildcard nbs/benchmarks/*.ipynb)
+	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "slow,notest,$(FLAGS)" $(wildcard nbs/benchmarks/*.ipynb)
 	$(BIN)/nbdev_clean
 
 .PHONY: help demo test lab docs check export notebooks run bench
