@@ -155,9 +155,9 @@ def main(
     papers=None  # None: all papers of the package
 ):
     "The command `robustnb`; returns its exit status: 0 done, 1 some jobs failed, 2 bad input, 130 interrupted"
+    if argv is None: os.environ.setdefault('MPLBACKEND', 'Agg')  # the process is ours: no windows
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parser().parse_args(argv)
-    os.environ.setdefault('MPLBACKEND', 'Agg')
     try:
         with plain_warnings():
             papers = ev().find_papers() if papers is None else {p.key: p for p in papers}

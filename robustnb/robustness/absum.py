@@ -6,7 +6,7 @@
 __all__ = ['PROX', 'SETTINGS', 'STRENGTHS', 'NAMES', 'claims', 'paper', 'conv_filters', 'absum_penalty', 'prox_absum',
            'on_filters', 'absum', 'lenet', 'prox_l2', 'prox_l1', 'shrink_spectral', 'adversarial', 'Setting', 'arms',
            'splits', 'trained', 'high_frequency_noise', 'transferred', 'accuracy', 'relative_step_time', 'measure',
-           'experiment', 'best', 'as_robust', 'chosen_arms', 'tradeoff']
+           'experiment', 'best', 'as_robust', 'chosen_arms', 'usable', 'tradeoff']
 
 # %% ../../nbs/robustness/01_absum.ipynb #9978070b
 from dataclasses import dataclass
@@ -237,12 +237,16 @@ def chosen_arms(records):
 # %% ../../nbs/robustness/01_absum.ipynb #2a05f999
 NAMES = dict(wd='weight decay', l1='L1', sn='spectral norm', absum='Absum')
 
+def usable(means):
+    "The arms that lose at most ten points of accuracy: others would set the scale of every picture"
+    return means[means.accuracy >= means.accuracy['none'] - 0.1] if 'none' in means.index else means
+
 def tradeoff(records):
     "Figure: accuracy under waves against clean accuracy, a line per regulariser, a panel per data set"
     datasets = [d for d in ('digits', 'mnist', 'fashion', 'cifar10') if d in set(records.dataset)]
     fig, axes = plt.subplots(1, len(datasets), figsize=(3.6*len(datasets) + 1.4, 3.1), layout='constrained', squeeze=False)
     for ax, dataset in zip(axes[0], datasets):
-        means = records[records.dataset == dataset].pivot_table(index='arm', columns='metric', values='value')
+        means = usable(records[records.dataset == dataset].pivot_table(index='arm', columns='metric', values='value'))
         for i, kind in enumerate(NAMES):
             t = means.loc[[a for a in means.index if a.startswith(kind + '@')]]
             if len(t): ax.plot(100*t.accuracy, 100*t.wave_mean, 'os^D'[i] + '-', color=f'C{i}', ms=5, lw=1, label=NAMES[kind])

@@ -16,7 +16,8 @@ def environment(tmp):
         f.parent.mkdir(parents=True, exist_ok=True)
         f.write_text(json.dumps(value))
     own = {f'JUPYTER_{k}_DIR': str(tmp/k.lower()) for k in ('CONFIG', 'DATA', 'RUNTIME')}
-    return {**os.environ, **own, 'JUPYTERLAB_SETTINGS_DIR': str(tmp/'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(tmp/'workspaces'),
+    env = {k: v for k, v in os.environ.items() if k != 'MPLBACKEND'}  # the kernel's own: figures in the page
+    return {**env, **own, 'JUPYTERLAB_SETTINGS_DIR': str(tmp/'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(tmp/'workspaces'),
             'PYTHONPATH': str(ROOT)}
 
 @pytest.fixture
