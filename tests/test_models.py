@@ -38,9 +38,13 @@ def test_architecture_records_the_call():
     assert tiny(5).spec == tiny(a=5).spec == dict(name='tiny', kwargs=dict(a=5, b=2, c=(3, 4)))
     assert tiny.__name__ == 'tiny' and 'tiny' in architectures()
     with pytest.raises(TypeError, match="'d'"): tiny(5, d=1)
-    clash = lambda: None
-    clash.__name__, clash.__module__ = 'tiny', 'elsewhere'
-    with pytest.raises(ValueError, match="'tiny' is already registered"): architecture(clash)
+    def builder(module):
+        f = lambda: nn.Identity()
+        f.__name__, f.__module__ = 'clash', module
+        return f
+    for _ in range(2): architecture(builder('here'))   # a reload
+    with pytest.raises(ValueError, match="'clash' is already registered by here"): architecture(builder('elsewhere'))
+    architecture(builder('__main__'))   # a page restates it
 
 # %% ../nbs/01_models.ipynb #b7ab1e3c
 def test_init_keeps_the_second_moment():
