@@ -175,7 +175,7 @@ def accuracy(model, x, y): return (predict(model, x).argmax(1) == y).float().mea
 
 def relative_step_time(model, x, y, rounds:int=60):
     "Time of a step with Absum over that of a step with the optimiser's own weight decay: medians over rounds, measured in turns"
-    sgd, times = partial(torch.optim.SGD, model.parameters(), lr=0, momentum=0.9), []
+    sgd, times = partial(torch.optim.SGD, list(model.parameters()), lr=0, momentum=0.9), []
     steps = [(absum(0.1), sgd()), (update, sgd(weight_decay=0.1))]
     for i in range(2*rounds):
         step, opt = steps[i % 2]
