@@ -7,7 +7,7 @@ __all__ = ['FASHION', 'CIFAR10', 'unknown', 'Data', 'as_float', 'check_xy', 'two
            'read_idx', 'adbench_sets', 'load', 'crop_flip', 'Batches']
 
 # %% ../nbs/00_data.ipynb #1f3cd38e
-import difflib, gzip, hashlib, io, json, math, os, re, tempfile, warnings, zipfile, zlib
+import difflib, gzip, hashlib, io, math, os, re, tempfile, warnings, zipfile, zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path

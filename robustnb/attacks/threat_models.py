@@ -9,7 +9,6 @@ __all__ = ['move', 'Threat', 'Linf', 'bisect', 'root', 'L2', 'L1']
 import math
 from dataclasses import dataclass
 from numbers import Real
-import numpy as np
 import torch
 
 # %% ../../nbs/attacks/00_threat_models.ipynb #ab6567dc
