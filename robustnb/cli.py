@@ -312,7 +312,10 @@ def said(report):
         rows.append((name, f'{r.accuracy:.1%}', f'{r.low:.1%} to {r.high:.1%}', f'{r.broken:.0f}', f'{r.passes / n:,.0f}', f'{r.seconds:,.1f}'))
     wide = [max(map(len, column)) for column in zip(*rows)]
     table = '\n'.join('  '.join([row[0].ljust(wide[0]), *(v.rjust(w) for v, w in zip(row[1:], wide[1:]))]) for row in rows)
-    return f'{table}\n\n{wrapped(report.verdict, 100)}'
+    verdict, checked = report.verdict, report.about.get('checks', True)
+    if not checked and not report.flags: # nobody looked
+        verdict = verdict.removesuffix(lib('attacks.checks').advice([])) + 'The checks were left out: nothing is known about masked gradients, randomness and the like.'
+    return f'{table}\n\n{wrapped(verdict, 100)}'
 
 def attack(args, argv):
     "Attack the model, print the report; returns the exit status"
@@ -334,6 +337,7 @@ def attack(args, argv):
     except ValueError as e:
         if args.state and str(e).startswith(str(Path(args.state))): raise bad(str(e)) from None
         raise
+    report.about['checks'] = not args.no_checks
     print(said(report))
     attack_files(report, args, argv, paths, data, models[0])
     return 0

@@ -6,12 +6,12 @@ from robustnb.attacks.apgd import apgd
 from robustnb.attacks.fab import fab
 from robustnb.attacks.gradient import margin_loss
 from robustnb.attacks.square import square
-from robustnb.attacks.threat_models import L1
+from robustnb.attacks.threat_models import L1, Linf
 from robustnb.data import as_float
 import pytest
 from torch import nn
 from robustnb.attacks.gradient import check_attack, pgd, probe_model
-from robustnb.attacks.threat_models import L2, Linf
+from robustnb.attacks.threat_models import L2
 from robustnb.data import Batches, load
 from robustnb.evaluation import evaluate
 from robustnb.models import convnet

@@ -12,7 +12,7 @@ from torch import nn
 from robustnb.attacks.gradient import ce_loss, check_attack, probe_model
 from robustnb.data import as_float, load, two_moons
 from robustnb.models import convnet, mlp
-from robustnb.attacks.fab import _hit, fab, hopeless, hyperplane_project, minimal_distance
+from robustnb.attacks.fab import _hit, fab, hyperplane_project, minimal_distance
 
 # %% ../nbs/attacks/05_fab.ipynb #2f255402
 def naive_projection(p, t, w, offset):
@@ -268,7 +268,7 @@ def test_fab_keeps_the_contract():
     y[:4] = probe_model().eval()(x).argmax(1)[:4]
     for threat in (Linf(8/255), L2(.5), L1(3.)):
         for attack in (fab(threat, 3), fab(threat, 3, targets=2, restarts=2), fab(threat, 3, targets=1, precision='bf16'),
-                       fab(threat, 20, targets=1, patience=1.), fab(threat, 2, targets=1, mode='train')):
+                       fab(threat, 20, targets=1, futile=1.), fab(threat, 2, targets=1, mode='train')):
             check_attack(attack, threat, probe_model(), x, y)
         anywhere = type(threat)(1. if isinstance(threat, Linf) else 64.)
         check_attack(lambda *batch: minimal_distance(type(threat), 4, targets=1)(*batch)[0], anywhere, probe_model(), x, y)
@@ -278,7 +278,7 @@ def test_fab_does_not_depend_on_the_batch():
     model, x, y = moons_model()
     x, y = x[:40], y[:40]
     for threat in (Linf(.08), L2(.08), L1(.1)):
-        attack = fab(threat, 15, restarts=2, patience=3.)
+        attack = fab(threat, 15, restarts=2, futile=1.5)
         whole, parts = attack.find(model, x, y), [attack.find(model, *b) for b in zip(x.split(7), y.split(7))]
         assert torch.equal(whole.step, torch.cat([p.step for p in parts])) and whole.step.max() > 1 > whole.step.min()
         torch.testing.assert_close(whole.x_adv, torch.cat([p.x_adv for p in parts]), rtol=0, atol=1e-5)
@@ -327,12 +327,9 @@ def test_nothing_to_find():
 
 # %% ../nbs/attacks/05_fab.ipynb #006d1a2c
 def test_giving_up():
-    now, past = torch.tensor([.5, .5, .29, .5, .31]), torch.tensor([.6, .501, .29, torch.inf, .31])
-    assert hopeless(now, past, .3, 8, 1.).tolist() == [False, True, False, False, True]
-    assert hopeless(now, past, .3, 8, .1).tolist() == [True, True, False, False, True]
     model, x, y = digits_model()
     threat = Linf(.04)
-    plain, quick = (fab(threat, 40, targets=2, patience=p).find(model, x, y) for p in (None, 2.))
+    plain, quick = (fab(threat, 40, targets=2, futile=f).find(model, x, y) for f in (None, 1.5))
     assert quick.passes < .8 * plain.passes
     assert (quick.broken <= plain.broken).all() and (plain.broken & ~quick.broken).sum() <= 1  # broken rows are never lost to fewer passes but by giving up
 
@@ -351,6 +348,6 @@ def test_refusals():
     refused(ValueError, 'alpha_max', lambda: fab(Linf(.1), alpha_max=2.))
     refused(ValueError, 'overshoot', lambda: minimal_distance(L2, overshoot=.9))
     refused(ValueError, 'backward', lambda: fab(Linf(.1), backward=0.))
-    refused(ValueError, 'patience', lambda: fab(Linf(.1), patience=-1.))
+    refused(ValueError, 'futile', lambda: fab(Linf(.1), futile=.5))
     refused(ValueError, "'bf16', not|not 'fp16'", lambda: fab(Linf(.1), precision='fp16'))
     assert fab(Linf(.1)).threat == Linf(.1)

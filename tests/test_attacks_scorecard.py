@@ -97,7 +97,11 @@ def test_the_page_says_it_all_and_nothing_runs():
     at = [seen.text.index(f.name) for f in (flags[2], flags[0], flags[1])]  # a name that is not known comes last
     assert at == sorted(at) and at[-1] < seen.text.index('40.0% of 20 images') and '3 reasons not to trust' in seen.text and 'No check raised a flag' not in seen.text
     calm = Page(scorecard_html(made()))
-    assert 'No check raised a flag' in calm.text and 'reason' not in calm.text and 'Robust evaluation' in calm.text
+    report = made()
+    report.about['checks'] = False
+    unchecked = Page(scorecard_html(report)).text
+    assert 'The checks were left out' in unchecked and 'No check raised' not in unchecked and scorecard(report)['checks'] is False
+    assert 'No check raised a flag' in calm.text and 'left out' not in calm.text and 'reason' not in calm.text and 'Robust evaluation' in calm.text
     for a in scorecard(made())['attacks']: assert f"{a['low']:.1%} to {a['high']:.1%}" in calm.text
 
 # %% ../nbs/attacks/10_scorecard.ipynb #efe69d96

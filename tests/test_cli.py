@@ -139,7 +139,7 @@ def test_attack_of_files():
         card = json.loads(Path('j.json').read_text())
         assert status == 0 and card['n'] == 4 and card['images']['label'] == data.y.tolist() and card['dataset'] == 'xy' and card['threat'] == dict(norm='L2', eps=4.), err
         status, out, err = told('--model', 'net:ready', *RUN, '--eps', '.9', '-n', '3', '--no-checks')
-        assert status == 0 and 'of 3 images' in out
+        assert status == 0 and 'of 3 images' in out and 'left out' in out and 'trusted' not in out
         status, out, err = told('--model', 'net:many', *RUN, '--eps', '.9', '-n', '3', '--no-checks')
         assert status == 0 and 'warning: the model has 1000 logits, the data 10 classes' in err
 

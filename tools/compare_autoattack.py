@@ -95,7 +95,7 @@ def main():
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     jobs = [(s, name, t, a, seed) for i, seed, name, a, s in itertools.product(range(3), range(args.seeds), TARGETS, (*STANDARD, 'ensemble'), args.sides.split(','))
-            for t in [TARGETS[name][-1][i]] if s != 'every' or a in ('apgd-ce', 'apgd-t', 'ensemble')]
+            for t in [TARGETS[name][-1][i]] if s != 'every' or a != 'square']
     key = lambda r: (r['side'], r['model'], r['threat'], r['attack'], r['seed'])
     lock = FileLock(str(args.out) + '.lock')
     read = lambda: json.loads(args.out.read_text()) if args.out.exists() else []

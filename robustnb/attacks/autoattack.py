@@ -21,7 +21,7 @@ from .fab import fab
 from .gradient import ce_loss, guarded, margin_loss, under_attack
 from .search import Found
 from .square import square
-from .threat_models import L1
+from .threat_models import L1, Linf
 from ..data import Data, as_float, check_xy, unknown
 from ..evaluation import wilson
 
@@ -36,7 +36,7 @@ def members(threat,    # Linf(eps), L2(eps) or L1(eps)
            )->dict: # name -> attack
     "The attacks of a version, in order"
     if version not in VERSIONS: raise ValueError(unknown('version', version, VERSIONS) + ', or attacks=dict(name=attack) for a list of your own')
-    larger, kw_fab, kw_square = isinstance(threat, L1), {k: v for k, v in kw.items() if k != 'futile'}, {k: v for k, v in kw.items() if k == 'mode'}
+    larger, kw_fab, kw_square = isinstance(threat, L1), kw | dict(futile=1.5 if kw.get('futile') and isinstance(threat, Linf) else None), {k: v for k, v in kw.items() if k == 'mode'}
     targets, (dlr, dlr_name) = min(9, classes - 1), (dlr_loss, 'dlr') if classes > 2 else (margin_loss, 'margin')
     def targeted(**more):
         if classes > 3: return {'apgd-t': apgd(threat, targets=min(5, targets) if larger else targets, larger=larger, **more, **kw)}
@@ -208,7 +208,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
                seed=0,
                batch_size=256,     # images that an attack gets at once
                precision=None,     # 'bf16': gradients under autocast, verdicts in float32
-               futile=.6,          # APGD gives an image up at a checkpoint where more than this share of its clean margin is left; None: never
+               futile=.6,          # APGD gives an image up at a checkpoint where more than this share of its clean margin is left, in the max norm FAB at 1.5 eps; None: never
                mode='eval',        # 'train': batch norm with the batch's statistics
               ): # attack(model, x, y) -> x_adv; .find(model, x, y) -> Found; .report(model, data, ...) -> Report
     "AutoAttack (Croce and Hein, 2020)"

@@ -63,7 +63,7 @@ def scorecard(report:Report,
     low, high = wilson(held, n)
     ours = dict(threat=dict(norm=type(report.threat).__name__, eps=report.threat.eps), version=report.version, n=n, seed=s.get('seed'),
                 robust=dict(accuracy=held / n, low=low, high=high), attacks=[dict(attack=k, **row | dict(accuracy=round(row['accuracy'] * n) / n)) for k, row in table.to_dict('index').items()],
-                flags=[dict(name=f.name, message=f.message, value=f.value) for f in flags], verdict=report.verdict,
+                flags=[dict(name=f.name, message=f.message, value=f.value) for f in flags], checks=s.get('checks'), verdict=report.verdict,
                 **{k: s.get(k) for k in ('batch_size', 'precision', 'futile', 'mode')}, device=given['device'] or s.get('device'),
                 versions=dict(robustnb=__version__, torch=torch.__version__, python=platform.python_version()),
                 date=datetime.now().astimezone().isoformat(timespec='seconds'), images=report.samples.to_dict('list'))
@@ -174,8 +174,9 @@ def _examples(report, n, classes):
     return f'<h2>Examples</h2><div class="shown">{"".join(cards)}</div>' if cards else ''
 
 # %% ../../nbs/attacks/10_scorecard.ipynb #edcdabbb
-def _warnings(flags):
-    "What the checks found, most serious first"
+def _warnings(flags, checked=True):
+    "What the checks found, most serious first; or that they were left out"
+    if not flags and not checked: return '<div class="alarm"><h2>The checks were left out</h2>Nothing is known about masked gradients, randomness and the like.</div>'
     if not flags: return f'<div class="calm">No check raised a flag. {html.escape(advice([]))}</div>'
     order = advice(flags)
     said = ''.join(f'<li><b>{html.escape(f.name)}.</b> {html.escape(f.message)}</li>' for f in sorted(flags, key=lambda f: order.index(f.message)))
@@ -204,7 +205,7 @@ def scorecard_html(report:Report,
     figures = picture('Margins at the most harmful points that were found. Left of zero the prediction is wrong.', margin_figure(report))
     if passes := pass_figure(report): figures += picture('When images broke. Heaps at the right end say that more passes would break more.', passes)
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>{STYLE}</style></head>'
-            f'<body><main><h1>{title}</h1><p class="soft">{e(what)}</p>{_warnings(report.flags)}'
+            f'<body><main><h1>{title}</h1><p class="soft">{e(what)}</p>{_warnings(report.flags, card["checks"] is not False)}'
             f'<div class="result{" doubt" * bool(report.flags)}"><b>{report.robust:.1%}</b><p>{sentence}</p></div>'
             f'<h2>Accuracy after each attack</h2>{_table(card)}<h2>Margins and passes</h2>{figures}{_examples(report, examples, classes)}{_settings(card, command)}'
             f'</main></body></html>\n')
