@@ -136,3 +136,14 @@ def test_a_random_model_is_attacked_on_average():
     report = autoattack(Linf(.2), 'rand').report(Noisy(model), (x[:8], y[:8]), progress=False)
     assert list(report.accuracy) == ['clean', 'apgd-ce', 'apgd-dlr'] and report.robust < report.accuracy['clean'] - .2
     assert not [f for f in report.flags if f.name in ('random', 'unstable')]
+
+# %% ../nbs/attacks/09_autoattack.ipynb #37257fef
+def test_dead_gradients_are_reported():
+    class Stairs(nn.Module):
+        "The model on an input of eight levels"
+        def __init__(self, model): super().__init__(); self.model = model
+        def forward(self, x): return self.model((7 * x).round() / 7)
+    model, x, y = small_model()
+    report = autoattack(Linf(.2), attacks={'apgd-t': apgd(Linf(.2), 3, targets=4), 'square': square(Linf(.2), 100)}).report(Stairs(model), (x[:20], y[:20]), checks=False, progress=False)
+    assert {'flat starts', 'square'} <= {f.name for f in report.flags} and 'upper bound' in report.verdict
+    assert report.accuracy['apgd-t'] > report.robust and 'custom AutoAttack' in report.verdict

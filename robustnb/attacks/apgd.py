@@ -112,7 +112,7 @@ def _climb(hunt, pace, start, loss, steps, step, futile=None, counts=True, **mor
     s = Rows(x=start, old=start, best=start, **more)
     logits, s.high, s.grad = hunt.gradient(s.x, loss(s))
     s.grad_best, s.last, s.before = s.grad, s.high, s.high
-    if loss(s) is not ce_loss: hunt.flat += int((s.grad == 0).flatten(1).all(1).sum())
+    if loss(s) is not ce_loss: hunt.flat[hunt.index] |= (s.grad == 0).flatten(1).all(1)
     s.low = -margin_loss(logits, hunt.y)
     pace.begin(s, hunt.x)
     late = checkpoints(steps) if futile and counts else ()

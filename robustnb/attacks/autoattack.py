@@ -72,13 +72,13 @@ class Report:
     @property
     def accuracy(self):
         "Accuracy on the clean images and after each attack, in order: dict"
-        after = lambda k: ((self.by < 0) | (self.by > k)).float().mean().item()
+        after = lambda k: ((self.by < 0) | (self.by > k)).double().mean().item()
         return {name: after(k) for k, name in enumerate(['clean', *self.attacks])}
 
     @property
     def robust(self):
         "Share of images that hold"
-        return (self.by < 0).float().mean().item()
+        return (self.by < 0).double().mean().item()
 
     @property
     def table(self):
@@ -99,20 +99,21 @@ class Report:
     def verdict(self):
         "The result in words, with what the checks have to say about it"
         n, (low, high) = len(self.by), wilson(int((self.by < 0).sum()), len(self.by))
-        return (f'{self.robust:.1%} of {n} images hold against {self.version} AutoAttack in {self.threat} (95 % interval {low:.1%} to {high:.1%}); '
-                f'without attack {self.accuracy["clean"]:.1%} are right. ' + advice(self.flags))
+        said = advice(self.flags) if self.flags or self.about.get('checks', True) else 'The checks were left out.'
+        return (f'{self.robust:.1%} of {n} images hold against {self.version} AutoAttack in the {type(self.threat).__name__} ball of {self.threat.eps:.4g} '
+                f'(95 % interval {low:.1%} to {high:.1%}); without attack {self.accuracy["clean"]:.1%} are right. ' + said)
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #3660b916
 class _Run:
     "What an evaluation knows so far; written to `path` after each chunk"
-    FIELDS = ('x_adv', 'margin', 'step', 'by', 'tried')
+    FIELDS = ('x_adv', 'margin', 'step', 'by', 'tried', 'flat')
 
     def __init__(self, x, names, mark, path=None):
         n = len(x)
         self.names, self.mark, self.path = names, mark, path and Path(path)
-        self.at, self.seconds, self.passes, self.flat = 0, {}, {}, 0  # attack in progress
+        self.at, self.seconds, self.passes = 0, {}, {}  # attack in progress
         self.x_adv, self.margin, self.step = x.clone(), torch.full((n,), torch.inf), torch.full((n,), -1)
-        self.by, self.tried = torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
+        self.by, (self.tried, self.flat) = torch.full((n,), -1), torch.zeros(2, n, dtype=torch.bool)
         if self.path and self.path.exists(): self._load()
 
     def _load(self):
@@ -121,12 +122,12 @@ class _Run:
             if meta.get('mark') != self.mark:
                 raise ValueError(f'{self.path} belongs to another model, other data or other settings: remove it, or give another path')
             for k in self.FIELDS: setattr(self, k, f.get_tensor(k))
-        self.at, self.seconds, self.passes, self.flat = (meta[k] for k in ('at', 'seconds', 'passes', 'flat'))
+        self.at, self.seconds, self.passes = (meta[k] for k in ('at', 'seconds', 'passes'))
 
     def save(self):
         if not self.path: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        meta = {k: getattr(self, k) for k in ('mark', 'at', 'seconds', 'passes', 'flat')}
+        meta = {k: getattr(self, k) for k in ('mark', 'at', 'seconds', 'passes')}
         part = self.path.with_name(self.path.name + f'.{os.getpid()}')
         save_file({k: getattr(self, k) for k in self.FIELDS}, part, metadata=dict(run=json.dumps(meta)))
         os.replace(part, self.path)
@@ -139,7 +140,8 @@ class _Run:
         self.step[rows], self.tried[rows] = step, True
         self.by[rows] = torch.where(step < 0, -1, torch.where((step == 0) & (self.at == 0), 0, self.at + 1))
         self.seconds[name] = self.seconds.get(name, 0.) + seconds
-        self.passes[name], self.flat = self.passes.get(name, 0) + found.passes, self.flat + found.flat
+        self.passes[name] = self.passes.get(name, 0) + found.passes
+        if found.flat is not None: self.flat[rows] |= found.flat.cpu()
 
 def _search(attacks, model, x, y, run, batch_size, progress):
     "Run every attack on the images that hold, from where `run` stands"
@@ -190,12 +192,11 @@ def _recheck(model, run, y, batch_size):
 def _shared(run, n, accelerator):
     "The rows of all processes, in the order of the data"
     from accelerate.utils import gather_object
-    parts = gather_object([{k: getattr(run, k) for k in (*_Run.FIELDS, 'seconds', 'passes', 'flat')}])
+    parts = gather_object([{k: getattr(run, k) for k in (*_Run.FIELDS, 'seconds', 'passes')}])
     for k in _Run.FIELDS:
         whole = torch.empty((n, *parts[0][k].shape[1:]), dtype=parts[0][k].dtype)
         for rank, part in enumerate(parts): whole[rank::len(parts)] = part[k]
         setattr(run, k, whole)
-    run.flat = sum(p['flat'] for p in parts)
     for name in run.names:
         run.seconds[name] = max(p['seconds'].get(name, 0.) for p in parts)
         run.passes[name] = sum(p['passes'].get(name, 0) for p in parts)
@@ -203,7 +204,7 @@ def _shared(run, n, accelerator):
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #d65035a5
 def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
-               version='standard', # or 'plus', 'rand'; with `attacks` a name of your choice
+               version='standard', # or 'plus', 'rand'; with `attacks` a name of your choice, else 'custom'
                attacks=None,       # a list of your own: name -> attack(model, x, y), in order
                seed=0,
                batch_size=256,     # images that an attack gets at once
@@ -214,6 +215,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
     "AutoAttack (Croce and Hein, 2020)"
     if attacks is not None and not (isinstance(attacks, dict) and attacks and all(map(callable, attacks.values()))):
         raise TypeError('attacks must be a dict of name -> attack(model, x, y), in the order in which they are to run')
+    if attacks is not None and version in VERSIONS: version = 'custom'
     make = lambda classes: attacks or members(threat, version, classes, seed, precision=precision, futile=futile, mode=mode)
     make(10)  # wrong settings are named now
     def search(model, x, y, path=None, progress=False):
@@ -225,7 +227,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
         return run
     def find(model, x, y):
         run = search(model, x.cpu(), y.cpu())
-        return Found(run.x_adv.to(x), run.margin.to(x.device), run.step.to(x.device), sum(run.passes.values()), run.flat)
+        return Found(run.x_adv.to(x), run.margin.to(x.device), run.step.to(x.device), sum(run.passes.values()), run.flat.to(x.device))
     attack = guarded(lambda model, x, y: find(model, x, y).x_adv, mode, threat)
     attack.find, attack.search, attack.settings = guarded(find, mode, threat), search, dict(threat=threat, version=version, seed=seed, batch_size=batch_size, precision=precision, futile=futile, mode=mode)
     attack.report = lambda model, data, **kw: robustness(attack, model, data, **kw)
@@ -254,8 +256,8 @@ def robustness(attack,       # made by `autoattack`
     path = state and (Path(state) if world == 1 else Path(state).with_suffix(f'.{rank}of{world}{Path(state).suffix}'))
     run = attack.search(model, x[rank::world], y[rank::world], path, progress and rank == 0)
     if world > 1: run = _shared(run, len(x), accelerator)
-    report = Report(threat, version, run.names, x, y, run.x_adv, run.by, run.step, run.margin, run.seconds, run.passes, flags, dict(s, threat=repr(threat)))
-    after = [square_better(report.accuracy), flat_starts(run.flat, int((run.by != 0).sum()))]
+    report = Report(threat, version, run.names, x, y, run.x_adv, run.by, run.step, run.margin, run.seconds, run.passes, flags, dict(s, threat=repr(threat), checks=checks))
+    after = [square_better(report.accuracy), flat_starts(int(run.flat.sum()), int((run.by != 0).sum()))]
     if version != 'rand' and (again := _recheck(model, run, y, s['batch_size'])) > .002:
         after.append(Flag('unstable', f'{again:.1%} of the broken images are right when looked at once more: the model is random, or its margins are within rounding.', again))
     if checks: after.append(large_eps(model, *few, threat))

@@ -269,13 +269,13 @@ def square_better(accuracy:dict # name -> accuracy after that attack, in order: 
     return Flag('square', f'Square, which sees no gradients, lowers the accuracy by another {100 * gain:.1f} percentage points to {accuracy["square"]:.1%}: '
                 'the gradients are masked. Run it longer, and adapt the gradient attacks to the model.', gain)
 
-def flat_starts(flat:int,  # starts at which the loss had a gradient of exactly zero
-                tried:int, # starts
+def flat_starts(flat:int,  # images at a start of which the loss had a gradient of exactly zero
+                tried:int, # images attacked
                ): # Flag or None
-    "Flag if more than a thousandth of the starts of APGD had no gradient"
-    if flat < 0 or tried < flat: raise ValueError(f'{flat} flat starts of {tried} tried is not possible')
+    "Flag if APGD started without any gradient on more than a thousandth of the images"
+    if flat < 0 or tried < flat: raise ValueError(f'{flat} of {tried} images with flat starts is not possible')
     if flat <= .001 * tried: return
-    return Flag('flat starts', f'At {flat} of {tried} starts of APGD the gradient was exactly zero. '
+    return Flag('flat starts', f'On {flat} of {tried} images a start of APGD had a gradient of exactly zero. '
                 'The model saturates or rounds: attack without gradients, or around the layer that does it.', flat / tried)
 
 # %% ../../nbs/attacks/08_checks.ipynb #a1107780

@@ -53,7 +53,7 @@ class Found:
     margin: torch.Tensor # float32 (N,) of `x_adv`: logit of the true class minus the best other logit
     step: torch.Tensor   # int64 (N,): pass that broke the image, 0 without any attack, -1 if it holds
     passes: int = 0      # images that went through the model, a gradient counting twice
-    flat: int = 0        # starts of an image at which a loss other than the cross-entropy had no gradient
+    flat: torch.Tensor|None = None # bool (N,): images at a start of which a loss other than the cross-entropy had no gradient
 
     @property
     def broken(self): return self.step >= 0
@@ -83,7 +83,7 @@ class Hunt:
         eot=1,           # passes that a gradient is averaged over
     ):
         self.model, self.precision, self.eot = model, precision, eot
-        self.passes, self.flat = 0, 0       # passes so far, in images; images without any gradient
+        self.passes, self.flat = 0, torch.zeros(len(x), dtype=torch.bool, device=x.device) # passes so far, in images; as in `Found`
         self.all = Rows(x=x, y=y, keys=sample_keys(x, seed), clean=self.logits(x))
         margin, wrong = _judged(self.all.clean, y)
         self.found = Found(x.clone(), margin, wrong.long() - 1)

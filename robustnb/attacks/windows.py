@@ -389,6 +389,11 @@ def _shifted(box, origin): return tuple((a - o, b - o) for (a, b), (o, _) in zip
 
 def _empty(box): return any(a >= b for a, b in box)
 
+def _laid_out(v, kind):
+    "Kernels get pixels with their channels side by side, so that crops are copied in long pieces; dense steps, which may take views, the plain order"
+    if kind == 'pointwise' or not isinstance(v, torch.Tensor): return v
+    return v.contiguous(memory_format=torch.channels_last if kind else torch.contiguous_format)
+
 class Patched:
     "Images with a window that may change, by the part of each map that sees it"
     @torch.no_grad()
@@ -416,7 +421,8 @@ class Patched:
         "Logits by all steps on whole maps; fills the caches"
         env = {self.plan.input: x, **self.known}
         for s in self.plan.steps:
-            env[s.node] = s.call(*fx.map_arg(s.node.args, env.get), **fx.map_arg(s.node.kwargs, env.get))
+            get = lambda u: _laid_out(env.get(u), s.kind)
+            env[s.node] = s.call(*fx.map_arg(s.node.args, get), **fx.map_arg(s.node.kwargs, get))
             for u in s.drop: del env[u]
         self.caches = {u: env[u] for u in self.plan.cached}
         return _float(env[self.plan.output])
@@ -446,7 +452,8 @@ class Patched:
             if box != self.full[s.node] or _at(self.plan.spans[u], window) != self.full[u]: return self._sweep(s, box, env, window)
         def pick(u):
             if u in self.known: return self.known[u]
-            return self._read(u, box if s.kind == 'pointwise' else self.full[u], env, window) if u in self.plan.spans else env[u]
+            if u not in self.plan.spans: return _laid_out(env[u], s.kind)
+            return _laid_out(self._read(u, box if s.kind == 'pointwise' else self.full[u], env, window), s.kind)
         return s.call(*fx.map_arg(s.node.args, pick), **fx.map_arg(s.node.kwargs, pick))
 
     def _sweep(self, s, box, env, window):
@@ -457,7 +464,7 @@ class Patched:
             start, stop = inputs_of(a, b, *geometry)
             crop.append((max(start, 0), min(stop, n))); pad = [max(-start, 0), max(stop - n, 0), *pad]
         z = self._read(u, tuple(crop), env, window)
-        return k.run(F.pad(z, pad, value=k.fill) if any(pad) else z)
+        return k.run(_laid_out(F.pad(z, pad, value=k.fill) if any(pad) else z, k))
 
     def _read(self, u, box, env, window):
         "The new values of map `u` in `box`; to be read only"
