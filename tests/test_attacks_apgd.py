@@ -21,7 +21,7 @@ def robust_convnet(eps=.2, n=3000, epochs=3):
     def loss(model, x, y): return ce_loss(model(attack(model, x, y)), y).mean(), {}
     fit(model, Batches(load('mnist', 'train', n=n), batch_size=100, shuffle=True), loss, torch.optim.Adam(model.parameters(), 3e-3), epochs, progress=False)
     test = load('mnist', 'test', n=100)
-    return model, as_float(test.x), test.y
+    return model.eval(), as_float(test.x), test.y
 
 # %% ../nbs/attacks/04_apgd.ipynb #513a2cd2
 def test_dlr_by_hand_and_its_invariance():
