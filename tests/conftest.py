@@ -1,5 +1,7 @@
 """Shared by all tests: one thread, since the networks are tiny, and GPU tests are skipped where there is no GPU"""
-import pytest, torch
+import signal, pytest, torch
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it, and children inherit that
 
 torch.set_num_threads(1)
 
