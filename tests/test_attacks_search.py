@@ -9,7 +9,7 @@ from robustnb.attacks.gradient import check_attack, input_gradient, probe_model
 from robustnb.attacks.threat_models import Linf
 from robustnb.data import two_moons
 from robustnb.models import mlp
-from robustnb.attacks.search import Hunt, normal, sample_keys, searching, uniform
+from robustnb.attacks.search import Hunt, logits, normal, sample_keys, searching, uniform
 
 # %% ../nbs/attacks/03_search.ipynb #9c87dfb5
 def random_search(threat, draws, **kw):

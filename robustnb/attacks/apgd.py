@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from .gradient import ce_loss, margin_loss
 from .search import Rows, normal, searching, uniform
-from .threat_models import L1, Linf
+from .threat_models import L1, Linf, _rows
 
 # %% ../../nbs/attacks/04_apgd.ipynb #b91e6d72
 def _need(logits, k, name):
@@ -68,8 +68,6 @@ class Halving:
         s.size = torch.where(s.halved, s.size / 2, s.size)
         _return(s, s.halved)
         s.ups, s.high_then = torch.zeros_like(s.ups), s.high.clone()
-
-def _rows(v, like): return v.view(-1, *[1] * (like.dim() - 1))  # (N,) against the shape of a batch
 
 def _return(s, rows):
     "Take the marked rows back to their best point"

@@ -22,8 +22,8 @@ from .gradient import ce_loss, guarded, margin_loss, under_attack
 from .search import Found
 from .square import square
 from .threat_models import L1, Linf
-from ..data import Data, as_float, check_xy, unknown
-from ..evaluation import wilson
+from ..data import as_float, unknown
+from ..evaluation import _batches, _device, wilson
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #0d37f749
 VERSIONS = ('standard', 'plus', 'rand')
@@ -173,12 +173,9 @@ def _fingerprint(model, x, y, settings):
     return h.hexdigest()
 
 def _gathered(data):
-    "All images, float in [0,1], and labels of a Data, a pair (x, y) or an iterable of pairs, checked, on the CPU"
-    if isinstance(data, Data): x, y = data.x, data.y
-    elif isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], 'shape'): x, y = data
-    else: x, y = map(torch.cat, zip(*[(torch.as_tensor(b[0]), torch.as_tensor(b[1])) for b in data]))
-    check_xy(x, y)
-    return as_float(torch.as_tensor(x)).cpu(), torch.as_tensor(y).long().cpu()
+    "All images, float in [0,1], and labels, on the CPU, of whatever `evaluate` takes"
+    x, y = map(torch.cat, zip(*_batches(data, 256)[0]))
+    return as_float(x).cpu(), y.long().cpu()
 
 def _recheck(model, run, y, batch_size):
     "Share of the broken images that the model gets right when their examples are looked at once more"
@@ -232,8 +229,6 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
     attack.find, attack.search, attack.settings = guarded(find, mode, threat), search, dict(threat=threat, version=version, seed=seed, batch_size=batch_size, precision=precision, futile=futile, mode=mode)
     attack.report = lambda model, data, **kw: robustness(attack, model, data, **kw)
     return attack
-
-def _device(model): return next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device('cpu'))
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #1c796509
 def robustness(attack,       # made by `autoattack`

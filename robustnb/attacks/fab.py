@@ -191,7 +191,7 @@ def fab(threat,       # Linf(eps), L2(eps) or L1(eps)
         for n, s in enumerate(settings.starts(hunt, lambda: threat.eps)):
             def settle(i, s, z, logits, far, nearer):
                 held = one_hot(hunt.y, logits.shape[1]).to(logits) * 1e30  # a point outside the ball proves nothing
-                gone = hunt.record(z, torch.where(far[:, None] <= threat.eps, logits, held), n * steps + i)
+                gone = hunt.record(z, torch.where(far[:, None] <= threat.eps, logits, held), n * steps + i, exact=True)
                 if futile is None or i < 20 or i % 10: return gone
                 return gone | (torch.where(s.best.isfinite(), s.best, s.reach) > futile * threat.eps)
             settings.walk(hunt, s, settle)

@@ -9,6 +9,7 @@ __all__ = ['sample_keys', 'uniform', 'normal', 'Found', 'Rows', 'Hunt', 'searchi
 import math
 from dataclasses import dataclass
 import torch
+from fastcore.basics import patch
 from torch import nn
 from .gradient import ce_loss, guarded, loss_gradient, margin_loss
 
@@ -97,33 +98,6 @@ class Hunt:
         for k, v in vars(self.all).items(): setattr(self, k, v[self.index])
         return len(self) > 0
 
-    def logits(self, z):
-        "Float32 logits (N,K) at the points `z`"
-        self.passes += len(z)
-        return self.model(z).float()
-
-    def gradient(self, z, loss=ce_loss):
-        "Logits (N,K) and losses (N,) of the last pass, gradient of shape `z` averaged over `eot` passes"
-        self.passes += 2 * self.eot * len(z)
-        mean = None
-        for _ in range(self.eot):
-            logits, losses, grad = loss_gradient(self.model, z, self.y, loss, self.precision)
-            mean = grad if mean is None else mean + grad
-        return logits, losses, mean / self.eot
-
-    def record(self, z, logits, step):
-        "Note the points `z` inside the ball, given the logits of `gradient` or `logits` there; bool (N,): broken now"
-        margin, wrong = _judged(logits, self.y)
-        if self.precision == 'bf16':
-            near = (margin < .05 * (logits.amax(1) - logits.amin(1))).nonzero()[:, 0]
-            margin, wrong = torch.full_like(margin, torch.inf), torch.zeros_like(wrong)
-            if len(near): margin[near], wrong[near] = _judged(self.logits(z[near]), self.y[near])
-        rows = ((margin < self.found.margin[self.index]) | wrong).nonzero()[:, 0]
-        at = self.index[rows]
-        self.found.x_adv[at], self.found.margin[at] = z[rows], margin[rows]
-        self.found.step[self.index[wrong]] = step
-        return wrong
-
     def drop(self, gone, *states):
         "Search the rows marked in `gone`, bool (N,), no longer; whether any row was dropped"
         if not gone.any(): return False
@@ -131,6 +105,38 @@ class Hunt:
         for k in ('index', *vars(self.all)): setattr(self, k, getattr(self, k)[kept])
         for s in states: s.keep(kept)
         return True
+
+# %% ../../nbs/attacks/03_search.ipynb #40255d05
+@patch
+def logits(self:Hunt, z):
+    "Float32 logits (N,K) at the points `z`"
+    self.passes += len(z)
+    return self.model(z).float()
+
+@patch
+def gradient(self:Hunt, z, loss=ce_loss):
+    "Logits (N,K) and losses (N,) of the last pass, gradient of shape `z` averaged over `eot` passes"
+    self.passes += 2 * self.eot * len(z)
+    mean = None
+    for _ in range(self.eot):
+        logits, losses, grad = loss_gradient(self.model, z, self.y, loss, self.precision)
+        mean = grad if mean is None else mean + grad
+    return logits, losses, mean / self.eot
+
+# %% ../../nbs/attacks/03_search.ipynb #c7bf21b0
+@patch
+def record(self:Hunt, z, logits, step, exact=False):
+    "Note the points `z` inside the ball, given the logits of `gradient` or `logits` there; bool (N,): broken now. `exact`: the logits are float32 whatever `precision` is"
+    margin, wrong = _judged(logits, self.y)
+    if self.precision == 'bf16' and not exact:
+        near = (margin < .05 * (logits.amax(1) - logits.amin(1))).nonzero()[:, 0]
+        margin, wrong = torch.full_like(margin, torch.inf), torch.zeros_like(wrong)
+        if len(near): margin[near], wrong[near] = _judged(self.logits(z[near]), self.y[near])
+    rows = ((margin < self.found.margin[self.index]) | wrong).nonzero()[:, 0]
+    at = self.index[rows]
+    self.found.x_adv[at], self.found.margin[at] = z[rows], margin[rows]
+    self.found.step[self.index[wrong]] = step
+    return wrong
 
 # %% ../../nbs/attacks/03_search.ipynb #f4a1b2d6
 def searching(run,         # run(hunt): searches with `hunt` and records what it finds
