@@ -79,7 +79,7 @@ def _batches(
     elif isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], 'shape'): (x, y), classes = map(torch.as_tensor, data), None
     elif hasattr(data, '__iter__') and not isinstance(data, (str, dict, torch.Tensor, np.ndarray)): return _pairs(data), None
     else: raise TypeError(f'data must be a Data, a pair (x, y) of tensors, a Batches or a DataLoader, got {type(data).__name__}')
-    check_xy(x, y, None if classes is None else len(classes))
+    check_xy(x, y, len(classes) if classes else None)
     return zip(x.split(batch_size), y.split(batch_size)), classes
 
 # %% ../nbs/03_evaluation.ipynb #ca5b6583
@@ -115,7 +115,7 @@ def _check_logits(
 ):
     "Raise unless these are finite logits with one column per class"
     n, k = logits.shape
-    if classes is not None and k != len(classes): raise ValueError(f'the model returns {k} logits but the data has {len(classes)} classes')
+    if classes and k != len(classes): raise ValueError(f'the model returns {k} logits but the data has {len(classes)} classes')
     probs = (logits > -1e-5).all() & (logits < 1+1e-5).all() & ((logits.sum(1)-1).abs() < 1e-5).all()
     bad, probs, top = torch.stack([(~logits.isfinite()).any(1).sum(), probs.long(), y.max()]).tolist()  # one transfer from the device
     if top >= k: raise ValueError(f'label {top} is out of range: the model returns {k} logits, so labels go from 0 to {k-1}')

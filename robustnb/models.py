@@ -133,9 +133,9 @@ class PreActBlock(nn.Module):
         return self.conv2(F.relu(self.bn2(self.conv1(out)))) + skip
 
 # %% ../nbs/01_models.ipynb #fa73df50
-def _preact(shape, classes, stem, stages, mean, std):
-    "Pre-activation ResNet; `stages` lists (channels, blocks, stride)"
-    layers, c = dict(normalize=_normalize(shape, mean, std), conv=nn.Conv2d(shape[0], stem, 3, 1, 1, bias=False)), stem
+def _preact(shape, classes, stem, stages, mean, std, stride=1):
+    "Pre-activation ResNet; `stride` is the stem's, `stages` lists (channels, blocks, stride)"
+    layers, c = dict(normalize=_normalize(shape, mean, std), conv=nn.Conv2d(shape[0], stem, 3, stride, 1, bias=False)), stem
     for i, (width, blocks, stride) in enumerate(stages, 1):
         widths = [c] + [width]*blocks
         layers[f'stage{i}'] = nn.Sequential(*[PreActBlock(a, b, stride if j == 0 else 1) for j, (a, b) in enumerate(zip(widths, widths[1:]))])
@@ -151,9 +151,10 @@ def preact_resnet8(
     width:int=16, # channels of the stem; the three stages have 2, 4 and 8 times as many
     mean=0.5, # of `Normalize`
     std=0.25,
+    stride:int=1, # of the stem; with 2, every map is half as large and a pass costs about a quarter
 )->nn.Sequential:
     "Thin pre-activation ResNet for work on a CPU: a stem and three blocks"
-    return _preact(shape, classes, width, [(2*width, 1, 1), (4*width, 1, 2), (8*width, 1, 2)], mean, std)
+    return _preact(shape, classes, width, [(2*width, 1, 1), (4*width, 1, 2), (8*width, 1, 2)], mean, std, stride)
 
 @architecture
 def preact_resnet18(

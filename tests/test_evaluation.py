@@ -188,6 +188,7 @@ def test_refuses_models():
     for m, words in bad:
         with pytest.raises(ValueError, match=words): evaluate(m, (x, y))
     with pytest.raises(ValueError, match='4 logits but the data has 5 classes'): evaluate(model, Data(x, y, list('abcde'), 'toy'))
+    evaluate(model, Data(x, y, [], 'a file without names'))
     class Pair(nn.Module):
         def forward(self, x): return model(x), x
     with pytest.raises(TypeError, match='tensor of logits, got tuple'): evaluate(Pair(), (x, y))

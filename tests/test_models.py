@@ -62,7 +62,8 @@ def test_parameter_counts():
     def parameters(model): return sum(p.numel() for p in model.parameters())
     with torch.device('meta'):    # shapes only: nothing is allocated
         assert parameters(mlp(hidden=(100,))) == 784*100 + 100 + 100*10 + 10
-        assert parameters(preact_resnet8()) == 303_706
+        assert parameters(preact_resnet8()) == parameters(preact_resnet8(stride=2)) == 303_706
+        assert preact_resnet8(stride=2)[:3](torch.rand(1, 3, 32, 32)).shape == (1, 32, 16, 16)
         assert parameters(preact_resnet18()) == 11_172_170    # published: 11,171,146 without the last batch norm's 1,024
         assert parameters(wide_resnet()) == 36_479_194 and parameters(wide_resnet(depth=34)) == 46_160_474    # as published
         assert parameters(convnet()) == 1*9*16 + 16*9*32 + 32*9*64 + 2*(16 + 32 + 64) + 7*7*64*10 + 10
