@@ -75,6 +75,7 @@ class Paper:
     version:int=1          # raise it when the experiment changes: results of other versions no longer count
     derive:Callable|None=None   # records -> records, adds arms or metrics computed from the measured ones (see `pick`)
     figures:Callable|None=None  # records -> dict title -> matplotlib figure, for the report
+    wanted:Callable|None=None   # Job -> whether it is part of the plan, such as candidates for one seed only; None: all are
     def __post_init__(self):
         numbers = [c.number for c in self.claims]
         if len(set(numbers)) < len(numbers): raise BadInput(f'{self.key}: two claims have the same number in {numbers}')
@@ -98,7 +99,8 @@ class Paper:
         if scale not in self.datasets: raise BadInput(f'{self.key}: ' + unknown('scale', scale, self.datasets))
         n = self.seeds[scale] if seeds is None else seeds
         arms, datasets = _chosen('arm', arms, self.arms_of(scale), self.key), _chosen('data set', datasets, self.datasets[scale], self.key)
-        return [Job(scale, d, a, s) for s in (range(n) if isinstance(n, int) else n) for d in datasets for a in arms]
+        plan = [Job(scale, d, a, s) for s in (range(n) if isinstance(n, int) else n) for d in datasets for a in arms]
+        return [j for j in plan if self.wanted is None or self.wanted(j)]
 
 # %% ../nbs/05_evidence.ipynb #037e7a76
 def _chosen(kind, patterns, known, key):
