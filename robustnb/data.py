@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FASHION', 'CIFAR10', 'unknown', 'Data', 'as_float', 'check_xy', 'two_moons', 'blobs', 'cache_dir', 'data_dirs',
-           'read_idx', 'adbench_sets', 'load', 'crop_flip', 'Batches']
+           'read_idx', 'adbench_sets', 'image_folder', 'load', 'crop_flip', 'Batches']
 
 # %% ../nbs/00_data.ipynb #1f3cd38e
 import difflib, gzip, hashlib, io, math, os, re, tempfile, warnings, zipfile, zlib
@@ -300,6 +300,27 @@ def _load_digits(split):
     x = torch.from_numpy(d.images * (255/16)).round().to(torch.uint8)[:, None]
     data = Data(x, torch.from_numpy(d.target).long(), list('0123456789'), 'digits')
     return _shuffled(data.split(360)[split == 'test'])    # the source goes through 0..9 writer by writer
+
+# %% ../nbs/00_data.ipynb #2a683516
+def image_folder(
+    path, # folder with one subfolder of images per class
+    size:int=32, # the shorter side becomes this, then the middle square is cut out
+    n:int|None=None, # only n images, drawn with a fixed seed
+)->Data: # x uint8 (N,3,size,size); classes are the subfolders in alphabetical order
+    "The images in a folder as one data set, in a fixed random order. FileNotFoundError or ValueError say which folder is not like that"
+    from torchvision.datasets import ImageFolder    # here, since torchvision takes a second or more
+    from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
+    path = Path(path).expanduser()
+    if not path.is_dir(): raise FileNotFoundError(f'there is no folder {path}')
+    try: found = ImageFolder(path)
+    except FileNotFoundError as e: raise ValueError(f'{path} is not a folder with one subfolder of images per class: {e}') from None
+    square = Compose([Resize(size), CenterCrop(size), PILToTensor()])
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:n].tolist()
+    if n is not None and n > len(found): raise ValueError(f'cannot take {n} images: {path} has {len(found)}')
+    def decoded(file):
+        with _reading(file): return square(found.loader(file))
+    samples = [found.samples[i] for i in order]
+    return Data(torch.stack([decoded(file) for file, _ in samples]), torch.tensor([y for _, y in samples]), found.classes, path.name)
 
 # %% ../nbs/00_data.ipynb #1496286f
 _READERS = dict(mnist=(_idx_reader('MNIST', '0123456789', 'mnist'), 'MNIST/raw/*-ubyte[.gz]', 'MNIST'),

@@ -10,7 +10,7 @@ from PIL import Image
 import pickle, struct
 import pytest, torchvision
 from sklearn.datasets import load_digits
-from robustnb.data import Batches, CIFAR10, Data, _load_adbench, _load_digits, _read_cifar10, _read_omniglot, as_float, blobs, cache_dir, check_xy, crop_flip, data_dirs, load, read_idx, two_moons, unknown
+from robustnb.data import Batches, CIFAR10, Data, _load_adbench, _load_digits, _read_cifar10, _read_omniglot, as_float, blobs, cache_dir, check_xy, crop_flip, data_dirs, image_folder, load, read_idx, two_moons, unknown
 
 # %% ../nbs/00_data.ipynb #c5c6d908
 @contextmanager
@@ -234,6 +234,23 @@ def test_digits():
     want = sorted(np.c_[source.images.reshape(-1, 64), source.target].astype(int).tolist())
     both = torch.cat([torch.cat([as_float(d.x).flatten(1) * 16, d.y[:, None]], 1) for d in (train, test)]).round().int()
     assert sorted(both.tolist()) == want    # the sixteen grey levels survive: nothing lost, nothing twice
+
+# %% ../nbs/00_data.ipynb #a0de0b06
+def test_image_folder():
+    from PIL import Image
+    with tempfile.TemporaryDirectory() as tmp:
+        for k, (name, colour) in enumerate({'red': (255, 0, 0), 'blue': (0, 0, 255)}.items()):
+            (Path(tmp)/name).mkdir()
+            for i in range(3): Image.new('RGB', (20 + i, 12), colour).save(Path(tmp)/name/f'{i}.png')
+        data = image_folder(tmp, size=8)
+        assert data.x.shape == (6, 3, 8, 8) and data.x.dtype == torch.uint8 and data.classes == ['blue', 'red']
+        assert (data.x[data.y == 1] == torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)).all() and data.y.sum() == 3
+        assert torch.equal(image_folder(tmp, 8, n=4).x, data.x[:4])
+        with pytest.raises(ValueError, match='has 6'): image_folder(tmp, 8, n=7)
+        with pytest.raises(ValueError, match='one subfolder of images per class'): image_folder(Path(tmp)/'red')
+        (Path(tmp)/'red'/'0.png').write_bytes(b'no image')
+        with pytest.raises(ValueError, match='0.png is corrupt'): image_folder(tmp, 8)
+    with pytest.raises(FileNotFoundError, match='no folder'): image_folder('nowhere')
 
 # %% ../nbs/00_data.ipynb #e90a6e8f
 def test_mnist_layout():
