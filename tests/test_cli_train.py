@@ -67,8 +67,8 @@ def test_a_folder_and_a_model_of_ones_own():
         for name, low in (('dark', 0), ('light', 128)):
             Path('photos', name).mkdir(parents=True)
             for i in range(20): Image.fromarray((torch.rand(10, 10, 3)*127 + low).byte().numpy()).save(f'photos/{name}/{i}.png')
-        Path('mine.py').write_text('from torch import nn\ndef Net(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))\n')
-        own = ('--data', 'photos', '--size', '8', '--model', 'mine:Net', '--epochs', '4', '--batch-size', '8', '--valid', '10', '--out', 'm.safetensors')
+        Path('own_net_of_the_test.py').write_text('from torch import nn\ndef Net(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 2))\n')
+        own = ('--data', 'photos', '--size', '8', '--model', 'own_net_of_the_test:Net', '--epochs', '4', '--batch-size', '8', '--valid', '10', '--out', 'm.safetensors')
         status, out, err = told(*own)
         assert status == 0 and not err and 'written' in out, err
         assert told(*own, '--weights', 'm.safetensors', '--valid', '0', '--objective', 'standard')[1].startswith('epoch 4 of 4')
