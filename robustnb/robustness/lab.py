@@ -109,19 +109,17 @@ def strongest_attack(
 # %% ../../nbs/robustness/00_lab.ipynb #5ec819e1
 def valley(
     values, # 1-D tensor
-)->float:
-    "Depth of the valley between the two highest peaks of the density of `values`, relative to the lower peak; 0 if there is one peak only"
+)->float: # in [0,1]
+    "Prominence of the second peak in the density of `values`, relative to the highest peak; 0 if there is one peak only"
     v = torch.as_tensor(values, dtype=torch.float64).cpu()
     spread = min(v.std().item(), (v.quantile(.75) - v.quantile(.25)).item() / 1.34) or 1.
     grid = torch.linspace(v.min() - spread, v.max() + spread, 256, dtype=torch.float64)
     width = .9 * spread * len(v)**-.2  # Silverman's rule
     density = torch.exp(-((grid[:, None] - v) / width).square() / 2).sum(1)
-    inner = density[1:-1]
-    peaks = ((inner > density[:-2]) & (inner >= density[2:])).nonzero()[:, 0] + 1
-    if len(peaks) < 2: return 0.
-    a, b = sorted(peaks[density[peaks].argsort(descending=True)[:2]].tolist())
-    low = density[[a, b]].min()
-    return float((low - density[a:b + 1].min()) / low)
+    inner, top = density[1:-1], int(density.argmax())
+    peaks = (((inner > density[:-2]) & (inner >= density[2:])).nonzero()[:, 0] + 1).tolist()
+    falls = [density[p] - density[min(p, top):max(p, top) + 1].min() for p in peaks if p != top]
+    return float(max(falls, default=0.) / density[top])
 
 # %% ../../nbs/robustness/00_lab.ipynb #0e0280b7
 def measured(
