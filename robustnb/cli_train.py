@@ -30,8 +30,8 @@ def bad(text):
 
 def made_attack(name, threat, steps, step_size, precision=None):
     "The training attack called `name`"
-    if name == 'fgsm_rs': return lib('attacks.gradient').pgd(threat, 1, 1.25 * threat.eps, precision=precision)  # one long step from a random start
     make = lib('attacks.gradient').pgd if name == 'pgd' else getattr(lib('robustness.baselines'), name)
+    if name == 'fgsm_rs': return make(threat, precision=precision)
     return make(threat, steps, step_size, precision=precision)
 
 def objective(

@@ -14,7 +14,7 @@ from robustnb.attacks.gradient import check_attack, input_gradient, pgd, probe_m
 from robustnb.evidence import COLUMNS
 from robustnb.models import convnet, features, load_model, mlp, save_model
 from robustnb.robustness.baselines import tanh_logits
-from robustnb.robustness.blf import Bound, FORMS, PLAIN, ROBUST, arms, best_candidates, blf, bounded, candidates, claims, experiment, flow, gamma_for, hyperparameter, missed, norm_figure, norms, overview, pre_logits, prelogit_attack, straight_through
+from robustnb.robustness.blf import Bound, FORMS, PLAIN, ROBUST, arms, best_candidates, blf, bounded, candidates, claims, experiment, flow, gamma_for, hyperparameter, missed, norm_figure, norms, overview, paper, pre_logits, prelogit_attack, straight_through
 
 # %% ../nbs/robustness/03_blf.ipynb #1ccaa472
 class _Times(nn.Module):
@@ -186,5 +186,5 @@ def test_experiment():
     rows = [('blf', 'blf', 0, 'tiny', 'digits', k, v) for k, v in m.items()]
     records = pd.DataFrame(rows, columns=COLUMNS)
     assert len(norm_figure(records).axes[0].lines) == 2 and overview(records).loc[('digits', 'blf'), 'accuracy'] == pytest.approx(100*m['accuracy'], abs=0.01)
-    assert overview(records[:0]).empty and not norm_figure(records[:0]).axes[0].lines
+    assert overview(records[:0]).empty and norm_figure(records[:0]) is None and paper.figures(records[:0]) == {}
     plt.close('all')

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROX', 'SETTINGS', 'STRENGTHS', 'TIMED', 'NAMES', 'claims', 'paper', 'conv_filters', 'absum_penalty', 'prox_absum',
-           'on_filters', 'absum', 'lenet', 'prox_l2', 'prox_l1', 'shrink_spectral', 'adversarial', 'Setting', 'arms',
-           'splits', 'trained', 'high_frequency_noise', 'transferred', 'accuracy', 'relative_step_time', 'measure',
-           'experiment', 'best', 'as_robust', 'chosen_arms', 'usable', 'tradeoff']
+           'on_filters', 'absum', 'lenet', 'prox_l2', 'prox_l1', 'shrink_spectral', 'Setting', 'arms', 'splits',
+           'trained', 'high_frequency_noise', 'transferred', 'accuracy', 'relative_step_time', 'measure', 'experiment',
+           'best', 'as_robust', 'chosen_arms', 'usable', 'tradeoff']
 
 # %% ../../nbs/robustness/01_absum.ipynb #9978070b
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from ..data import Batches, as_float, load
 from ..evaluation import predict
 from ..evidence import Claim, Paper, pick
 from ..models import Normalize, architecture, init_, preact_resnet18
+from .baselines import adversarial
 from ..training import cosine, cross_entropy, fit, proximal, update
 
 # %% ../../nbs/robustness/01_absum.ipynb #dfa1a00b
@@ -86,11 +87,6 @@ def shrink_spectral(w, t):
         u = nn.functional.normalize(m @ v, dim=0)
         v = m.T @ u
     return w - t*torch.outer(u, v).view_as(w)
-
-# %% ../../nbs/robustness/01_absum.ipynb #12ddd55c
-def adversarial(attack): # loss(model, x, y) -> (scalar, dict)
-    "Objective of adversarial training: cross-entropy of the attacked batch"
-    return lambda model, x, y: cross_entropy(model, attack(model, x, y), y)
 
 # %% ../../nbs/robustness/01_absum.ipynb #4c2d7696
 PROX = dict(wd=prox_l2, l1=prox_l1, sn=shrink_spectral, absum=prox_absum)

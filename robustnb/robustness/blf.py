@@ -284,9 +284,10 @@ COLOURS = dict(none='k', at='k', tanh='C0', blf='C1', logistic='C2', squeezing='
 def norm_figure(
     records, # long form, as `evidence` gives them
 ):
-    "Figure: norms of pre-logits (lines) and logits (dashed) over the epochs, a row per data set, without and with adversarial training"
+    "Figure: norms of pre-logits (lines) and logits (dashed) over the epochs, a row per data set, without and with adversarial training; None without records"
     epochs = records[records.metric.str.fullmatch(r'(pre)?logit_norm_\d+') & ~records.arm.str.contains('@')]
-    datasets = sorted(set(epochs.dataset)) or ['nothing is stored yet']
+    if epochs.empty: return None
+    datasets = sorted(set(epochs.dataset))
     fig, axes = plt.subplots(len(datasets), 2, figsize=(9.5, 2.9*len(datasets)), layout='constrained', squeeze=False)
     means = epochs.groupby(['dataset', 'arm', 'metric']).value.mean()
     for row, dataset in zip(axes, datasets):
@@ -314,4 +315,4 @@ def overview(
 paper = Paper('blf', 'Constraining Logits by Bounded Function for Adversarial Robustness', 'Kanai, Yamada, Yamaguchi, Takahashi, Ida', 2021, '2010.02558',
               claims, arms, datasets=dict(tiny=['digits'], small=['mnist', 'cifar10'], paper=['cifar10']), seeds=dict(tiny=3, small=3, paper=3),
               experiment=experiment, wanted=lambda job: job.seed == 0 or '@' not in job.arm, derive=lambda r: r,
-              figures=lambda r: {'Norms of logits and pre-logits over the epochs': norm_figure(r)})
+              figures=lambda r: {'Norms of logits and pre-logits over the epochs': fig} if (fig := norm_figure(r)) else {})

@@ -2,6 +2,7 @@
 import json, os, re, signal, socket, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 import robustnb
@@ -112,11 +113,11 @@ from robustnb.attacks.threat_models import Linf
 from robustnb.cli import model_of
 from robustnb.data import load
 
-def evaluate(at, name, accelerator=None):
+def evaluate(at, name, accelerator=None, state=None):
     threat = Linf(.1)
     attacks = dict(apgd=apgd(threat, 10), fab=fab(threat, 10), square=square(threat, 100))
     attack = autoattack(threat, 'short', attacks, batch_size=7)
-    report = attack.report(model_of('mine.code:build', f'{at}/w.safetensors'), load('digits', 'test', n=45), checks=False, progress=False, accelerator=accelerator)
+    report = attack.report(model_of('mine.code:build', f'{at}/w.safetensors'), load('digits', 'test', n=45), checks=False, progress=False, accelerator=accelerator, state=state)
     save_scorecard(report, f'{at}/{name}.json')
 
 if __name__ == '__main__':
@@ -125,6 +126,25 @@ if __name__ == '__main__':
     evaluate('.', f'{accelerator.process_index}of{accelerator.num_processes}', accelerator)
     accelerator.end_training()
 '''
+
+def begun(state):
+    "The attacks that have finished a chunk"
+    with safe_open(state, 'pt') as f: return json.loads(f.metadata()['run'])['passes']
+
+@pytest.mark.skipif(os.name != 'posix', reason='needs SIGKILL')
+def test_killed_in_every_attack(at):
+    "SIGKILL after the first chunk of each attack in turn: in the end the per-image results are those of an undisturbed run"
+    (at/'shared.py').write_text(SHARED)
+    script = lambda **kw: [sys.executable, '-c', f'import shared; shared.evaluate(".", **{kw!r})']
+    for attack in ('apgd', 'fab', 'square'):
+        p, end = subprocess.Popen(script(name='cut', state='cut.state'), cwd=at, env=env(PAUSE='.002')), time.time() + 90
+        while not (at/'cut.state').exists() or attack not in begun(at/'cut.state'):
+            assert p.poll() is None and time.time() < end
+            time.sleep(.02)
+        p.kill()
+        assert p.wait() == -signal.SIGKILL and not (at/'cut.json').exists()
+    for kw in (dict(name='cut', state='cut.state'), dict(name='uncut')): subprocess.run(script(**kw), cwd=at, env=env(), check=True, timeout=120)
+    assert images(at/'cut.json') == images(at/'uncut.json')
 
 def test_two_processes(at, monkeypatch):
     "Two processes under accelerate's launcher find for each image what one does"
