@@ -78,6 +78,7 @@ def train_arguments(p, radius, count):
     p.add_argument('--awp', type=float, metavar='GAMMA', help='perturb the weights too, by this share of their norm, such as 0.005')
     p.add_argument('--data', required=True, metavar='NAME|DIR', help='data set known to robustnb.data, or a folder with one subfolder of images per class')
     p.add_argument('--size', type=count, default=32, metavar='PIXELS', help='images of a folder become squares of this size (default: 32)')
+    p.add_argument('--test', metavar='DIR', help='folder with test images for AutoAttack, where --data is a folder')
     p.add_argument('--root', metavar='DIR', help='folder in which the data set is looked for first')
     p.add_argument('-n', type=count, metavar='N', help='only N training images')
     p.add_argument('--arch', default='preact_resnet18', metavar='NAME', help='architecture of robustnb.models (default: preact_resnet18)')
@@ -108,9 +109,10 @@ def train_data(args): # (training set, validation set or None, test set or None)
     "The images that the arguments ask for"
     data, path = lib('data'), Path(args.data).expanduser()
     try:
-        if path.is_dir(): train, test = data.image_folder(path, args.size), None
+        if path.is_dir(): train, test = data.image_folder(path, args.size), args.test and data.image_folder(Path(args.test).expanduser(), args.size)
         else: train, test = (data.load(args.data, split, args.root) for split in ('train', 'test'))
     except (ValueError, OSError) as e: raise bad(str(e)) from None
+    if test and test.classes != train.classes: raise bad(f'--test {args.test} has the classes {", ".join(test.classes)}; --data has {", ".join(train.classes)}')
     if args.valid < 0 or args.judge < 0: raise bad('--valid and --judge are numbers of images, 0 or more')
     if args.valid + 1 > len(train): raise bad(f'--valid {args.valid} leaves nothing of {len(train)} images to train on')
     valid = None
@@ -145,7 +147,7 @@ def processes():
     "The accelerator where accelerate's launcher started several processes, else None"
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: return None
     from accelerate import Accelerator
-    return Accelerator()
+    return Accelerator(cpu=lib('evidence').find_device(None).type == 'cpu') # on CPUs it would let each process train alone
 
 def train(args, argv):
     "Train, print what came of it; returns the exit status"
@@ -179,8 +181,8 @@ def train(args, argv):
     model, name = choose(model, average, best, args.epochs)
     print(name)
     print(f'written: {written(model.eval(), out).resolve()}')
-    for p in (state, state.with_suffix('.best')): p.unlink(missing_ok=True)
     if test: print(judged(model, test, threat, args.judge))
+    for p in (state, state.with_suffix('.best')): p.unlink(missing_ok=True)
     return 0
 
 def state_file(args, out):

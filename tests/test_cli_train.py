@@ -72,6 +72,10 @@ def test_a_folder_and_a_model_of_ones_own():
         status, out, err = told(*own)
         assert status == 0 and not err and 'written' in out, err
         assert told(*own, '--weights', 'm.safetensors', '--valid', '0', '--objective', 'standard')[1].startswith('epoch 4 of 4')
+        assert 'of 6 images hold against standard AutoAttack' in told(*own, '--test', 'photos', '--judge', '6', '--objective', 'standard', '--valid', '0')[1]
+        Path('others/dark').mkdir(parents=True); Path('photos/dark/0.png').rename('others/dark/0.png')
+        status, out, err = told(*own, '--test', 'others')
+        assert status == 2 and '--test others has the classes dark; --data has dark, light' in err
 
 # %% ../nbs/07_cli_train.ipynb #ed3ade43
 def test_refuses_in_one_sentence():
