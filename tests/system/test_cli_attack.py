@@ -1,5 +1,5 @@
 """`robustnb attack` as its users run it: on code of their own, killed in the middle, and the evaluation in two processes."""
-import json, os, re, signal, socket, subprocess, sys, time
+import json, multiprocessing, os, re, signal, socket, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
 from safetensors import safe_open
@@ -131,19 +131,35 @@ def begun(state):
     "The attacks that have finished a chunk"
     with safe_open(state, 'pt') as f: return json.loads(f.metadata()['run'])['passes']
 
+def short(at, name, pause=0., state=None):
+    "What a process does: the evaluation of `SHARED`"
+    os.chdir(at)
+    os.environ['PAUSE'] = str(pause)
+    sys.path.insert(0, str(at))
+    torch.set_num_threads(1)
+    space = {'__name__': 'shared'}
+    exec(SHARED, space)
+    space['evaluate'](at, name, state=state)
+
 @pytest.mark.skipif(os.name != 'posix', reason='needs SIGKILL')
 def test_killed_in_every_attack(at):
     "SIGKILL after the first chunk of each attack in turn: in the end the per-image results are those of an undisturbed run"
-    (at/'shared.py').write_text(SHARED)
-    script = lambda **kw: [sys.executable, '-c', f'import shared; shared.evaluate(".", **{kw!r})']
+    context, state = multiprocessing.get_context('forkserver'), at/'cut.state'
+    context.set_forkserver_preload(['accelerate', 'robustnb.attacks.scorecard', 'robustnb.cli', 'sklearn.datasets'])
+    def process(*args):
+        p = context.Process(target=short, args=(at, *args))
+        p.start()
+        return p
     for attack in ('apgd', 'fab', 'square'):
-        p, end = subprocess.Popen(script(name='cut', state='cut.state'), cwd=at, env=env(PAUSE='.002')), time.time() + 90
-        while not (at/'cut.state').exists() or attack not in begun(at/'cut.state'):
-            assert p.poll() is None and time.time() < end
+        p, end = process('cut', .002, state), time.time() + 90
+        while not state.exists() or attack not in begun(state):
+            assert p.is_alive() and time.time() < end
             time.sleep(.02)
-        p.kill()
-        assert p.wait() == -signal.SIGKILL and not (at/'cut.json').exists()
-    for kw in (dict(name='cut', state='cut.state'), dict(name='uncut')): subprocess.run(script(**kw), cwd=at, env=env(), check=True, timeout=120)
+        p.kill(); p.join()
+        assert p.exitcode == -signal.SIGKILL and not (at/'cut.json').exists()
+    for p in (process('cut', 0., state), process('uncut')):
+        p.join(120)
+        assert p.exitcode == 0
     assert images(at/'cut.json') == images(at/'uncut.json')
 
 def test_two_processes(at, monkeypatch):
