@@ -38,6 +38,11 @@ def stored(tree):
         elif isinstance(o, IMPORTS): names |= bound(o)
     return names
 
+def defined(o):
+    "Names that the statement `o` binds in its module: of an assignment its targets, not what lambdas and comprehensions bind inside"
+    if isinstance(o, DEFS): return {o.name}
+    return set().union(*map(stored, o.targets)) if isinstance(o, ast.Assign) else stored(o)
+
 def indent(src, tree):
     "`src` indented by four spaces, but for the inside of multi-line strings"
     inside = {i for o in ast.walk(tree) if isinstance(o, (ast.Constant, ast.JoinedStr)) and hasattr(o, 'lineno')
@@ -70,7 +75,7 @@ class Cells:
             module = f'{self.lib}.{d[export] or self.module}'
             for o in tree.body:
                 if isinstance(o, IMPORTS): continue
-                self.exported.update({n: module for n in ({o.name} if isinstance(o, DEFS) else stored(o))})
+                self.exported.update({n: module for n in defined(o)})
 
 def import_lines(cells, used):
     "(import statements that bind the names `used`, the names they bind)"
