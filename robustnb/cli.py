@@ -255,6 +255,7 @@ def weights_file(path):
     if not path.is_file(): raise bad(f'there is no file {path}')
     return path
 
+# %% ../nbs/06_cli.ipynb #76284c6a
 def model_of(spec, path):
     "The model that `spec` builds with the weights in `path`, or the one that `save_model` wrote there"
     path = path and weights_file(path)
@@ -323,6 +324,7 @@ def said(report):
         verdict = verdict.removesuffix(lib('attacks.checks').advice([])) + 'The checks were left out: nothing is known about masked gradients, randomness and the like.'
     return f'{table}\n\n{wrapped(verdict, 100)}'
 
+# %% ../nbs/06_cli.ipynb #0ae05904
 def attack(args, argv):
     "Attack the model, print the report; returns the exit status"
     device, bad = ev().find_device(args.device), ev().BadInput
@@ -348,6 +350,7 @@ def attack(args, argv):
     attack_files(report, args, argv, paths, data, models[0])
     return 0
 
+# %% ../nbs/06_cli.ipynb #2f8c7453
 def attack_files(report, args, argv, paths, data, model):
     "Write the scorecard and the page that were asked for"
     card, (as_json, as_html) = lib('attacks.scorecard'), paths

@@ -178,6 +178,7 @@ def tied(model):
     first, state = {}, model.state_dict(keep_vars=True)
     return [(first[id(t)], k) for k, t in state.items() if first.setdefault(id(t), k) != k]
 
+# %% ../nbs/08_cli_merge.ipynb #17f89892
 def repaired(model, state, parents, batches, t):
     "The state after REPAIR, in the types of the model"
     ours = model.state_dict()
@@ -274,6 +275,7 @@ def built(args, files, device, data):
     if data: cli.try_out(model.to(device), data, device)
     return model.eval()
 
+# %% ../nbs/08_cli_merge.ipynb #59cb33e5
 def merge(args, argv):
     "Merge, print what came of it, write it; returns the exit status"
     files, out, line = check_options(args)

@@ -34,6 +34,7 @@ def made_attack(name, threat, steps, step_size, precision=None):
     if name == 'fgsm_rs': return make(threat, precision=precision)
     return make(threat, steps, step_size, precision=precision)
 
+# %% ../nbs/07_cli_train.ipynb #c4a49eb6
 def objective(
     name:str, # one of `OBJECTIVES`
     threat, # Linf(eps), L2(eps) or L1(eps)
@@ -71,6 +72,7 @@ def setting(text):
     try: return name, float(value)
     except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is not of the form name=number') from None
 
+# %% ../nbs/07_cli_train.ipynb #dd202f8b
 def train_arguments(p, radius, count):
     "Give the parser `p` the options of `robustnb train`"
     p.add_argument('--objective', default='at', metavar='NAME', help=f"one of {', '.join(OBJECTIVES)} (default: at)")
@@ -149,6 +151,7 @@ def processes():
     from accelerate import Accelerator
     return Accelerator(cpu=lib('evidence').find_device(None).type == 'cpu') # on CPUs it would let each process train alone
 
+# %% ../nbs/07_cli_train.ipynb #32a9ec09
 def train(args, argv):
     "Train, print what came of it; returns the exit status"
     base, ev, cli, training = lib('robustness.baselines'), lib('evidence'), lib('cli'), lib('training')
@@ -185,6 +188,7 @@ def train(args, argv):
     for p in (state, state.with_suffix('.best')): p.unlink(missing_ok=True)
     return 0
 
+# %% ../nbs/07_cli_train.ipynb #2eb2ee8d
 def state_file(args, out):
     "Where the state of this training is kept: another name for other settings, so that only the same command goes on"
     own = {k: v for k, v in vars(args).items() if k not in ('judge', 'device', 'again', 'out', 'command')}

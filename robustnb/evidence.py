@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'COLUMNS', 'ROOT', 'BadInput', 'Claim', 'Job', 'Paper', 'interval', 'CannotJudge', 'differences', 'compare',
-           'judge', 'pick', 'Store', 'find_device', 'in_checkout', 'default_store', 'provenance', 'run_job',
+           'judge', 'pick', 'Store', 'at_scale', 'find_device', 'in_checkout', 'default_store', 'provenance', 'run_job',
            'JobsFailed', 'reproduce', 'find_papers', 'ledger', 'evidence', 'effect_text', 'show_ledger']
 
 # %% ../nbs/05_evidence.ipynb #4cde53d9
@@ -254,6 +254,16 @@ class Store:
         rows = [(paper.key, j.arm, j.seed, j.scale, j.dataset, m, float(v)) for j, r in self.jobs(paper.key).items()
                 if j.scale == scale and r['version'] == paper.version for m, v in r['metrics'].items()]
         return pd.DataFrame(rows, columns=COLUMNS)
+
+# %% ../nbs/05_evidence.ipynb #d4fcc4f1
+def at_scale(
+    table:dict, # (scale, data set) -> sizes of the experiment
+    dataset:str,
+    scale:str, # one of 'tiny', 'small', 'paper'
+): # what the table has there
+    "The entry of `table` for `dataset` at `scale`; ValueError names the others"
+    try: return table[scale, dataset]
+    except KeyError: raise ValueError(f'there is no setting for {dataset!r} at scale {scale!r}; there are ' + ', '.join(f'{d} ({s})' for s, d in table)) from None
 
 # %% ../nbs/05_evidence.ipynb #8d1d1c22
 def find_device(name=None):

@@ -38,6 +38,7 @@ def layer_of(draw, h, w):
     inner = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(pick(True, False)), nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 4, 1))
     return Residual(inner, pick('iadd', 'add_', 'torch', 'plain', 'cat'))
 
+# %% ../nbs/attacks/06_windows.ipynb #6f26cd06
 def network_of(draw, h, w, head=True):
     "A network of up to seven such layers on (N,4,h,w) whose maps stay non-empty"
     layers, z = [], torch.zeros(1, 4, h, w)
@@ -52,6 +53,7 @@ def network_of(draw, h, w, head=True):
         if isinstance(m, nn.BatchNorm2d): m.running_mean.normal_(); m.running_var.uniform_(.5, 2)
     return model
 
+# %% ../nbs/attacks/06_windows.ipynb #80d1e771
 def agree(model, x, draw, moves, rtol):
     "Drives both classes through the same random moves"
     (n, c, h, w), a, b = x.shape, Whole(model, x), Patched(model, x)

@@ -46,6 +46,7 @@ def folder():
         try: yield Path(tmp)
         finally: os.chdir(before); sys.modules.pop('own_nets_of_the_test', None)
 
+# %% ../nbs/08_cli_merge.ipynb #0dd275f0
 def told(*argv):
     "Exit status, stdout and stderr of `robustnb merge`"
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
@@ -73,6 +74,7 @@ def pair(name, files=('a.safetensors', 'b.safetensors')):
     for i, f in enumerate(files): save_file(trained(model, i).state_dict(), f)
     return model
 
+# %% ../nbs/08_cli_merge.ipynb #cae8fd30
 OUT = ('--out', 'm.safetensors')
 OWN = ('a.safetensors', 'b.safetensors', '--model', 'own_nets_of_the_test:cnn', *OUT)
 

@@ -8,7 +8,7 @@ import io, sys
 from contextlib import redirect_stderr
 import pytest
 from hypothesis import given, settings, strategies as st
-from robustnb.evidence import BadInput, Claim, Job, JobsFailed, Paper, Store, compare, find_papers, interval, judge, ledger, pick, reproduce, show_ledger
+from robustnb.evidence import BadInput, Claim, Job, JobsFailed, Paper, Store, at_scale, compare, find_papers, interval, judge, ledger, pick, reproduce, show_ledger
 
 # %% ../nbs/05_evidence.ipynb #b6a4f036
 def paper_of(experiment=None, **kw):
@@ -222,6 +222,12 @@ def test_damaged_files_are_named():
         for act in (lambda: store.jobs('p'), lambda: store.save('p', result(seed=1))):
             with pytest.raises(BadInput, match=r'p\.json is not a results file'): act()
         assert (store.dir/'p.json').read_text() == text  # never overwritten
+
+# %% ../nbs/05_evidence.ipynb #6c900c4d
+def test_at_scale():
+    table = {('tiny', 'digits'): 1, ('small', 'mnist'): 2}
+    assert at_scale(table, 'mnist', 'small') == 2
+    with pytest.raises(ValueError, match=r"no setting for 'mnist' at scale 'tiny'; there are digits \(tiny\), mnist \(small\)"): at_scale(table, 'mnist', 'tiny')
 
 # %% ../nbs/05_evidence.ipynb #614a299d
 def test_jobs_do_not_depend_on_each_other():

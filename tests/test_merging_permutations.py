@@ -38,6 +38,7 @@ def same_spec(a, b):
     extra = [k for k in a.axes if k not in b.axes and any(s for layout in a.axes[k] for s, _ in layout)]
     return once and not extra and all(a.sizes[s] == b.sizes[t] for s, t in names.items())
 
+# %% ../nbs/merging/00_permutations.ipynb #3a9c9c4d
 def preact_by_hand(stem, stages):
     "`stages`: (channels, blocks, whether the first block has a shortcut convolution)"
     h = Hand()
@@ -90,6 +91,7 @@ class Halves(nn.Module):
         n, c, h, w = x.shape
         return torch.cat((a, self.f(b)), 1).view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, -1, h, w)
 
+# %% ../nbs/merging/00_permutations.ipynb #8edb6123
 class Wider(nn.Module):
     "Residual network with a parameter-free shortcut: padded channels"
     def __init__(self, c): super().__init__(); self.f = nn.Conv2d(c, c + 4, 3, stride=2, padding=1)
@@ -114,6 +116,7 @@ class Attend(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v) if self.fused else (q @ k.transpose(-2, -1) / c).softmax(-1) @ v
         return x + self.out(mixed.transpose(1, 2).reshape(b, h * w, c)).transpose(1, 2).reshape(b, c, h, w)
 
+# %% ../nbs/merging/00_permutations.ipynb #5b22e10a
 class Multi(nn.Module):
     "Attention over space as a module"
     def __init__(self, c): super().__init__(); self.attention = nn.MultiheadAttention(c, 2, batch_first=True)
@@ -135,6 +138,7 @@ def block(kind, c):
 
 KINDS = 'plain batch group instance depthwise grouped residual shortcut join halves wider gated attend multi up'.split()
 
+# %% ../nbs/merging/00_permutations.ipynb #5d48b9cb
 def network(kinds, flat, c=8, seed=0):
     "A network for (N,3,8,8) of these blocks"
     torch.manual_seed(seed)

@@ -122,7 +122,7 @@ def test_experiment():
 
 # %% ../nbs/merging/02_weight_matching.ipynb #1db155f3
 def test_experiment_refuses():
-    with pytest.raises(ValueError, match='no setup for .digit.'): experiment('wm', 'digit', 'tiny', 0, torch.device('cpu'))
+    with pytest.raises(ValueError, match='no setting for .digit.'): experiment('wm', 'digit', 'tiny', 0, torch.device('cpu'))
     with pytest.raises(ValueError, match='unknown size'): experiment('wm@widest', 'digits', 'tiny', 0, torch.device('cpu'))
 
 # %% ../nbs/merging/02_weight_matching.ipynb #4435a7ba

@@ -143,6 +143,7 @@ class _Run:
         self.passes[name] = self.passes.get(name, 0) + found.passes
         if found.flat is not None: self.flat[rows] |= found.flat.cpu()
 
+# %% ../../nbs/attacks/09_autoattack.ipynb #dc1ae6e6
 def _search(attacks, model, x, y, run, batch_size, progress):
     "Run every attack on the images that hold, from where `run` stands"
     device = _device(model)

@@ -52,6 +52,7 @@ def _seed(x):
     if x.is_cuda:
         with torch.cuda.device(x.device): torch.cuda.manual_seed(0)
 
+# %% ../../nbs/attacks/08_checks.ipynb #1db949cb
 def _logits(model, z):
     "Float32 logits (N,K), the same noise in every call"
     _seed(z)

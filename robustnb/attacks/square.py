@@ -79,6 +79,7 @@ def bump(s:int, # side
 @functools.cache
 def _bump_on(device, dtype, s, p): return bump(s, p).to(device, dtype)
 
+# %% ../../nbs/attacks/07_square.ipynb #178e6530
 class _Mass(Rows):
     "Proposals for the Euclidean norm: the mass of a second window moves to a first one"
     engine, least, p, excess = Whole, 3, 2, False
@@ -121,6 +122,7 @@ class _Mass(Rows):
         first.copy_(shape * mass ** (1 / self.p) * (x.shape[1] if self.excess else 1))
         return 0, 0, self.inside(x, d)
 
+# %% ../../nbs/attacks/07_square.ipynb #8c51c9d8
 class _Sparse(_Mass):
     "Proposals for the absolute sum: more mass than there is, thresholded by the projection"
     p, excess = 1, True

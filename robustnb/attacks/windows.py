@@ -297,6 +297,7 @@ def _attribute(root, path):
     for name in path.split('.'): root = getattr(root, name)
     return root
 
+# %% ../../nbs/attacks/06_windows.ipynb #284ea2b6
 class _Plan:
     "The steps of a traced network, the tables of the windows in its maps, and the maps to keep"
     def __init__(self, model, x): # two images
@@ -394,6 +395,7 @@ def _laid_out(v, kind):
     if kind == 'pointwise' or not isinstance(v, torch.Tensor): return v
     return v.contiguous(memory_format=torch.channels_last if kind else torch.contiguous_format)
 
+# %% ../../nbs/attacks/06_windows.ipynb #0917bd0f
 class Patched:
     "Images with a window that may change, by the part of each map that sees it"
     @torch.no_grad()

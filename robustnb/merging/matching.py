@@ -68,6 +68,7 @@ def _loss_accuracy(model, batches):
         total, right, n = total + F.cross_entropy(logits, y, reduction='sum'), right + (logits.argmax(1) == y).sum(), n + len(y)
     return dict(loss=float(total/n), accuracy=float(right/n))
 
+# %% ../../nbs/merging/01_matching.ipynb #12ee1de4
 def curve(
     model:nn.Module, # the architecture; not changed
     a:Mapping, # state dict at t = 0
@@ -116,6 +117,7 @@ def _bids(profit, rest=0.1, rounds=30):
         free = np.concatenate([np.delete(free, won), out[out >= 0]])
     return prices, owner, len(free)
 
+# %% ../../nbs/merging/01_matching.ipynb #714293f0
 def _potentials(rows, cols, gaps, match, tol):
     "(u, shift) with u_i <= gap_ij + shift_j on all kept pairs, equal on the matched: shortest paths, all pairs at once per round"
     n, by = len(match), np.argsort(cols, kind='stable')
@@ -130,6 +132,7 @@ def _potentials(rows, cols, gaps, match, tol):
         shift = np.maximum(shift, higher)
     return u, shift
 
+# %% ../../nbs/merging/01_matching.ipynb #058d027e
 def _sparse_assignment(profit, prices, owner, edges=10, tries=4):
     "The optimal column of each row, proven by prices; None where few pairs do not settle it"
     n, gap = len(profit), prices - profit
@@ -177,6 +180,7 @@ def _gather(t, where):
     for axis, i in where.items(): t = t.index_select(axis, i)
     return t
 
+# %% ../../nbs/merging/01_matching.ipynb #a8f52675
 class _Descent:
     "Coordinate descent: the permutations, the cost matrices, and the order of the other units for which each of these holds"
     def __init__(self, a, b, spec, perms):
@@ -261,6 +265,7 @@ class _Descent:
         self.version[symbol] += 1
         return len(rows), gain
 
+# %% ../../nbs/merging/01_matching.ipynb #c94e11a0
 def _changes(a, b, old, now):
     "Pairs of slices whose products add up to what moving from `old` to `now` changes in a cost: one axis after another"
     for e in now:
@@ -292,6 +297,7 @@ def _weights(x):
 
 def _finite(t): return bool(t.sum().isfinite()) or bool(t.isfinite().all())    # the sum alone tells, unless it overflows
 
+# %% ../../nbs/merging/01_matching.ipynb #10a9dbe0
 def _check_tensor(key, a, b, spec):
     "Refuses a pair of tensors that do not fit each other or the specification"
     if a.shape != b.shape: raise ValueError(f'{key!r} has shape {tuple(a.shape)} in a and {tuple(b.shape)} in b: only equal architectures can be matched')
@@ -317,6 +323,7 @@ def _pair(a, b, spec):
     for k in a: _check_tensor(k, a[k], b[k], spec)
     return a, b
 
+# %% ../../nbs/merging/01_matching.ipynb #742b3771
 def _all_perms(perms, spec):
     "A permutation for each symbol, the identity where `perms` has none"
     for s, p in (perms or {}).items():
@@ -583,6 +590,7 @@ def reset_batch_norm(
     if state is not None: net.load_state_dict(state)
     return recompute_bn(net, batches).state_dict()
 
+# %% ../../nbs/merging/01_matching.ipynb #b15512b7
 def repair(
     model:nn.Module, # the architecture; not changed
     merged:Mapping, # the interpolated state dict

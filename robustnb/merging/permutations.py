@@ -46,6 +46,7 @@ def index(
         start += length
     return torch.cat(parts)
 
+# %% ../../nbs/merging/00_permutations.ipynb #a393c541
 def permuted(
     state:Mapping, # state dict
     spec:Spec,
@@ -60,6 +61,7 @@ def permuted(
             if where is not None: out[key] = out[key].index_select(axis, where.to(out[key].device))
     return out
 
+# %% ../../nbs/merging/00_permutations.ipynb #a0b0e774
 def _check(state, spec, perms):
     "One sentence if the three do not belong together"
     for s, p in perms.items():
@@ -138,6 +140,7 @@ class Symbols:
             return self.align(layout, cuts)
         return layout
 
+# %% ../../nbs/merging/00_permutations.ipynb #79d9544f
 def _times(layout, k): return tuple((s, length * k) for s, length in layout)
 
 def _length(layout): return sum(length for _, length in layout)
@@ -410,6 +413,7 @@ def _split(d, x, sizes=None, dim=0, **_):
     parts = _pieces(d, x.axes[dim], [t.shape[dim] for t in d.out])
     return tuple(Value((*x.axes[:dim], p, *x.axes[dim + 1:])) for p in parts)
 
+# %% ../../nbs/merging/00_permutations.ipynb #f6a2dcf3
 @_rule('narrow')
 def _narrow(d, x, dim, start, length):
     start %= x.shape[dim]
@@ -666,6 +670,7 @@ def _visit(d, node, root, table, args, kwargs):
         if v.shape != tuple(t.shape): raise ValueError(f'{what} gives a tensor of shape {tuple(t.shape)}, its rule says {v.shape}')
     return _paired(values, d.out)
 
+# %% ../../nbs/merging/00_permutations.ipynb #05c94ea0
 def _tried(m, args, kwargs):
     "What `m` gives for ones, as tensors without data: for modules of one operation that look at values"
     real = lambda t: torch.ones(t.shape, dtype=t.dtype, device=t.device) if isinstance(t, FakeTensor) else t

@@ -22,7 +22,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Batches, load, unknown
-from ..evidence import Claim, Paper, interval
+from ..evidence import Claim, Paper, at_scale, interval
 from .matching import barrier, curve, interpolate, match, matched_keys, merge_many, overlap, repair
 from .permutations import Spec, compose, inverse, permutations, permuted
 from ..models import mlp, preact_resnet8, wide_resnet
@@ -150,8 +150,7 @@ def setup(
     scale:str, # one of 'tiny', 'small', 'paper'
 )->Setup:
     "What is trained on `dataset` at `scale`"
-    try: return SETUPS[scale, dataset]
-    except KeyError: raise ValueError(f'there is no setup for {dataset!r} at scale {scale!r}; there are ' + ', '.join(f'{d} ({s})' for s, d in SETUPS)) from None
+    return at_scale(SETUPS, dataset, scale)
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #ce3a4d7c
 @lru_cache(2)

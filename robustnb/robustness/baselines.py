@@ -358,6 +358,7 @@ def _found(objective, model, x, y):
         return objective.outer(model, x, x_adv, y)
     return outer
 
+# %% ../../nbs/robustness/00_baselines.ipynb #80fabcf0
 def awp(
     gamma=0.01, # size of the perturbation relative to the weights
     step=update, # the step that is made at the perturbed weights

@@ -16,6 +16,7 @@ from ..attacks.gradient import best_of, ce_loss, input_gradient, margin_loss, pg
 from ..attacks.threat_models import Linf
 from ..data import as_float, load
 from ..evaluation import predict
+from ..evidence import at_scale
 from ..models import convnet, preact_resnet8, preact_resnet18
 from .baselines import Recipe
 from ..training import update
@@ -46,8 +47,7 @@ def setting(
     scale:str, # one of 'tiny', 'small', 'paper'
 )->Sizes:
     "The sizes of `dataset` at `scale`"
-    try: return SETTINGS[scale, dataset]
-    except KeyError: raise ValueError(f'there is no setting for {dataset!r} at scale {scale!r}; there are ' + ', '.join(f'{d} ({s})' for s, d in SETTINGS)) from None
+    return at_scale(SETTINGS, dataset, scale)
 
 # %% ../../nbs/robustness/00_lab.ipynb #8d2422a5
 @lru_cache(2)

@@ -238,6 +238,7 @@ def redrawn(
     "Points evenly spread between the quantiles"
     return np.interp((np.arange(n) + 0.5) / n, np.linspace(0, 1, len(quantiles)), quantiles)
 
+# %% ../../nbs/robustness/02_sovr.ipynb #f1d697f1
 def margin_figure(
     records:pd.DataFrame, # of one scale
 ): # figure, or None where there are no margins
