@@ -150,11 +150,11 @@ def test_tables_and_figures():
 
 # %% ../nbs/merging/02_weight_matching.ipynb #966b773e
 def test_plan():
-    for scale, number in dict(tiny=36, small=36*2 + 18, paper=36*2 + 30).items():
+    for scale, number in dict(tiny=36, small=36*2 + 24, paper=36*2 + 36).items():
         jobs = paper.jobs(scale)
         assert len(jobs) == number and len({(j.dataset, j.seed, j.arm) for j in jobs}) == number
         ran = {j.arm for j in jobs} | {'all'}
         for c in claims:
             for d in paper.datasets[scale]:
                 if c.datasets is None or d in c.datasets: assert {c.arm, *[b for b in c.baselines if isinstance(b, str)]} - {'all'} <= {j.arm for j in jobs if j.dataset == d}
-    for (scale, dataset), s in SETUPS.items(): assert s.points % 2 and s.widths['usual'] and dataset in paper.datasets[scale]
+    for (scale, dataset), s in SETUPS.items(): assert s.points % 2 and 'usual' in s.nets and dataset in paper.datasets[scale]

@@ -10,7 +10,7 @@ from torch import nn
 import copy, pickle
 import pytest
 import torchvision
-from robustnb.models import Normalize, PreActBlock, architecture, architectures, autoencoder, convnet, eval_mode, features, find_head, load_model, mlp, modes, preact_resnet18, preact_resnet8, save_model, wide_resnet
+from robustnb.models import Normalize, PreActBlock, architecture, architectures, autoencoder, convnet, eval_mode, features, find_head, load_model, mlp, modes, preact_resnet18, preact_resnet8, save_model, vgg11, wide_resnet
 
 # %% ../nbs/01_models.ipynb #b773c1b3
 def naive_features(model, x, head):
@@ -56,6 +56,18 @@ def test_init_keeps_the_second_moment():
         x = layer(x)
         if isinstance(layer, nn.ReLU): seen.append(x.square().mean().item())
     assert 0.7 < min(seen) and max(seen) < 1.4, seen    # 2/512 times the 512 inputs' unit second moment, halved by the ReLU: 1 in each layer
+
+# %% ../nbs/01_models.ipynb #08cfbf89
+def test_vgg11_is_torchvision_s_without_its_classifier():
+    torch.manual_seed(0)
+    with torch.device('meta'): theirs = torchvision.models.vgg11_bn().features
+    ours = vgg11()
+    convs = lambda net: [tuple(m.weight.shape) for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert convs(ours) == convs(theirs)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for n, p in theirs.named_parameters()) - sum(m.bias.numel() for m in theirs if isinstance(m, nn.Conv2d)) + 512*10 + 10
+    assert ours[:-3](torch.rand(2, 3, 32, 32)).shape == (2, 512, 1, 1) and vgg11((1, 40, 33), 3, width=2)(torch.rand(2, 1, 40, 33)).shape == (2, 3)
+    for shape in ((3, 28, 28), (3072,)):
+        with pytest.raises(ValueError, match='32 pixels or more'): vgg11(shape)
 
 # %% ../nbs/01_models.ipynb #7d5e8c8b
 def test_parameter_counts():

@@ -9,7 +9,6 @@ __all__ = ['SETUPS', 'METHODS', 'ARMS', 'GAMMAS', 'PERCEPTRONS', 'claims', 'SHOW
            'experiment', 'derive', 'compared', 'curve_figure', 'scatter_figure', 'figures']
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #adfc7ef0
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 import matplotlib.pyplot as plt
@@ -25,7 +24,7 @@ from ..data import Batches, load, unknown
 from ..evidence import Claim, Paper, at_scale, interval
 from .matching import barrier, curve, interpolate, match, matched_keys, merge_many, overlap, repair
 from .permutations import Spec, compose, inverse, permutations, permuted
-from ..models import mlp, preact_resnet8, wide_resnet
+from ..models import mlp, preact_resnet8, vgg11, wide_resnet
 from ..training import cross_entropy, fit, one_cycle
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #b4899b55
@@ -111,8 +110,7 @@ def taylor_excess(
 @dataclass(frozen=True)
 class Setup:
     "What is trained and measured on one data set at one scale"
-    build:Callable        # (width) -> model
-    widths:dict           # size -> width
+    nets:dict             # size -> () -> model
     train:int             # training images
     test:int              # images that barriers are measured on
     epochs:int
@@ -132,18 +130,21 @@ def perceptron(
     return mlp(shape, hidden=(width,)*3, mean=mean, std=std)
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #0a483fca
-def _sizes(narrow, usual, wide): return dict(narrow=narrow, usual=usual, wide=wide, he=usual)
-def _resnet8(c): return preact_resnet8(width=c, stride=2)
-def _resnet20(factor): return wide_resnet(depth=22, widen=factor)
-_mnist, _fashion = partial(perceptron, (1, 28, 28), 0.131, 0.308), partial(perceptron, (1, 28, 28), 0.286, 0.353)
+def _perceptrons(shape, mean, std, narrow, usual, wide):
+    widths = dict(narrow=narrow, usual=usual, wide=wide, he=usual)
+    return {size: partial(perceptron, shape, mean, std, width) for size, width in widths.items()}
+
+_mnist, _fashion = partial(_perceptrons, (1, 28, 28), 0.131, 0.308), partial(_perceptrons, (1, 28, 28), 0.286, 0.353)
+_thin = dict(usual=partial(preact_resnet8, width=16, stride=2), vgg=partial(vgg11, width=16))
+_resnets = {size: partial(wide_resnet, depth=22, widen=widen) for size, widen in dict(narrow=4, usual=16, wide=32).items()}
 SETUPS = {
-    ('tiny', 'digits'):   Setup(partial(perceptron, (1, 8, 8), 0.305, 0.376), _sizes(16, 64, 192), 1437, 360, 10, 10, 100, 2e-3, seen=500),
-    ('small', 'mnist'):   Setup(_mnist, _sizes(128, 512, 1024), 10000, 5000, 20, 10),
-    ('small', 'fashion'): Setup(_fashion, _sizes(128, 512, 1024), 10000, 5000, 20, 10),
-    ('small', 'cifar10'): Setup(_resnet8, dict(usual=16), 10000, 2000, 8, 3, 128, 0.1, seen=500),
-    ('paper', 'mnist'):   Setup(_mnist, _sizes(128, 512, 2048), 60000, 10000, 100, 100, points=25, seen=10000),
-    ('paper', 'fashion'): Setup(_fashion, _sizes(128, 512, 2048), 60000, 10000, 100, 100, points=25, seen=10000),
-    ('paper', 'cifar10'): Setup(_resnet20, dict(narrow=4, usual=16, wide=32), 50000, 10000, 100, 100, 128, 0.1, 25, 10000)}
+    ('tiny', 'digits'):   Setup(_perceptrons((1, 8, 8), 0.305, 0.376, 16, 64, 192), 1437, 360, 10, 10, 100, 2e-3, seen=500),
+    ('small', 'mnist'):   Setup(_mnist(128, 512, 1024), 10000, 5000, 20, 10),
+    ('small', 'fashion'): Setup(_fashion(128, 512, 1024), 10000, 5000, 20, 10),
+    ('small', 'cifar10'): Setup(_thin, 10000, 2000, 8, 3, 128, 0.1, seen=500),
+    ('paper', 'mnist'):   Setup(_mnist(128, 512, 2048), 60000, 10000, 100, 100, points=25, seen=10000),
+    ('paper', 'fashion'): Setup(_fashion(128, 512, 2048), 60000, 10000, 100, 100, points=25, seen=10000),
+    ('paper', 'cifar10'): Setup(_resnets | dict(vgg=vgg11), 50000, 10000, 100, 100, 128, 0.1, 25, 10000)}
 
 def setup(
     dataset:str,
@@ -164,7 +165,7 @@ def _trained(dataset, scale, seed, size, device):
     s, sgd = setup(dataset, scale), setup(dataset, scale).lr > 0.01
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = s.build(s.widths[size])
+        model = s.nets[size]()
         if size != 'he' and not sgd:
             for m in model.modules():
                 if isinstance(m, nn.Linear): m.reset_parameters()
@@ -193,12 +194,12 @@ def endpoints(
     dataset:str,
     scale:str, # one of 'tiny', 'small', 'paper'
     seed:int, # of the pair
-    size:str='usual', # or 'narrow', 'wide', 'he'
+    size:str='usual', # or 'narrow', 'wide', 'he', 'vgg'
     device:str='cpu',
 )->Endpoints:
     "The networks of a seed: trained once for all arms of a process"
     s = setup(dataset, scale)
-    if size not in s.widths: raise ValueError(unknown('size', size, s.widths))
+    if size not in s.nets: raise ValueError(unknown('size', size, s.nets))
     nets = [_trained(dataset, scale, 3*seed + i, size, device) for i in range(3 if size == 'usual' else 2)]
     (train, test), states = _images(dataset, scale, device), [n.state_dict() for n in nets]
     seen = Batches(train.take(s.seen), batch_size=500, shuffle=False, device=device)
@@ -207,7 +208,7 @@ def endpoints(
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #54a22afc
 METHODS = dict(none='none', wm='weights', am='activations', ste='straight_through') # arm -> method of `match`
-ARMS = [*METHODS, 'many', 'shrink', 'none@narrow', 'wm@narrow', 'none@wide', 'wm@wide', 'none@he', 'wm@he'] # after the @, the size of the networks
+ARMS = [*METHODS, 'many', 'shrink', 'none@narrow', 'wm@narrow', 'none@wide', 'wm@wide', 'none@he', 'wm@he', 'none@vgg', 'wm@vgg'] # after the @, the size of the networks
 
 def orders(
     name:str, # of `METHODS`, or 'many'
@@ -313,7 +314,8 @@ claims = [
     Claim(8, 'and these more than all: R rises with the threshold', 'R_rise', 'wm', [0.], unit='R'),
     Claim(9, 'The higher R, the lower the barrier: rank correlation over arms and widths', 'rank', 'all', [0.], better='lower', unit='rho'),
     Claim(10, 'With three networks, weight matching has the lower barrier between the two that were matched to the third', 'bc_barrier', 'wm', ['ste'], better='lower', unit='nats'),
-    Claim(11, 'though for two the straight-through estimator has the lower one', 'barrier', 'ste', ['wm'], better='lower', unit='nats')]
+    Claim(11, 'though for two the straight-through estimator has the lower one', 'barrier', 'ste', ['wm'], better='lower', unit='nats'),
+    Claim(12, 'Without shortcuts too: weight matching lowers the barrier of a VGG', 'barrier', 'wm@vgg', ['none@vgg'], better='lower', unit='nats', datasets=['cifar10'])]
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #3d5af2a5
 def derive(
@@ -372,7 +374,7 @@ def scatter_figure(
     t = records[records.metric.isin(['R_30', 'barrier'])].pivot_table(index=['dataset', 'arm', 'seed'], columns='metric', values='value')
     if not {'R_30', 'barrier'} <= set(t): return None
     t = t.dropna().reset_index()
-    names, marks = sorted(set(t.dataset)), {'': 'o', 'narrow': 'v', 'wide': 's', 'he': 'x'}
+    names, marks = sorted(set(t.dataset)), {'': 'o', 'narrow': 'v', 'wide': 's', 'he': 'x', 'vgg': 'd'}
     fig, axes = plt.subplots(1, len(names), figsize=(2 + 3.6 * len(names), 3), squeeze=False, layout='constrained')
     for ax, dataset in zip(axes[0], names):
         for arm, g in t[t.dataset == dataset].groupby('arm', sort=False):
@@ -390,4 +392,4 @@ def figures(records:pd.DataFrame)->dict: # title -> figure
 # %% ../../nbs/merging/02_weight_matching.ipynb #f7e75489
 paper = Paper('weight_matching', 'Analysis of Linear Mode Connectivity via Permutation-Based Weight Matching', 'Ito, Yamada, Kumagai', 2025, '2402.04051', claims, ARMS,
               datasets=dict(tiny=['digits'], small=['mnist', 'fashion', 'cifar10'], paper=['mnist', 'fashion', 'cifar10']), seeds=dict(tiny=3, small=3, paper=3),
-              experiment=experiment, derive=derive, figures=figures, wanted=lambda job: (job.arm.partition('@')[2] or 'usual') in SETUPS[job.scale, job.dataset].widths)
+              experiment=experiment, derive=derive, figures=figures, wanted=lambda job: (job.arm.partition('@')[2] or 'usual') in SETUPS[job.scale, job.dataset].nets)
