@@ -48,6 +48,7 @@ def test_the_report_agrees_with_itself_and_with_evaluate():
     assert evaluate(model, (x, y), {'aa': attack}).accuracy['aa'] == pytest.approx(report.robust)
     assert report.samples.broken_by.isna().sum() == round(report.robust * 60) and (report.table.broken.sum() + (report.by < 0).sum()) == 60
     assert f'{report.robust:.1%} of 60 images hold' in report.verdict
+    assert report.verdict in repr(report) and 'square' in repr(report) and 'tensor' not in repr(report)
 
 # %% ../nbs/attacks/09_autoattack.ipynb #76eb708c
 def test_an_image_is_judged_alone():

@@ -415,6 +415,38 @@ def test_the_door_takes_files_and_modules():
         (broken := Path(d)/'broken.safetensors').write_bytes(b'no')
         with pytest.raises(ValueError, match='not a readable'): merge(ma, broken, spec)
 
+# %% ../nbs/merging/01_matching.ipynb #aeb0d0bc
+def test_files_are_streamed():
+    import os, subprocess, sys, tempfile
+    if not sys.platform.startswith('linux'): pytest.skip('the memory of a process is read from /proc')
+    spec = Spec({str(2*i): 256 for i in range(24)}, {f'{2*i}.weight': (((str(2*i), 256),), ((str(2*i - 2) if i else None, 256),), ((None, 3),), ((None, 3),)) for i in range(24)})
+    measured = f"""
+import sys, threading, torch
+from safetensors.torch import load_file
+from robustnb.merging.matching import weight_matching
+from robustnb.merging.permutations import Spec
+torch.set_num_threads(1)
+paths, spec = ['a.safetensors', 'b.safetensors'], Spec({spec.sizes!r}, {spec.axes!r})
+held = lambda: next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon')) / 1024
+def peak(f):
+    seen, done = [held()], threading.Event()
+    def watch():
+        while not done.wait(0.002): seen.append(held())
+    thread = threading.Thread(target=watch); thread.start()
+    try: f()
+    finally: done.set(); thread.join()
+    return max(seen) - seen[0]
+weight_matching(*[{{k: torch.rand(256, 256, 3, 3) for k in list(spec.axes)[:2]}} for p in paths], Spec(spec.sizes, dict(list(spec.axes.items())[:2])), {{}}, sweeps=1)    # what libraries allocate at first
+load = lambda: [[v.clone() for v in load_file(p).values()] for p in paths]
+print(peak(lambda: weight_matching(*paths, spec, {{}}, sweeps=1) if sys.argv[1] == 'match' else load()))
+"""
+    with tempfile.TemporaryDirectory() as d:
+        for name in 'ab': save_file({k: torch.randn(256, 256, 3, 3) for k in spec.axes}, f'{d}/{name}.safetensors')
+        matching, loading = (float(subprocess.run([sys.executable, '-c', measured, what], cwd=d, capture_output=True, text=True, check=True,
+                                                  env=os.environ | dict(OMP_NUM_THREADS='1', MALLOC_MMAP_THRESHOLD_='65536')).stdout) for what in ('match', 'load'))    # MB
+    assert matching < 50 < 100 < loading, (matching, loading)    # the pair has 108, the cost matrices have 6
+    print(f'matched in {matching:.0f} MB, loaded in {loading:.0f} MB')
+
 # %% ../nbs/merging/01_matching.ipynb #67c27803
 def test_refusals():
     ma, mb = trained()

@@ -52,7 +52,7 @@ def members(threat,    # Linf(eps), L2(eps) or L1(eps)
             'fab': fab(threat, restarts=5, seed=next(seeds), **kw_fab), **black_box(), **targeted(seed=next(seeds)), **fab_t()}
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #8458ff2c
-@dataclass
+@dataclass(repr=False)
 class Report:
     "The result of a robust evaluation, image by image"
     threat: object          # the set that was searched
@@ -102,6 +102,8 @@ class Report:
         said = advice(self.flags) if self.flags or self.about.get('checks', True) else 'The checks were left out.'
         return (f'{self.robust:.1%} of {n} images hold against {self.version} AutoAttack in the {type(self.threat).__name__} ball of {self.threat.eps:.4g} '
                 f'(95 % interval {low:.1%} to {high:.1%}); without attack {self.accuracy["clean"]:.1%} are right. ' + said)
+
+    def __repr__(self): return f'{self.verdict}\n\n{self.table.round(3)}'
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #3660b916
 class _Run:
