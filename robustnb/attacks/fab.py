@@ -17,20 +17,26 @@ from .threat_models import L1, L2, Linf
 # %% ../../nbs/attacks/05_fab.ipynb #0d723846
 def _hit(a, unit, room, goal, steps=10):
     "min(stride * unit, room) whose product with `a` is `goal`: Newton's iteration on the stride, from below"
-    wall, slope, full = room / unit.clamp(min=1e-30), a * unit, a * room
-    stride = torch.zeros_like(goal)
+    rows = [v.expand(*room.shape[:-1], -1).flatten(0, -2) for v in (room / unit.clamp(min=1e-30), a * unit, a * room, goal)]
+    stride, mask = torch.zeros_like(rows[-1]), torch.empty_like(rows[0])
+    here, left = stride.clone(), torch.arange(len(stride), device=goal.device)
     for _ in range(steps):
-        free = wall > stride
-        rest = goal - full.masked_fill(free, 0).sum(-1, keepdim=True)
-        ahead = rest / torch.where(free, slope, 0).sum(-1, keepdim=True).clamp(min=1e-30)
-        if not goal.is_cuda and (ahead <= stride).all(): break  # on the CPU it costs nothing to ask
-        stride = torch.maximum(stride, ahead.clamp(max=1e30))  # never back: rounding, or no pixel is free
-    return torch.minimum(stride * unit, room)
+        wall, slope, full, end = rows
+        free = torch.gt(wall, here, out=mask[:len(wall)])  # as numbers: booleans are slow to sum by
+        rest = end - (full - free * full).sum(-1, keepdim=True)
+        ahead = (rest / torch.linalg.vecdot(free, slope)[:, None].clamp(min=1e-30)).clamp(max=1e30)
+        more, here = (ahead > here)[:, 0], torch.maximum(here, ahead)  # never back: rounding, or no pixel is free
+        stride[left] = here
+        if goal.is_cuda: continue  # to ask would be to wait
+        if not (n := int(more.sum())): break
+        if 2 * n <= len(more): left, here, rows = left[more], here[more], [v[more] for v in rows]
+    return torch.minimum(stride.view_as(goal) * unit, room)
 
 def _fill(a, room, goal, halvings=16):
     "`room` where `a` is above a threshold, a share of it at the threshold, such that the product with `a` is `goal`"
     full, low, high = a * room, torch.zeros_like(goal), torch.ones_like(goal)  # of the threshold's fourth root
-    above = lambda bar: torch.where(a > bar, full, 0).sum(-1, keepdim=True)
+    mask = torch.empty_like(full)
+    above = lambda bar: torch.linalg.vecdot(torch.gt(a, bar, out=mask), full)[..., None]
     for _ in range(halvings):
         mid = (low + high) / 2
         more = above(mid**4) > goal
