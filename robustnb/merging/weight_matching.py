@@ -374,14 +374,14 @@ def scatter_figure(
     t = records[records.metric.isin(['R_30', 'barrier'])].pivot_table(index=['dataset', 'arm', 'seed'], columns='metric', values='value')
     if not {'R_30', 'barrier'} <= set(t): return None
     t = t.dropna().reset_index()
-    names, marks = sorted(set(t.dataset)), {'': 'o', 'narrow': 'v', 'wide': 's', 'he': 'x', 'vgg': 'd'}
+    names, shown, marks = sorted(set(t.dataset)), {}, {'': 'o', 'narrow': 'v', 'wide': 's', 'he': 'x', 'vgg': 'd'}
     fig, axes = plt.subplots(1, len(names), figsize=(2 + 3.6 * len(names), 3), squeeze=False, layout='constrained')
     for ax, dataset in zip(axes[0], names):
         for arm, g in t[t.dataset == dataset].groupby('arm', sort=False):
             name, _, size = arm.partition('@')
-            ax.scatter(g.R_30, g.barrier, color=COLOURS[name], marker=marks[size], s=22, label=arm)
+            shown[arm] = ax.scatter(g.R_30, g.barrier, color=COLOURS[name], marker=marks[size], s=22)
         ax.set(title=dataset, xlabel='R, directions above 0.3'); ax.set_yscale('symlog', linthresh=0.05)
-    axes[0, 0].set_ylabel('loss barrier'); axes[0, -1].legend(fontsize='x-small', loc='center left', bbox_to_anchor=(1, .5))
+    axes[0, 0].set_ylabel('loss barrier'); axes[0, -1].legend(shown.values(), shown, fontsize='x-small', loc='center left', bbox_to_anchor=(1, .5))
     return fig
 
 def figures(records:pd.DataFrame)->dict: # title -> figure
