@@ -16,7 +16,7 @@ from robustnb.data import Batches, load
 from robustnb.evaluation import evaluate
 from robustnb.models import convnet
 from robustnb.training import cross_entropy, fit
-from robustnb.attacks.autoattack import autoattack, members
+from robustnb.attacks.autoattack import accuracy, autoattack, members
 
 # %% ../nbs/attacks/09_autoattack.ipynb #f9568aa4
 def small_model(eps=.1):

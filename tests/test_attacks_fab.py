@@ -12,7 +12,7 @@ from torch import nn
 from robustnb.attacks.gradient import ce_loss, check_attack, probe_model
 from robustnb.data import as_float, load, two_moons
 from robustnb.models import convnet, mlp
-from robustnb.attacks.fab import _hit, fab, hyperplane_project, minimal_distance
+from robustnb.attacks.fab import _hit, fab, hyperplane_project, minimal_distance, walk
 
 # %% ../nbs/attacks/05_fab.ipynb #2f255402
 def naive_projection(p, t, w, offset):

@@ -3,6 +3,7 @@
 import operator
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from robustnb.models import Normalize

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from robustnb.data import Batches, as_float, load
 from robustnb.models import convnet, mlp
 from robustnb.training import fit
-from robustnb.merging.matching import _Descent, _Moments, _bids, _sparse_assignment, _statistics, activation_matching, assignment, barrier, curve, interpolate, match, matched_keys, merge, merge_many, observed, overlap, repair, straight_through, weight_matching
+from robustnb.merging.matching import _Descent, _Moments, _bids, _sparse_assignment, _statistics, activation_matching, assignment, barrier, curve, interpolate, match, matched_keys, merge, merge_many, observed, overlap, repair, straight_through, value, weight_matching
 
 # %% ../nbs/merging/01_matching.ipynb #4b065977
 def mlp_spec(model):

@@ -9,6 +9,7 @@ __all__ = ['VERSIONS', 'members', 'Report', 'autoattack', 'robustness']
 import hashlib, json, os, time
 from dataclasses import dataclass, field
 from pathlib import Path
+from fastcore.basics import patch
 import numpy as np
 import pandas as pd
 import torch
@@ -69,41 +70,44 @@ class Report:
     flags: list = field(default_factory=list) # what the checks found
     about: dict = field(default_factory=dict) # settings and versions
 
-    @property
-    def accuracy(self):
-        "Accuracy on the clean images and after each attack, in order: dict"
-        after = lambda k: ((self.by < 0) | (self.by > k)).double().mean().item()
-        return {name: after(k) for k, name in enumerate(['clean', *self.attacks])}
+# %% ../../nbs/attacks/09_autoattack.ipynb #b4a48b3c
+@patch(as_prop=True)
+def accuracy(self:Report):
+    "Accuracy on the clean images and after each attack, in order: dict"
+    after = lambda k: ((self.by < 0) | (self.by > k)).double().mean().item()
+    return {name: after(k) for k, name in enumerate(['clean', *self.attacks])}
 
-    @property
-    def robust(self):
-        "Share of images that hold"
-        return (self.by < 0).double().mean().item()
+@patch(as_prop=True)
+def robust(self:Report):
+    "Share of images that hold"
+    return (self.by < 0).double().mean().item()
 
-    @property
-    def table(self):
-        "Accuracy with its 95 % interval, images broken, seconds and passes after each attack: DataFrame"
-        n, names = len(self.by), ['clean', *self.attacks]
-        rows = [dict(accuracy=a, low=wilson(round(a * n), n)[0], high=wilson(round(a * n), n)[1], broken=int((self.by == k).sum()),
-                     seconds=self.seconds.get(name, 0.), passes=self.passes.get(name, 0)) for k, (name, a) in enumerate(self.accuracy.items())]
-        return pd.DataFrame(rows, index=names)
+@patch(as_prop=True)
+def table(self:Report):
+    "Accuracy with its 95 % interval, images broken, seconds and passes after each attack: DataFrame"
+    n, names = len(self.by), ['clean', *self.attacks]
+    rows = [dict(accuracy=a, low=wilson(round(a * n), n)[0], high=wilson(round(a * n), n)[1], broken=int((self.by == k).sum()),
+                 seconds=self.seconds.get(name, 0.), passes=self.passes.get(name, 0)) for k, (name, a) in enumerate(self.accuracy.items())]
+    return pd.DataFrame(rows, index=names)
 
-    @property
-    def samples(self):
-        "One row per image: label, attack that broke it, pass, margin, size of the perturbation: DataFrame"
-        names = ['clean', *self.attacks, None]
-        return pd.DataFrame(dict(label=self.y.tolist(), broken_by=[names[k] for k in self.by.tolist()], step=self.step.tolist(),
-                                 margin=self.margin.tolist(), size=self.threat.norm(self.x_adv - self.x).tolist()))
+@patch(as_prop=True)
+def samples(self:Report):
+    "One row per image: label, attack that broke it, pass, margin, size of the perturbation: DataFrame"
+    names = ['clean', *self.attacks, None]
+    return pd.DataFrame(dict(label=self.y.tolist(), broken_by=[names[k] for k in self.by.tolist()], step=self.step.tolist(),
+                             margin=self.margin.tolist(), size=self.threat.norm(self.x_adv - self.x).tolist()))
 
-    @property
-    def verdict(self):
-        "The result in words, with what the checks have to say about it"
-        n, (low, high) = len(self.by), wilson(int((self.by < 0).sum()), len(self.by))
-        said = advice(self.flags) if self.flags or self.about.get('checks', True) else 'The checks were left out.'
-        return (f'{self.robust:.1%} of {n} images hold against {self.version} AutoAttack in the {type(self.threat).__name__} ball of {self.threat.eps:.4g} '
-                f'(95 % interval {low:.1%} to {high:.1%}); without attack {self.accuracy["clean"]:.1%} are right. ' + said)
+# %% ../../nbs/attacks/09_autoattack.ipynb #98c0b1cb
+@patch(as_prop=True)
+def verdict(self:Report):
+    "The result in words, with what the checks have to say about it"
+    n, (low, high) = len(self.by), wilson(int((self.by < 0).sum()), len(self.by))
+    said = advice(self.flags) if self.flags or self.about.get('checks', True) else 'The checks were left out.'
+    return (f'{self.robust:.1%} of {n} images hold against {self.version} AutoAttack in the {type(self.threat).__name__} ball of {self.threat.eps:.4g} '
+            f'(95 % interval {low:.1%} to {high:.1%}); without attack {self.accuracy["clean"]:.1%} are right. ' + said)
 
-    def __repr__(self): return f'{self.verdict}\n\n{self.table.round(3)}'
+@patch
+def __repr__(self:Report): return f'{self.verdict}\n\n{self.table.round(3)}'
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #3660b916
 class _Run:

@@ -9,6 +9,7 @@ __all__ = ['hyperplane_project', 'toward', 'nearest_boundary', 'fab', 'minimal_d
 import math
 from dataclasses import dataclass
 import torch
+from fastcore.basics import patch
 from torch.nn.functional import one_hot
 from .gradient import autocast
 from .search import Rows, normal, searching, uniform
@@ -143,39 +144,44 @@ class _Fab:
         if not self.overshoot >= 1: raise ValueError(f'overshoot must be at least 1, not {self.overshoot!r}: the boundary must be crossed')
         if not 0 < self.backward <= 1: raise ValueError(f'backward must be in (0, 1], not {self.backward!r}')
 
-    def starts(self, hunt, radius):
-        "The state of each run over the images that hold: `restarts` times each target, the first time from the image itself"
-        classes = hunt.clean.shape[1]
-        if self.targets >= classes: raise ValueError(f'{self.targets} targets need {self.targets + 1} classes, the model has {classes}')
-        for run in range(self.restarts * max(1, self.targets)):
-            if not hunt.start(): return
-            first = run < max(1, self.targets)
-            others = hunt.clean.masked_fill(one_hot(hunt.y, classes).bool(), -torch.inf)
-            rivals = others.topk(self.targets or classes - 1).indices
-            if self.targets: rivals = rivals[:, run % self.targets, None]
-            z, none = hunt.x if first else self.scattered(hunt, radius(), run), torch.full((len(hunt),), torch.inf, device=hunt.x.device)
-            yield Rows(z=z, rivals=rivals, best=none.double(), reach=none)
+# %% ../../nbs/attacks/05_fab.ipynb #4623d874
+@patch
+def starts(self:_Fab, hunt, radius):
+    "The state of each run over the images that hold: `restarts` times each target, the first time from the image itself"
+    classes = hunt.clean.shape[1]
+    if self.targets >= classes: raise ValueError(f'{self.targets} targets need {self.targets + 1} classes, the model has {classes}')
+    for run in range(self.restarts * max(1, self.targets)):
+        if not hunt.start(): return
+        first = run < max(1, self.targets)
+        others = hunt.clean.masked_fill(one_hot(hunt.y, classes).bool(), -torch.inf)
+        rivals = others.topk(self.targets or classes - 1).indices
+        if self.targets: rivals = rivals[:, run % self.targets, None]
+        z, none = hunt.x if first else self.scattered(hunt, radius(), run), torch.full((len(hunt),), torch.inf, device=hunt.x.device)
+        yield Rows(z=z, rivals=rivals, best=none.double(), reach=none)
 
-    def scattered(self, hunt, radius, draw):
-        "Random points at half of `radius` around the images, where the box does not cut them off"
-        shape = hunt.x.shape[1:]
-        t = 2 * uniform(hunt.keys, shape, draw) - 1 if self.norm is Linf else normal(hunt.keys, shape, draw)
-        scale = radius / 2 / self.norm(0.).norm(t)
-        return (hunt.x + scale.view(-1, *[1] * (t.ndim - 1)).to(t.dtype) * t).clamp(0, 1)
+@patch
+def scattered(self:_Fab, hunt, radius, draw):
+    "Random points at half of `radius` around the images, where the box does not cut them off"
+    shape = hunt.x.shape[1:]
+    t = 2 * uniform(hunt.keys, shape, draw) - 1 if self.norm is Linf else normal(hunt.keys, shape, draw)
+    scale = radius / 2 / self.norm(0.).norm(t)
+    return (hunt.x + scale.view(-1, *[1] * (t.ndim - 1)).to(t.dtype) * t).clamp(0, 1)
 
-    def walk(self, hunt, s, settle):
-        "Iterate from `s.z`; settle(i, s, z, logits, far, nearer) -> bool (N,), rows that are done, or None"
-        for i in range(1, self.steps + 1):
-            gap, w = nearest_boundary(hunt, self.norm, s.z, s.rivals)
-            z, s.reach = toward(self.norm, hunt.x, s.z, w, gap, self.alpha_max, self.overshoot)
-            logits = hunt.logits(z)
-            wrong, far = logits.argmax(1) != hunt.y, self.norm(0.).norm(z.double() - hunt.x.double())
-            nearer = wrong & (far < s.best)
-            s.best = torch.where(nearer, far, s.best)
-            back = (hunt.x + self.backward * (z - hunt.x)).clamp_(0, 1)
-            s.z = torch.where(wrong.view(-1, *[1] * (z.ndim - 1)), back, z)
-            gone = settle(i, s, z, logits, far, nearer)
-            if gone is not None and hunt.drop(gone, s) and not len(hunt): return
+# %% ../../nbs/attacks/05_fab.ipynb #ddcd82f8
+@patch
+def walk(self:_Fab, hunt, s, settle):
+    "Iterate from `s.z`; settle(i, s, z, logits, far, nearer) -> bool (N,), rows that are done, or None"
+    for i in range(1, self.steps + 1):
+        gap, w = nearest_boundary(hunt, self.norm, s.z, s.rivals)
+        z, s.reach = toward(self.norm, hunt.x, s.z, w, gap, self.alpha_max, self.overshoot)
+        logits = hunt.logits(z)
+        wrong, far = logits.argmax(1) != hunt.y, self.norm(0.).norm(z.double() - hunt.x.double())
+        nearer = wrong & (far < s.best)
+        s.best = torch.where(nearer, far, s.best)
+        back = (hunt.x + self.backward * (z - hunt.x)).clamp_(0, 1)
+        s.z = torch.where(wrong.view(-1, *[1] * (z.ndim - 1)), back, z)
+        gone = settle(i, s, z, logits, far, nearer)
+        if gone is not None and hunt.drop(gone, s) and not len(hunt): return
 
 # %% ../../nbs/attacks/05_fab.ipynb #6e62a770
 def fab(threat,       # Linf(eps), L2(eps) or L1(eps)

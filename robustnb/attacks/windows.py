@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -340,50 +341,57 @@ class _Plan:
         if kind: self._spread(node, kind, values[node].shape)
         self.steps.append(_Step(node, call, kind, macs()))
 
-    def _spread(self, node, kind, shape):
-        "Tables of the node from those of its inputs"
-        inputs, self.shapes[node] = [self.spans[u] for u in node.all_input_nodes if u in self.spans], shape
-        if kind == 'pointwise': self.spans[node] = [_union(axes) for axes in zip(*inputs)]
-        else: self.spans[node] = [_swept(axis, kind, i, n) for i, (axis, n) in enumerate(zip(inputs[0], shape[2:]))]
+# %% ../../nbs/attacks/06_windows.ipynb #b52a8eae
+@patch
+def _spread(self:_Plan, node, kind, shape):
+    "Tables of the node from those of its inputs"
+    inputs, self.shapes[node] = [self.spans[u] for u in node.all_input_nodes if u in self.spans], shape
+    if kind == 'pointwise': self.spans[node] = [_union(axes) for axes in zip(*inputs)]
+    else: self.spans[node] = [_swept(axis, kind, i, n) for i, (axis, n) in enumerate(zip(inputs[0], shape[2:]))]
 
-    def _prune(self):
-        "Leaves out steps that the output does not need; finds the maps to keep, and when the others can go"
-        live, last = {self.output}, {}
-        for s in reversed(self.steps):
-            if s.node in live: live.update(s.maps())
-        self.steps = [s for s in self.steps if s.node in live]
-        self.cached = dict.fromkeys([self.input] + [u for s in self.steps for u in s.maps() if u in self.spans and self._reads_beyond(s, u)])  # in order
-        for s in self.steps: last |= {u: s for u in [s.node, *s.maps()]}
-        for u, s in last.items():
-            if u not in self.cached and u not in self.fixed and u is not self.output: s.drop.append(u)
+@patch
+def _prune(self:_Plan):
+    "Leaves out steps that the output does not need; finds the maps to keep, and when the others can go"
+    live, last = {self.output}, {}
+    for s in reversed(self.steps):
+        if s.node in live: live.update(s.maps())
+    self.steps = [s for s in self.steps if s.node in live]
+    self.cached = dict.fromkeys([self.input] + [u for s in self.steps for u in s.maps() if u in self.spans and self._reads_beyond(s, u)])  # in order
+    for s in self.steps: last |= {u: s for u in [s.node, *s.maps()]}
+    for u, s in last.items():
+        if u not in self.cached and u not in self.fixed and u is not self.output: s.drop.append(u)
 
-    def _reads_beyond(self, step, u):
-        "Whether some window makes `step` read pixels of `u` which that window has not changed"
-        mine, theirs, kind = self.spans[u], self.spans.get(step.node), step.kind
-        if kind is None: return not _always_full(mine, self.shapes[u])
-        if kind == 'pointwise': return mine != theirs
-        for i, ((first, end), (f, e), n) in enumerate(zip(mine, theirs, self.shapes[u][2:])):
-            geometry = kind.kernel[i], kind.stride[i], kind.padding[i], kind.dilation[i]
-            if any(max(0, inputs_of(o, o + 1, *geometry)[0]) < a for a, o in zip(first, f)): return True
-            if any(min(n, inputs_of(o - 1, o, *geometry)[1]) > b for b, o in zip(end, e)): return True
-        return False
+@patch
+def _reads_beyond(self:_Plan, step, u):
+    "Whether some window makes `step` read pixels of `u` which that window has not changed"
+    mine, theirs, kind = self.spans[u], self.spans.get(step.node), step.kind
+    if kind is None: return not _always_full(mine, self.shapes[u])
+    if kind == 'pointwise': return mine != theirs
+    for i, ((first, end), (f, e), n) in enumerate(zip(mine, theirs, self.shapes[u][2:])):
+        geometry = kind.kernel[i], kind.stride[i], kind.padding[i], kind.dilation[i]
+        if any(max(0, inputs_of(o, o + 1, *geometry)[0]) < a for a, o in zip(first, f)): return True
+        if any(min(n, inputs_of(o - 1, o, *geometry)[1]) > b for b, o in zip(end, e)): return True
+    return False
 
-    def known(self, n):
-        "Values of the nodes that do not depend on the pixels, for `n` images"
-        env = dict(self.fixed)
-        for node in self.sized:
-            of = {u: t.expand(n, *self.shapes[u][1:]) for u, t in node.meta['like'].items()} # has the shape, and no memory
-            pick = lambda u: of[u] if u in of else env[u]
-            env[node] = node.meta['call'](*fx.map_arg(node.args, pick), **fx.map_arg(node.kwargs, pick))
-        return env
+# %% ../../nbs/attacks/06_windows.ipynb #021de263
+@patch
+def known(self:_Plan, n):
+    "Values of the nodes that do not depend on the pixels, for `n` images"
+    env = dict(self.fixed)
+    for node in self.sized:
+        of = {u: t.expand(n, *self.shapes[u][1:]) for u, t in node.meta['like'].items()} # has the shape, and no memory
+        pick = lambda u: of[u] if u in of else env[u]
+        env[node] = node.meta['call'](*fx.map_arg(node.args, pick), **fx.map_arg(node.kwargs, pick))
+    return env
 
-    def cost(self, size):
-        "Multiply-adds of a window (h, w), the mean over its positions, as a share of the whole pass"
-        def share(span, shape):
-            part = 1.
-            for (f, e), h, n in zip(span, size, shape[2:]): part *= sum(max(0, b - a) for a, b in zip(f, e[h:]))/(len(f) - h + 1)/n
-            return part
-        return sum(s.macs*share(self.spans[s.node], self.shapes[s.node]) if s.kind else s.macs for s in self.steps)/self.macs if self.macs else 1.
+@patch
+def cost(self:_Plan, size):
+    "Multiply-adds of a window (h, w), the mean over its positions, as a share of the whole pass"
+    def share(span, shape):
+        part = 1.
+        for (f, e), h, n in zip(span, size, shape[2:]): part *= sum(max(0, b - a) for a, b in zip(f, e[h:]))/(len(f) - h + 1)/n
+        return part
+    return sum(s.macs*share(self.spans[s.node], self.shapes[s.node]) if s.kind else s.macs for s in self.steps)/self.macs if self.macs else 1.
 
 # %% ../../nbs/attacks/06_windows.ipynb #f340e23a
 def _shifted(box, origin): return tuple((a - o, b - o) for (a, b), (o, _) in zip(box, origin))
@@ -429,76 +437,84 @@ class Patched:
         self.caches = {u: env[u] for u in self.plan.cached}
         return _float(env[self.plan.output])
 
-    @torch.no_grad()
-    def peek(self,
-        top:int, # first row of the window
-        left:int, # first column
-        patch:torch.Tensor, # (N,C,h,w), the new pixel values there
-    )->torch.Tensor: # (N,K)
-        "Logits of the images with the patch; nothing is changed"
-        window = _window(self.x, top, left, patch)
-        env = {self.plan.input: patch.clone()}
-        for s in self.plan.steps:
-            env[s.node] = self._step(s, env, window)
-            for u in s.drop: env.pop(u, None)
-        logits = _float(env[self.plan.output])
-        self.pending = window, {u: env[u] for u in self.plan.cached}, logits
-        return logits
+# %% ../../nbs/attacks/06_windows.ipynb #6cd0c01e
+@patch
+@torch.no_grad()
+def peek(self:Patched,
+    top:int, # first row of the window
+    left:int, # first column
+    patch:torch.Tensor, # (N,C,h,w), the new pixel values there
+)->torch.Tensor: # (N,K)
+    "Logits of the images with the patch; nothing is changed"
+    window = _window(self.x, top, left, patch)
+    env = {self.plan.input: patch.clone()}
+    for s in self.plan.steps:
+        env[s.node] = self._step(s, env, window)
+        for u in s.drop: env.pop(u, None)
+    logits = _float(env[self.plan.output])
+    self.pending = window, {u: env[u] for u in self.plan.cached}, logits
+    return logits
 
-    def _step(self, s, env, window):
-        "The step's new values in its own box of the window: None if that is empty; the whole value if the step is dense"
-        box = _at(self.plan.spans[s.node], window) if s.kind else None
-        if box and _empty(box): return None
-        if isinstance(s.kind, _Sweep):
-            u = s.node.all_input_nodes[0]
-            if box != self.full[s.node] or _at(self.plan.spans[u], window) != self.full[u]: return self._sweep(s, box, env, window)
-        def pick(u):
-            if u in self.known: return self.known[u]
-            if u not in self.plan.spans: return _laid_out(env[u], s.kind)
-            return _laid_out(self._read(u, box if s.kind == 'pointwise' else self.full[u], env, window), s.kind)
-        return s.call(*fx.map_arg(s.node.args, pick), **fx.map_arg(s.node.kwargs, pick))
+@patch
+@torch.no_grad()
+def commit(self:Patched,
+    rows:torch.Tensor, # bool (N,)
+):
+    "These images take the patch peeked last: `x` in place, `logits` in a new tensor"
+    if self.pending is None: raise ValueError('nothing to commit: peek first, and commit once')
+    (window, fresh, logits), idx, self.pending = self.pending, _rows(rows, len(self.x)), None
+    if not len(idx): return
+    for u, new in fresh.items():
+        if new is not None: _cut(self.caches[u], _at(self.plan.spans[u], window))[idx] = new[idx]
+    self.logits = self.logits.index_copy(0, idx, logits[idx])
 
-    def _sweep(self, s, box, env, window):
-        "The kernel on the crop that the outputs in `box` need, padded where that leaves the map"
-        k, u = s.kind, s.node.all_input_nodes[0]
-        crop, pad = [], []
-        for (a, b), (_, n), *geometry in zip(box, self.full[u], k.kernel, k.stride, k.padding, k.dilation):
-            start, stop = inputs_of(a, b, *geometry)
-            crop.append((max(start, 0), min(stop, n))); pad = [max(-start, 0), max(stop - n, 0), *pad]
-        z = self._read(u, tuple(crop), env, window)
-        return k.run(_laid_out(F.pad(z, pad, value=k.fill) if any(pad) else z, k))
+@patch
+@torch.no_grad()
+def keep(self:Patched,
+    rows:torch.Tensor, # bool (N,)
+):
+    "All other images are dropped, and with them the patch peeked last"
+    idx, self.pending = _rows(rows, len(self.x)), None
+    self.caches, self.logits = {u: t[idx] for u, t in self.caches.items()}, self.logits[idx]
+    self.known = self.plan.known(len(idx))
 
-    def _read(self, u, box, env, window):
-        "The new values of map `u` in `box`; to be read only"
-        own = _at(self.plan.spans[u], window)
-        both = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(own, box))
-        if _empty(both): return _cut(self.caches[u], box)
-        if own == box: return env[u]
-        if both == box: return _cut(env[u], _shifted(box, own))
-        out = _cut(self.caches[u], box).clone()
-        _cut(out, _shifted(both, box))[:] = _cut(env[u], _shifted(both, own))
-        return out
+# %% ../../nbs/attacks/06_windows.ipynb #83825ea7
+@patch
+def _step(self:Patched, s, env, window):
+    "The step's new values in its own box of the window: None if that is empty; the whole value if the step is dense"
+    box = _at(self.plan.spans[s.node], window) if s.kind else None
+    if box and _empty(box): return None
+    if isinstance(s.kind, _Sweep):
+        u = s.node.all_input_nodes[0]
+        if box != self.full[s.node] or _at(self.plan.spans[u], window) != self.full[u]: return self._sweep(s, box, env, window)
+    def pick(u):
+        if u in self.known: return self.known[u]
+        if u not in self.plan.spans: return _laid_out(env[u], s.kind)
+        return _laid_out(self._read(u, box if s.kind == 'pointwise' else self.full[u], env, window), s.kind)
+    return s.call(*fx.map_arg(s.node.args, pick), **fx.map_arg(s.node.kwargs, pick))
 
-    @torch.no_grad()
-    def commit(self,
-        rows:torch.Tensor, # bool (N,)
-    ):
-        "These images take the patch peeked last: `x` in place, `logits` in a new tensor"
-        if self.pending is None: raise ValueError('nothing to commit: peek first, and commit once')
-        (window, fresh, logits), idx, self.pending = self.pending, _rows(rows, len(self.x)), None
-        if not len(idx): return
-        for u, new in fresh.items():
-            if new is not None: _cut(self.caches[u], _at(self.plan.spans[u], window))[idx] = new[idx]
-        self.logits = self.logits.index_copy(0, idx, logits[idx])
+@patch
+def _sweep(self:Patched, s, box, env, window):
+    "The kernel on the crop that the outputs in `box` need, padded where that leaves the map"
+    k, u = s.kind, s.node.all_input_nodes[0]
+    crop, pad = [], []
+    for (a, b), (_, n), *geometry in zip(box, self.full[u], k.kernel, k.stride, k.padding, k.dilation):
+        start, stop = inputs_of(a, b, *geometry)
+        crop.append((max(start, 0), min(stop, n))); pad = [max(-start, 0), max(stop - n, 0), *pad]
+    z = self._read(u, tuple(crop), env, window)
+    return k.run(_laid_out(F.pad(z, pad, value=k.fill) if any(pad) else z, k))
 
-    @torch.no_grad()
-    def keep(self,
-        rows:torch.Tensor, # bool (N,)
-    ):
-        "All other images are dropped, and with them the patch peeked last"
-        idx, self.pending = _rows(rows, len(self.x)), None
-        self.caches, self.logits = {u: t[idx] for u, t in self.caches.items()}, self.logits[idx]
-        self.known = self.plan.known(len(idx))
+@patch
+def _read(self:Patched, u, box, env, window):
+    "The new values of map `u` in `box`; to be read only"
+    own = _at(self.plan.spans[u], window)
+    both = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(own, box))
+    if _empty(both): return _cut(self.caches[u], box)
+    if own == box: return env[u]
+    if both == box: return _cut(env[u], _shifted(box, own))
+    out = _cut(self.caches[u], box).clone()
+    _cut(out, _shifted(both, box))[:] = _cut(env[u], _shifted(both, own))
+    return out
 
 # %% ../../nbs/attacks/06_windows.ipynb #015da20b
 @torch.no_grad()

@@ -11,6 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from fastcore.basics import patch
 import numpy as np
 import pandas as pd
 import torch
@@ -211,59 +212,67 @@ class _Descent:
         self.perms[symbol] = perm
         for key, axis, *_ in self.places[symbol]: self.now[key, axis] = index(self.axes[key][axis], self.perms).to(self.device[key])
 
-    def refresh(self, symbol, places=None):
-        "The cost matrix of `symbol` for the present order of all other units, summed over `places`"
-        n = self.sizes[symbol]
-        for place in self.places[symbol] if places is None else places:
-            key, axis, *part = place
-            now, old = {e: self.now[key, e] for e in range(len(self.axes[key])) if e != axis and (key, e) in self.now}, self.seen.get((symbol, place))
-            self.seen[symbol, place] = now
-            if old is not None and all(old[e] is now[e] for e in now): continue
-            a, b = self.tensors(key, axis, *part)
-            for left, right in [(a, _gather(b, now))] if old is None else _changes(a, b, old, now):
-                left, right = _matrix(left, axis, n), _matrix(right, axis, n)
-                if symbol not in self.cost: self.cost[symbol] = left @ right.T
-                else: self.cost[symbol].addmm_(left, right.T)
-        return self.cost[symbol]
+# %% ../../nbs/merging/01_matching.ipynb #15917166
+@patch
+def refresh(self:_Descent, symbol, places=None):
+    "The cost matrix of `symbol` for the present order of all other units, summed over `places`"
+    n = self.sizes[symbol]
+    for place in self.places[symbol] if places is None else places:
+        key, axis, *part = place
+        now, old = {e: self.now[key, e] for e in range(len(self.axes[key])) if e != axis and (key, e) in self.now}, self.seen.get((symbol, place))
+        self.seen[symbol, place] = now
+        if old is not None and all(old[e] is now[e] for e in now): continue
+        a, b = self.tensors(key, axis, *part)
+        for left, right in [(a, _gather(b, now))] if old is None else _changes(a, b, old, now):
+            left, right = _matrix(left, axis, n), _matrix(right, axis, n)
+            if symbol not in self.cost: self.cost[symbol] = left @ right.T
+            else: self.cost[symbol].addmm_(left, right.T)
+    return self.cost[symbol]
 
-    def overlap(self, symbol):
-        "The part of the objective that depends on `symbol`, in float64"
-        keys = dict.fromkeys(key for key, *_ in self.places[symbol])
-        where = lambda key: {e: self.now[key, e] for e in range(len(self.axes[key])) if (key, e) in self.now}
-        return sum(float((a.double()*_gather(b, where(key)).double()).sum()) for key in keys for a, b in [self.tensors(key)])
+# %% ../../nbs/merging/01_matching.ipynb #87cd80d2
+@patch
+def overlap(self:_Descent, symbol):
+    "The part of the objective that depends on `symbol`, in float64"
+    keys = dict.fromkeys(key for key, *_ in self.places[symbol])
+    where = lambda key: {e: self.now[key, e] for e in range(len(self.axes[key])) if (key, e) in self.now}
+    return sum(float((a.double()*_gather(b, where(key)).double()).sum()) for key in keys for a, b in [self.tensors(key)])
 
-    def value(self):
-        "The objective, in the dtype of the costs"
-        pairs = ((a, _gather(b, {e: i for (k, e), i in self.now.items() if k == key})) for key in self.axes for a, b in [self.tensors(key)])
-        return sum(float(torch.dot(a.flatten(), b.flatten())) for a, b in pairs)
+@patch
+def value(self:_Descent):
+    "The objective, in the dtype of the costs"
+    pairs = ((a, _gather(b, {e: i for (k, e), i in self.now.items() if k == key})) for key in self.axes for a, b in [self.tensors(key)])
+    return sum(float(torch.dot(a.flatten(), b.flatten())) for a, b in pairs)
 
-    def grow(self):
-        "Yields each symbol after putting its units in order by the part of its weights whose other axes are in order already, largest share first"
-        size, todo = {p: self.a[p[0]].numel() for s in self.places for p in self.places[s]}, [s for s, p in self.places.items() if p]
-        while todo:
-            held = {s: [p for p in self.places[s] if not self.around[p] & set(todo)] for s in todo}
-            symbol = max(todo, key=lambda s: sum(size[p] for p in held[s])/sum(size[p] for p in self.places[s]))
-            todo.remove(symbol)
-            if held[symbol]: self.move(symbol, assignment(self.refresh(symbol, held[symbol])))
-            self.version[symbol] += 1
-            yield symbol
-
-    def improve(self, symbol):
-        "(units moved, gain) of the best order for `symbol`, after taking it; (0, 0.) if there is no better one"
-        cost, old = self.refresh(symbol), self.perms[symbol]
-        new = assignment(cost)
-        rows = (new != old).nonzero()[:, 0]
-        if not len(rows): return 0, 0.
-        before, after = (cost[rows.to(cost.device), p[rows].to(cost.device)].double() for p in (old, new))
-        gain, size = torch.stack([(after - before).sum(), (after.abs() + before.abs()).sum()]).tolist()
-        if symbol in self.near[symbol] or gain <= 1e-5*size:    # quadratic, or near the rounding of float32: ask the weights
-            base = self.overlap(symbol)
-            self.move(symbol, new)
-            gain = self.overlap(symbol) - base
-            if gain <= 1e-12*(abs(base) + size): self.move(symbol, old); return 0, 0.
-        else: self.move(symbol, new)
+# %% ../../nbs/merging/01_matching.ipynb #131ebd26
+@patch
+def grow(self:_Descent):
+    "Yields each symbol after putting its units in order by the part of its weights whose other axes are in order already, largest share first"
+    size, todo = {p: self.a[p[0]].numel() for s in self.places for p in self.places[s]}, [s for s, p in self.places.items() if p]
+    while todo:
+        held = {s: [p for p in self.places[s] if not self.around[p] & set(todo)] for s in todo}
+        symbol = max(todo, key=lambda s: sum(size[p] for p in held[s])/sum(size[p] for p in self.places[s]))
+        todo.remove(symbol)
+        if held[symbol]: self.move(symbol, assignment(self.refresh(symbol, held[symbol])))
         self.version[symbol] += 1
-        return len(rows), gain
+        yield symbol
+
+@patch
+def improve(self:_Descent, symbol):
+    "(units moved, gain) of the best order for `symbol`, after taking it; (0, 0.) if there is no better one"
+    cost, old = self.refresh(symbol), self.perms[symbol]
+    new = assignment(cost)
+    rows = (new != old).nonzero()[:, 0]
+    if not len(rows): return 0, 0.
+    before, after = (cost[rows.to(cost.device), p[rows].to(cost.device)].double() for p in (old, new))
+    gain, size = torch.stack([(after - before).sum(), (after.abs() + before.abs()).sum()]).tolist()
+    if symbol in self.near[symbol] or gain <= 1e-5*size:    # quadratic, or near the rounding of float32: ask the weights
+        base = self.overlap(symbol)
+        self.move(symbol, new)
+        gain = self.overlap(symbol) - base
+        if gain <= 1e-12*(abs(base) + size): self.move(symbol, old); return 0, 0.
+    else: self.move(symbol, new)
+    self.version[symbol] += 1
+    return len(rows), gain
 
 # %% ../../nbs/merging/01_matching.ipynb #c94e11a0
 def _changes(a, b, old, now):
