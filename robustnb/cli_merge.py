@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'MERGE', 'MERGE_EXAMPLES', 'merge_arguments', 'check_options', 'check_many', 'Whole', 'header',
-           'check_headers', 'whole', 'merge_data', 'example', 'method_settings', 'asked', 'mean', 'merged', 'tied',
-           'repaired', 'check_network', 'norms', 'distance', 'summary', 'along', 'table', 'measured', 'put', 'fill',
-           'built', 'merge']
+           'check_headers', 'whole', 'merge_data', 'example', 'method_settings', 'asked', 'merged', 'tied', 'repaired',
+           'check_network', 'norms', 'distance', 'summary', 'along', 'table', 'measured', 'put', 'fill', 'built',
+           'merge']
 
 # %% ../nbs/08_cli_merge.ipynb #97b2d69a
 import os, tempfile, warnings
@@ -158,17 +158,12 @@ def asked(f, *args, **kw):
     try: return f(*args, **kw)
     except ValueError as e: raise bad(' '.join(str(e).split())) from e
 
-def mean(states):
-    "Mean of the floating tensors; others are those of the first"
-    some = lambda k, v: (sum(s[k].double() for s in states) / len(states)).to(v.dtype) if v.is_floating_point() else v.clone()
-    return {k: some(k, v) for k, v in states[0].items()}
-
 def merged(args, model, spec, states, batches): # (permutations per state, the permuted states, naive average, average after matching)
     "The files, matched and averaged"
     m, p, kw = lib('merging.matching'), lib('merging.permutations'), method_settings(args)
     if len(states) > 2:
         perms, out = asked(m.merge_many, states, spec, seed=args.seed, **kw)
-        return perms, [p.permuted(s, spec, q) for s, q in zip(states, perms)], mean(states), out
+        return perms, [p.permuted(s, spec, q) for s, q in zip(states, perms)], m.average(states), out
     perms = asked(m.match, *states, spec, args.method, model=model, batches=batches, seed=args.seed, **kw)
     b = p.permuted(states[1], spec, perms)
     return [None, perms], [states[0], b], m.interpolate(*states, args.t), m.interpolate(states[0], b, args.t)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['matched_keys', 'overlap', 'interpolate', 'curve', 'barrier', 'assignment', 'Weights', 'weight_matching', 'observed',
-           'activation_matching', 'straight_through', 'merge_many', 'reset_batch_norm', 'repair', 'match', 'merge']
+           'activation_matching', 'straight_through', 'merge_many', 'average', 'reset_batch_norm', 'repair', 'match',
+           'merge']
 
 # %% ../../nbs/merging/01_matching.ipynb #5c508135
 import copy
@@ -529,13 +530,15 @@ def merge_many(
             others = [s for j, s in enumerate(states) if j != i and (r or j in joined)]    # round 0 grows: one after the other joins
             joined.append(i)
             if not others: continue
-            rows, step = _drain(_descend(_mean(others), states[i], spec, {} if r else None, seed, 100))
+            rows, step = _drain(_descend(average(others), states[i], spec, {} if r else None, seed, 100))
             if not any(moved for _, _, moved, _ in rows): continue
             states[i], perms[i], changed = permuted(states[i], spec, step), {s: p[step[s]] for s, p in perms[i].items()}, True
         if r and not changed: break
-    return perms, _mean(states)
+    return perms, average(states)
 
-def _mean(states):
+def average(
+    states, # state dicts with the same keys
+)->dict:
     "Mean of the floating tensors; others are those of the first"
     mean = lambda k: sum(s[k].double() for s in states).div(len(states)).to(states[0][k].dtype)
     return {k: mean(k) if v.is_floating_point() else v.clone() for k, v in states[0].items()}
