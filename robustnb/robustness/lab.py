@@ -35,7 +35,7 @@ class Sizes:
 SETTINGS = {
     ('tiny', 'digits'):   Sizes(partial(convnet, (1, 8, 8), width=8), 600, 150, 100,
                                   Recipe(5, lr=0.2, batch=64, cycle=True, augment=None, eps=0.15, steps=3, step_size=0.075), whole=False),
-    ('small', 'mnist'):   Sizes(partial(convnet, (1, 28, 28), width=8), 10000, 500, 500,
+    ('small', 'mnist'):   Sizes(partial(convnet, (1, 28, 28), width=8), 10000, 500, 200,
                                   Recipe(6, lr=0.1, cycle=True, augment=None, eps=0.2, steps=4, step_size=0.07)),
     ('small', 'cifar10'): Sizes(partial(preact_resnet8, width=8, stride=2), 10000, 500, 500,
                                   Recipe(10, lr=0.2, cycle=True, batch=64, steps=3, step_size=4/255)),
