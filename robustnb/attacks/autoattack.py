@@ -213,7 +213,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
                seed=0,
                batch_size=256,     # images that an attack gets at once
                precision=None,     # 'bf16': gradients under autocast, verdicts in float32
-               futile=.6,          # APGD gives an image up at a checkpoint where more than this share of its clean margin is left, in the max norm FAB at 1.5 eps; None: never
+               futile=.6,          # APGD gives an image up at a checkpoint where more than this share of its clean margin is left, in the max norm FAB by its own rule at 1.5; None: never
                mode='eval',        # 'train': batch norm with the batch's statistics
               ): # attack(model, x, y) -> x_adv; .find(model, x, y) -> Found; .report(model, data, ...) -> Report
     "AutoAttack (Croce and Hein, 2020)"

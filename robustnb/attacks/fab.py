@@ -194,7 +194,7 @@ def fab(threat,       # Linf(eps), L2(eps) or L1(eps)
         seed=0,
         precision=None, # 'bf16': gradients under autocast, all else in float32
         mode='eval',  # 'train': batch norm with the batch's statistics
-        futile=None,  # a run ends for an image at iteration 20, 30, ... where its smallest distance is above `futile` times eps; None: never
+        futile=None,  # a run ends for an image at iteration i = 10, 20, ... where its smallest distance is above 1 + (futile - 1)(20/i)^2 times eps; None: never
        ): # attack(model, x, y) -> x_adv; attack.find(model, x, y) -> Found
     "FAB, or FAB-T with `targets` (Croce and Hein, 2020); each image comes back broken, or as the most harmful point seen inside the ball"
     settings = _Fab(_norm_of(threat), steps, targets, restarts, alpha_max, overshoot, backward)
@@ -204,8 +204,8 @@ def fab(threat,       # Linf(eps), L2(eps) or L1(eps)
             def settle(i, s, z, logits, far, nearer):
                 held = one_hot(hunt.y, logits.shape[1]).to(logits) * 1e30  # a point outside the ball proves nothing
                 gone = hunt.record(z, torch.where(far[:, None] <= threat.eps, logits, held), n * steps + i, exact=True)
-                if futile is None or i < 20 or i % 10: return gone
-                return gone | (torch.where(s.best.isfinite(), s.best, s.reach) > futile * threat.eps)
+                if futile is None or i % 10: return gone
+                return gone | (torch.where(s.best.isfinite(), s.best, s.reach) > (1 + (futile - 1) * (20 / i)**2) * threat.eps)
             settings.walk(hunt, s, settle)
     return searching(run, threat, seed, precision, 1, mode)
 
