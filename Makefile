@@ -20,7 +20,7 @@ help: ## list the targets
 	@touch $@
 
 demo: .venv/.done ## reproduce every paper at tiny scale, print the ledger, write report.html
-	$(BIN)/robustnb reproduce --scale tiny
+	$(BIN)/robustnb reproduce --scale tiny --workers 2
 
 test: .venv/.done ## the tests, made from the notebooks, and the system tests (ARGS="-k pgd" for some of them)
 	$(BIN)/python -m pytest $(ARGS)

@@ -53,7 +53,8 @@ EXAMPLES = '''examples:
 REPRODUCE = '''Run the experiments of papers and print the verdicts on their claims.
 
 A job is one arm on one data set with one seed. Each finished job is stored at once: interrupt whenever you like (Ctrl-C, or
-worse), start the same command again, and it goes on. Several processes may run side by side: they share the jobs.
+worse), start the same command again, and it goes on. Several processes share the jobs: those of --workers, or any number
+of the same command side by side.
 Results go to the source tree, or to the user's data folder if robustnb is installed from a wheel; those of scale tiny to a
 new temporary folder.'''
 ATTACK = '''Attack a model by AutoAttack, and print how many images hold and whether the number is to be trusted.
@@ -119,6 +120,7 @@ def parser():
     r.add_argument('--arm', action='append', metavar='PATTERN', help="only these arms, such as 'absum*'; may be repeated")
     r.add_argument('--dataset', action='append', metavar='PATTERN', help='only these data sets; may be repeated')
     r.add_argument('--device', help='torch device, such as cpu or cuda:1 (default: the GPU where there is one)')
+    r.add_argument('--workers', type=count, default=1, metavar='N', help='processes that share the jobs and the threads; small networks profit (default: 1)')
     r.add_argument('--again', action='store_true', help='run finished jobs again, and replace their results')
     l.add_argument('--scale', choices=SCALES, help='default: every scale with results')
     l.add_argument('--json', action='store_true', help='print one JSON object per claim, as a list')
@@ -197,7 +199,7 @@ def run(args, papers, argv):
     path, status = args.html or ('report.html' if args.scale == 'tiny' else None), 0
     some, device, path = plan(args, papers), ev().find_device(args.device), path and writable(path)
     store = results_store(args)
-    try: ev().reproduce(some, args.scale, store, args.seeds, args.arm, args.dataset, device, args.again)
+    try: ev().reproduce(some, args.scale, store, args.seeds, args.arm, args.dataset, device, args.again, workers=args.workers)
     except ev().JobsFailed as e: print(f'robustnb: {e}', file=sys.stderr); status = 1
     except KeyboardInterrupt: print('\n' + go_on(args, argv, some, store), file=sys.stderr); return 130
     print()

@@ -8,12 +8,16 @@ __all__ = ['SCALES', 'COLUMNS', 'ROOT', 'BadInput', 'Claim', 'Job', 'Paper', 'in
            'JobsFailed', 'reproduce', 'find_papers', 'ledger', 'evidence', 'effect_text', 'show_ledger']
 
 # %% ../nbs/05_evidence.ipynb #4cde53d9
-import hashlib, importlib, json, os, pkgutil, platform, subprocess, tempfile, time, traceback, warnings
+import hashlib, importlib, json, os, pkgutil, platform, subprocess, sys, tempfile, time, traceback, warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from fnmatch import fnmatch
+from functools import partial
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from fastcore.xdg import xdg_data_home
@@ -329,7 +333,7 @@ class JobsFailed(RuntimeError): "Some jobs raised an error; `store` has the othe
 def _minutes(s): return f'{int(s)//3600}:{int(s)//60%60:02d}:{int(s)%60:02d}' if s >= 3600 else f'{int(s)//60}:{int(s)%60:02d}'
 
 # %% ../nbs/05_evidence.ipynb #f9a75dde
-def _attempt(store, paper, job, device, origin, again=False):
+def _attempt(paper, job, store, device, origin, again):
     "Run one job and store its result; returns the result, or in words why there is none"
     lock = store.lock(hashlib.sha1(repr((paper.key, *job)).encode()).hexdigest()[:16])
     try: lock.acquire(timeout=0)
@@ -341,7 +345,35 @@ def _attempt(store, paper, job, device, origin, again=False):
         return result
     finally: lock.release()
 
-# %% ../nbs/05_evidence.ipynb #52d0e6a3
+# %% ../nbs/05_evidence.ipynb #0655b73e
+def _worker(threads):
+    "What a new process does first"
+    torch.set_num_threads(threads)
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+
+def _elsewhere(module, job, store, device, origin, again):
+    "`_attempt` in such a process"
+    return _attempt(importlib.import_module(module).paper, job, store, device, origin | dict(threads=torch.get_num_threads()), again)
+
+def _outcomes(todo, workers, *more):
+    "Yield paper, job and a function that returns or raises what became of it: one after the other, or as `workers` processes finish them"
+    if workers == 1:
+        yield from ((p, j, partial(_attempt, p, j, *more)) for p, j in todo)
+        return
+    pool = ProcessPoolExecutor(workers, get_context('spawn'), _worker, [max(torch.get_num_threads() // workers, 1)])
+    try:
+        jobs = {pool.submit(_elsewhere, p.experiment.__module__, j, *more): (p, j) for p, j in todo}
+        for f in as_completed(jobs): yield *jobs[f], f.result
+    finally: pool.shutdown(cancel_futures=True)
+
+def _check_workers(papers, workers):
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1: raise BadInput(f'workers must be a positive integer, not {workers!r}')
+    for p in papers if workers > 1 else ():
+        home = sys.modules[p.experiment.__module__]
+        if getattr(home, 'paper', None) is not p or not hasattr(home, '__file__'):
+            raise BadInput(f"other processes cannot import the paper {p.key!r}: it must be called `paper` in its experiment's module, not {home.__name__}, and that be a file; or use one worker")
+
+# %% ../nbs/05_evidence.ipynb #fb73d086
 def reproduce(
     papers,             # a `Paper` or several
     scale='tiny',
@@ -349,20 +381,22 @@ def reproduce(
     seeds=None, arms=None, datasets=None, # see `Paper.jobs`
     device=None,        # torch device or its name; None: the GPU where there is one
     again=False,        # run finished jobs too
-    say=print           # prints progress; None: silent
+    say=print,          # prints progress; None: silent
+    workers=1           # processes that share the jobs
 ):
     "Run the jobs that are not finished, store each result at once, and return the store"
     papers = [papers] if isinstance(papers, Paper) else list(papers)
     plan = [(p, j) for p in papers for j in p.jobs(scale, seeds, arms, datasets)]
+    _check_workers(papers, workers)
     device, store, say = find_device(device), store or default_store(scale), say or (lambda *args, **kw: None)
     todo = [(p, j) for p, j in plan if again or not store.done(p, j)]
     if len(todo) < len(plan): say(f'{len(plan)-len(todo)} of {len(plan)} jobs are finished already')
     origin, start, failed, absent = provenance(device), time.perf_counter(), [], set()
-    for i, (p, j) in enumerate(todo, 1):
+    for i, (p, j, outcome) in enumerate(_outcomes(todo, workers, store, device, origin, again), 1):
         say(f'{i:{len(str(len(todo)))}}/{len(todo)}  {p.key}  {j.dataset}  {j.arm}  seed {j.seed}', end='  ', flush=True)
         try:
             if j.dataset in absent: raise FileNotFoundError(f'no data for {j.dataset}, as above')
-            result = _attempt(store, p, j, device, origin, again)
+            result = outcome()
         except Exception as e:
             say(f'failed: {type(e).__name__}: {e}', flush=True)
             failed.append(f'{p.key} {j.dataset} {j.arm} seed {j.seed}: {type(e).__name__}: {e}')

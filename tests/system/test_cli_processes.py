@@ -29,6 +29,7 @@ def figures(records):
 
 claims = [Claim(1, 'b is more accurate', 'accuracy', 'b', ['a'], paper_value=9.), Claim(2, 'b is faster', 'time', 'b', ['a'], better='lower', unit='s')]
 toy = Paper({key!r}, 'A toy', 'Nobody', 2020, '', claims, ['a', 'b'], dict(tiny=['moons', 'digits'], small=['mnist']), dict(tiny=4, small=3), experiment, figures=figures)
+paper = toy
 if __name__ == '__main__': sys.exit(main(papers=[toy]))
 '''
 
@@ -65,17 +66,18 @@ def until(condition, seconds=60):
 
 def args(toy, *more): return ('reproduce', 'toy', '--results', str(toy.results), *more)
 
-def test_interrupt_and_go_on(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize('workers', '12')
+def test_interrupt_and_go_on(tmp_path, capsys, monkeypatch, workers):
     monkeypatch.chdir(tmp_path)
     toy = Toy(tmp_path, pause=.3)
-    p = toy.start(*args(toy))
+    p = toy.start(*args(toy, '--workers', workers))
     until(lambda: len(toy.stored()) >= 3)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=60)
     stored, before = toy.stored(), toy.calls()
     assert p.returncode == 130 and 'Traceback' not in err
     assert 3 <= len(re.findall(FINISHED, out)) <= len(stored) < 16
-    assert f'{len(stored)} of 16 jobs are stored in {toy.results}' in err and f'robustnb {" ".join(args(toy))}' in err
+    assert f'{len(stored)} of 16 jobs are stored in {toy.results}' in err and f'robustnb {" ".join(args(toy, "--workers", workers))}' in err
     code, out, err = toy.here(capsys, *args(toy))
     assert code == 0 and f'{len(stored)} of 16 jobs are finished already' in out
     assert sorted(stored + toy.calls()[len(before):]) == sorted(toy.stored()) and len(set(toy.stored())) == 16, 'nothing that was stored ran again'
@@ -133,6 +135,20 @@ def test_two_processes_share_the_work(tmp_path):
         _, err = p.communicate(timeout=120)
         assert p.returncode == 0, err
     assert len(set(toy.stored())) == len(toy.stored()) == 16 and sorted(toy.calls()) == sorted(toy.stored()), 'nothing lost, nothing run twice'
+
+def test_workers(tmp_path):
+    "All jobs once, failures of some cost no others, and no worker outlives a killed first process"
+    toy = Toy(tmp_path, pause=.3, broken=(1,))
+    code, out, err = toy.run(*args(toy, '--workers', '2'))
+    assert code == 1 and '2 of 16 jobs failed' in err and 'the job broke' in out
+    assert len(set(toy.calls())) == len(toy.calls()) == 16 and len(set(toy.stored())) == len(toy.stored()) == 14
+    toy = Toy(tmp_path, pause=.3, key='other')
+    p = toy.start('reproduce', 'other', '--results', str(toy.results), '--workers', '2')
+    until(lambda: len(toy.calls()) >= 4)
+    p.kill(); p.communicate(timeout=60)
+    before = len(toy.calls())
+    time.sleep(2)
+    assert len(toy.calls()) <= before + 2 < 16, 'the workers went on'
 
 def test_reproduce_and_ledger(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
