@@ -433,11 +433,13 @@ def ledger(
     papers = list(find_papers().values()) if papers is None else [papers] if isinstance(papers, Paper) else list(papers)
     store, rows = store or default_store(), []
     for p in papers:
-        have = {j.scale for j, r in store.jobs(p.key).items() if r['version'] == p.version}
-        for s in [scale] if scale else [s for s in SCALES if s in have] or ['small']:
-            records = evidence(p, s, store)
+        stored = {j for j, r in store.jobs(p.key).items() if r['version'] == p.version}
+        for s in [scale] if scale else [s for s in SCALES if s in {j.scale for j in stored}] or ['small']:
+            records, complete = evidence(p, s, store), s in p.datasets and stored.issuperset(p.jobs(s))
             for c in p.claims:
                 v = judge(c, records, p.datasets.get(s, []))
+                absent = [a for a in (c.arm, *c.baselines) if isinstance(a, str) and a not in set(records.arm)]
+                if complete and absent and v['verdict'] == 'not run': v['reason'] = f"scale {s} leaves out {', '.join(absent)}"
                 rows.append(dict(paper=p.key, claim=c.number, statement=c.statement, scale=s, n_seeds=v.pop('n_seeds'), effect=v.pop('effect'),
                     low=v.pop('low'), high=v.pop('high'), unit=v.pop('unit'), paper_value=c.paper_value, verdict=v.pop('verdict'), source=c.source, **v))
     return rows

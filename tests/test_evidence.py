@@ -303,6 +303,10 @@ def test_ledger():
     assert list(rows[0])[:11] == 'paper claim statement scale n_seeds effect low high unit paper_value verdict'.split()
     assert rows == json.loads(json.dumps(rows, allow_nan=False)) and rows[1]['paper_value'] == 3. and 'the other sign' in rows[1]['reason']
     assert list(show_ledger(p, 'small', store).verdict) == ['reproduced', 'not reproduced']
+    p, store = paper_of(arms=lambda scale: ['a', 'b', 'c'][:2 if scale == 'tiny' else 3], claims=[Claim(1, 'b is better than c', 'm', 'b', ['c'])], datasets={'tiny': ['d'], 'small': ['d']}, seeds={'tiny': 3, 'small': 3}), Store(tempfile.mkdtemp())
+    assert ledger(p, 'tiny', store)[0]['reason'].endswith('no records of b')
+    reproduce(p, 'tiny', store, say=None)
+    assert ledger(p, 'tiny', store)[0]['reason'] == 'scale tiny leaves out c'
 
 # %% ../nbs/05_evidence.ipynb #7a0e33bc
 def test_ledger_of_derived_arms():
