@@ -263,7 +263,7 @@ def experiment(arm:str, dataset:str, scale:str, seed:int, device)->dict:
     out |= path[-1] | {f'{k}_{i:02d}': v for i, n in enumerate(path, 1) for k, v in n.items()}
     out['prelogit_growth'] = path[-1]['prelogit_norm'] / path[0]['prelogit_norm']
     x, y = as_float(test.x.to(device)), test.y.to(device)
-    out['masked'] = missed(model, x, y, strongest_attack(Linf(eps), s.whole), prelogit_attack(Linf(eps), steps=100 if s.whole else 30))
+    out['masked'] = missed(model, x, y, strongest_attack(Linf(eps), s.whole), prelogit_attack(Linf(eps), steps=100 if s.whole else 50))
     out['autoattack_pre'] = out['autoattack'] - out['masked']
     out['gap'] = out['pgd'] - out['autoattack_pre']
     return out

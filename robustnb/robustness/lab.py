@@ -102,9 +102,9 @@ def strongest_attack(
     threat, # Linf(eps), L2(eps) or L1(eps)
     whole:bool, # the whole ensemble
 ): # attack(model, x, y) -> x_adv
-    "AutoAttack, or if not `whole` its gradient attacks alone, 30 steps towards one target"
+    "AutoAttack, or if not `whole` its gradient attacks alone, in 50 steps and towards one target"
     if whole: return autoattack(threat)
-    return autoattack(threat, attacks={'apgd-ce': apgd(threat, 30), 'apgd-t': apgd(threat, 30, targets=1)})
+    return autoattack(threat, attacks={'apgd-ce': apgd(threat, 50), 'apgd-t': apgd(threat, 50, targets=1)})
 
 # %% ../../nbs/robustness/00_lab.ipynb #5ec819e1
 def valley(
