@@ -301,6 +301,7 @@ def norm_figure(
                     ax.plot(range(1, len(path) + 1), path, style, color=COLOURS[arm.removeprefix('at+')], label=arm if kind == 'prelogit' else None)
             ax.set(title=f'{dataset}, {title}', xlabel='epoch', yscale='log')
             if ax.lines: ax.legend(fontsize='x-small', ncols=2)
+            else: ax.set_visible(False)
         row[0].set_ylabel('mean norm')
     return fig
 
