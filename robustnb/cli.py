@@ -120,7 +120,7 @@ def parser():
     r.add_argument('--arm', action='append', metavar='PATTERN', help="only these arms, such as 'absum*'; may be repeated")
     r.add_argument('--dataset', action='append', metavar='PATTERN', help='only these data sets; may be repeated')
     r.add_argument('--device', help='torch device, such as cpu or cuda:1 (default: the GPU where there is one)')
-    r.add_argument('--workers', type=count, default=1, metavar='N', help='processes that share the jobs and the threads; small networks profit (default: 1)')
+    r.add_argument('--workers', type=count, default=1, metavar='N', help='processes that share the jobs and the threads: small networks profit, measured times suffer (default: 1)')
     r.add_argument('--again', action='store_true', help='run finished jobs again, and replace their results')
     l.add_argument('--scale', choices=SCALES, help='default: every scale with results')
     l.add_argument('--json', action='store_true', help='print one JSON object per claim, as a list')

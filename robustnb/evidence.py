@@ -8,7 +8,7 @@ __all__ = ['SCALES', 'COLUMNS', 'ROOT', 'BadInput', 'Claim', 'Job', 'Paper', 'in
            'JobsFailed', 'reproduce', 'find_papers', 'ledger', 'evidence', 'effect_text', 'show_ledger']
 
 # %% ../nbs/05_evidence.ipynb #4cde53d9
-import hashlib, importlib, json, os, pkgutil, platform, subprocess, sys, tempfile, time, traceback, warnings
+import hashlib, importlib, json, os, pkgutil, platform, signal, subprocess, sys, tempfile, time, traceback, warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
+from fastcore.basics import patch
 from fastcore.xdg import xdg_data_home
 from filelock import FileLock, Timeout
 from scipy import stats
@@ -93,18 +94,20 @@ class Paper:
 
     def arms_of(self, scale): return list(self.arms(scale) if callable(self.arms) else self.arms)
 
-    def jobs(self,
-        scale:str,            # one of `SCALES`
-        seeds=None,           # how many, or which; None: `self.seeds[scale]`
-        arms=None,            # patterns such as 'absum*'; None: all
-        datasets=None         # patterns; None: all
-    ):
-        "The jobs of a scale; seed by seed, so that an early end leaves whole seeds"
-        if scale not in self.datasets: raise BadInput(f'{self.key}: ' + unknown('scale', scale, self.datasets))
-        n = self.seeds[scale] if seeds is None else seeds
-        arms, datasets = _chosen('arm', arms, self.arms_of(scale), self.key), _chosen('data set', datasets, self.datasets[scale], self.key)
-        plan = [Job(scale, d, a, s) for s in (range(n) if isinstance(n, int) else n) for d in datasets for a in arms]
-        return [j for j in plan if self.wanted is None or self.wanted(j)]
+# %% ../nbs/05_evidence.ipynb #0ae81840
+@patch
+def jobs(self:Paper,
+    scale:str,            # one of `SCALES`
+    seeds=None,           # how many, or which; None: `self.seeds[scale]`
+    arms=None,            # patterns such as 'absum*'; None: all
+    datasets=None         # patterns; None: all
+):
+    "The jobs of a scale; seed by seed, so that an early end leaves whole seeds"
+    if scale not in self.datasets: raise BadInput(f'{self.key}: ' + unknown('scale', scale, self.datasets))
+    n = self.seeds[scale] if seeds is None else seeds
+    arms, datasets = _chosen('arm', arms, self.arms_of(scale), self.key), _chosen('data set', datasets, self.datasets[scale], self.key)
+    plan = [Job(scale, d, a, s) for s in (range(n) if isinstance(n, int) else n) for d in datasets for a in arms]
+    return [j for j in plan if self.wanted is None or self.wanted(j)]
 
 # %% ../nbs/05_evidence.ipynb #037e7a76
 def _chosen(kind, patterns, known, key):
@@ -230,34 +233,40 @@ class Store:
         out = self.read(self.base, key) if self.base else {}
         return out | {j: r for j, r in self.read(self.dir, key).items() if j not in out or r['version'] >= out[j]['version']}
 
-    def lock(self, name):
-        "A lock between processes; the system frees it when its holder dies"
-        at = self.dir/'.locks'
-        at.mkdir(parents=True, exist_ok=True)
-        (at/'.gitignore').write_text('*\n')
-        return FileLock(at/f'{name}.lock')
+# %% ../nbs/05_evidence.ipynb #ac5c7f5f
+@patch
+def lock(self:Store, name):
+    "A lock between processes; the system frees it when its holder dies"
+    at = self.dir/'.locks'
+    at.mkdir(parents=True, exist_ok=True)
+    (at/'.gitignore').write_text('*\n')
+    return FileLock(at/f'{name}.lock')
 
-    def save(self, key, result):
-        "Add one result: on return it is on the disk, and a reader sees the old file or the new one, nothing between"
-        with self.lock(key):
-            jobs = self.read(self.dir, key)
-            jobs[Job(*(result[f] for f in Job._fields))] = result
-            lines = ',\n'.join(json.dumps(jobs[j], allow_nan=False) for j in sorted(jobs))
-            tmp = self.dir/'.locks'/f'{key}.json'
-            with open(tmp, 'w', encoding='utf-8') as f:
-                f.write(f'{{"paper": {json.dumps(key)}, "jobs": [\n{lines}\n]}}\n')
-                f.flush(); os.fsync(f.fileno())
-            os.replace(tmp, self.dir/f'{key}.json')
+@patch
+def save(self:Store, key, result):
+    "Add one result: on return it is on the disk, and a reader sees the old file or the new one, nothing between"
+    with self.lock(key):
+        jobs = self.read(self.dir, key)
+        jobs[Job(*(result[f] for f in Job._fields))] = result
+        lines = ',\n'.join(json.dumps(jobs[j], allow_nan=False) for j in sorted(jobs))
+        tmp = self.dir/'.locks'/f'{key}.json'
+        with open(tmp, 'w', encoding='utf-8') as f:
+            f.write(f'{{"paper": {json.dumps(key)}, "jobs": [\n{lines}\n]}}\n')
+            f.flush(); os.fsync(f.fileno())
+        os.replace(tmp, self.dir/f'{key}.json')
 
-    def done(self, paper, job):
-        "Whether the result of `job` is stored and of the experiment's present version"
-        return self.jobs(paper.key).get(job, {}).get('version') == paper.version
+# %% ../nbs/05_evidence.ipynb #981ef91c
+@patch
+def done(self:Store, paper, job):
+    "Whether the result of `job` is stored and of the experiment's present version"
+    return self.jobs(paper.key).get(job, {}).get('version') == paper.version
 
-    def records(self, paper, scale):
-        "The measured records of a paper at one scale, of the experiment's present version"
-        rows = [(paper.key, j.arm, j.seed, j.scale, j.dataset, m, float(v)) for j, r in self.jobs(paper.key).items()
-                if j.scale == scale and r['version'] == paper.version for m, v in r['metrics'].items()]
-        return pd.DataFrame(rows, columns=COLUMNS)
+@patch
+def records(self:Store, paper, scale):
+    "The measured records of a paper at one scale, of the experiment's present version"
+    rows = [(paper.key, j.arm, j.seed, j.scale, j.dataset, m, float(v)) for j, r in self.jobs(paper.key).items()
+            if j.scale == scale and r['version'] == paper.version for m, v in r['metrics'].items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 # %% ../nbs/05_evidence.ipynb #d4fcc4f1
 def at_scale(
@@ -349,6 +358,7 @@ def _attempt(paper, job, store, device, origin, again):
 def _worker(threads):
     "What a new process does first"
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, lambda *args: os._exit(130)) # Ctrl-C reaches all processes; the first one says what there is to say
     Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 def _elsewhere(module, job, store, device, origin, again):
@@ -436,9 +446,10 @@ def ledger(
         stored = {j for j, r in store.jobs(p.key).items() if r['version'] == p.version}
         for s in [scale] if scale else [s for s in SCALES if s in {j.scale for j in stored}] or ['small']:
             records, complete = evidence(p, s, store), s in p.datasets and stored.issuperset(p.jobs(s))
+            ran = set(records.arm)
             for c in p.claims:
                 v = judge(c, records, p.datasets.get(s, []))
-                absent = [a for a in (c.arm, *c.baselines) if isinstance(a, str) and a not in set(records.arm)]
+                absent = [a for a in (c.arm, *c.baselines) if isinstance(a, str) and a not in ran]
                 if complete and absent and v['verdict'] == 'not run': v['reason'] = f"scale {s} leaves out {', '.join(absent)}"
                 rows.append(dict(paper=p.key, claim=c.number, statement=c.statement, scale=s, n_seeds=v.pop('n_seeds'), effect=v.pop('effect'),
                     low=v.pop('low'), high=v.pop('high'), unit=v.pop('unit'), paper_value=c.paper_value, verdict=v.pop('verdict'), source=c.source, **v))

@@ -8,7 +8,7 @@ import io, sys
 from contextlib import redirect_stderr
 import pytest
 from hypothesis import given, settings, strategies as st
-from robustnb.evidence import BadInput, Claim, Job, JobsFailed, Paper, Store, at_scale, compare, find_papers, interval, judge, ledger, pick, reproduce, show_ledger
+from robustnb.evidence import BadInput, Claim, Job, JobsFailed, Paper, Store, at_scale, compare, find_papers, interval, judge, ledger, pick, records, reproduce, show_ledger
 
 # %% ../nbs/05_evidence.ipynb #b6a4f036
 def paper_of(experiment=None, **kw):

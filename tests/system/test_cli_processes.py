@@ -70,9 +70,9 @@ def args(toy, *more): return ('reproduce', 'toy', '--results', str(toy.results),
 def test_interrupt_and_go_on(tmp_path, capsys, monkeypatch, workers):
     monkeypatch.chdir(tmp_path)
     toy = Toy(tmp_path, pause=.3)
-    p = toy.start(*args(toy, '--workers', workers))
-    until(lambda: len(toy.stored()) >= 3)
-    p.send_signal(signal.SIGINT)
+    p = toy.start(*args(toy, '--workers', workers), start_new_session=True)
+    until(lambda: len(toy.stored()) >= 6)  # what a worker has stored is reported a little later
+    os.killpg(p.pid, signal.SIGINT)  # as Ctrl-C does
     out, err = p.communicate(timeout=60)
     stored, before = toy.stored(), toy.calls()
     assert p.returncode == 130 and 'Traceback' not in err
