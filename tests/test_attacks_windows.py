@@ -66,9 +66,11 @@ def agree(model, x, draw, moves, rtol):
         kept = b.x.clone(), b.logits.clone()
         close(a.peek(top, left, patch), b.peek(top, left, patch))
         assert torch.equal(b.x, kept[0]) and torch.equal(b.logits, kept[1])
-        move, rows = draw(['commit', 'commit', 'keep', 'look']), torch.rand(len(a.x)) < draw([0., .5, 1.])
-        if move == 'keep': a.keep(rows | (torch.arange(len(rows)) == 0)); b.keep(rows | (torch.arange(len(rows)) == 0))
-        if move == 'commit': a.commit(rows); b.commit(rows)
+        move, rows = draw(['commit', 'offer', 'keep', 'look']), torch.rand(len(a.x)) < draw([0., .5, 1.])
+        for e in (a, b):
+            if move == 'keep': e.keep(rows | (torch.arange(len(rows)) == 0))
+            if move == 'commit': e.commit(rows)
+            if move == 'offer': e.offer(top, left, patch, lambda logits, some: rows[some])
         assert torch.equal(a.x, b.x)
         close(a.logits, b.logits)
     close(model(b.x.clone()).detach().to(b.logits.dtype), b.logits)
@@ -180,6 +182,24 @@ def test_strides_that_skip_pixels():
             torch.testing.assert_close(b.peek(top, left, patch), a.peek(top, left, patch))
             for w in (a, b): w.commit(torch.tensor([True, False]))
     assert len(b.caches) == 1 + 1 and torch.equal(a.x, b.x)   # the image, and the map that the head reads
+
+# %% ../nbs/attacks/06_windows.ipynb #97289578
+def test_many_images_go_in_parts():
+    torch.manual_seed(0)
+    model, x = preact_resnet8((1, 12, 12), width=4).eval(), torch.rand(150, 1, 12, 12)
+    asked = []
+    def accept(logits, rows):
+        asked.append(len(logits))
+        return torch.arange(150)[rows] % 3 > 0
+    a, b = Whole(model, x), Patched(model, x)
+    for side, parts in ((12, [64, 64, 22]), (7, None), (1, [150])):
+        patch = torch.rand(150, 1, side, side)
+        a.offer(0, 12 - side, patch, accept); asked.clear(); b.offer(0, 12 - side, patch, accept)
+        assert asked == parts if parts else sum(asked) == 150 and len(asked) in (2, 3), asked
+        assert torch.equal(a.x, b.x)
+        torch.testing.assert_close(b.logits, a.logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(b.logits, model(b.x).detach(), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match='peek first'): b.commit(torch.ones(150).bool())
 
 # %% ../nbs/attacks/06_windows.ipynb #e588f304
 def test_patched_is_whole_on_the_library_models():

@@ -11,7 +11,7 @@ from numbers import Real
 import torch
 from .search import Rows, _judged, searching, uniform
 from .threat_models import L1, L2, Linf, _fit, move
-from .windows import Patched, Whole, windowed
+from .windows import Patched, Whole, _AT_ONCE, windowed
 
 # %% ../../nbs/attacks/07_square.ipynb #91c597b4
 _HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -143,11 +143,19 @@ def _settle(hunt, engine, state):
     logits, frozen = engine.logits.float(), state.step >= 0
     if isinstance(engine, Patched) and frozen.any():
         logits = logits.clone()
-        logits[frozen] = hunt.logits(engine.x[frozen])
+        logits[frozen] = torch.cat([hunt.logits(z) for z in engine.x[frozen].split(_AT_ONCE)])
     wrong = hunt.record(engine.x, logits, 0)
     hunt.found.step[hunt.index[wrong]] = state.step[wrong]
     state.step[~wrong] = -1
     return wrong
+
+def _take(state, logits, y, rows, step):
+    "Which of the images `rows` a proposal is good for; noted in `state`"
+    margin, wrong = _judged(logits.float(), y[rows])
+    taken = (state.step[rows] < 0) & ((margin < state.margin[rows]) | wrong)
+    state.margin[rows] = torch.where(taken, margin, state.margin[rows])
+    state.step[rows] = torch.where(taken & wrong, step, state.step[rows])
+    return taken
 
 _BLOCK = 64  # proposals whose noise is drawn at once
 
@@ -155,24 +163,19 @@ def _search(hunt, moves, plan, first, queries, patience):
     "Propose the windows of `plan` to all images, each takes what lowers its margin; `first` passes came before"
     engine = moves.engine(hunt.model, moves.start(hunt.x, hunt.keys, first))
     margin, wrong = _judged(engine.logits.float(), hunt.y)
-    state, wasted = Rows(margin=margin, before=margin, step=torch.where(wrong, first + 1, -1)), int(wrong.sum())
+    state, wasted = Rows(margin=margin, before=margin.clone(), step=torch.where(wrong, first + 1, -1)), int(wrong.sum())
     hunt.passes += len(hunt)
     for i, window in enumerate(plan):
         stop = patience is not None and i in _STOPS
         if stop or wasted >= len(hunt):
             gone, wasted = _settle(hunt, engine, state), 0
-            if stop: gone, state.before = gone | _hopeless(state.margin, state.before, i, queries, patience), state.margin
+            if stop: gone, state.before = gone | _hopeless(state.margin, state.before, i, queries, patience), state.margin.clone()
             if hunt.drop(gone, moves, state):
                 if not len(hunt): return
                 engine.keep(~gone)
         if i % _BLOCK == 0: state.noise = uniform(hunt.keys, (_BLOCK, *moves.draws), first + 1 + i // _BLOCK)
-        logits = engine.peek(*moves(hunt.x, engine.x, state.noise[:, i % _BLOCK], *window)).float()
-        margin, wrong = _judged(logits, hunt.y)
+        engine.offer(*moves(hunt.x, engine.x, state.noise[:, i % _BLOCK], *window), lambda logits, rows: _take(state, logits, hunt.y, rows, first + i + 2))
         hunt.passes += len(hunt)
-        taken = (state.step < 0) & ((margin < state.margin) | wrong)
-        engine.commit(taken)
-        state.margin = torch.where(taken, margin, state.margin)
-        state.step = torch.where(taken & wrong, first + i + 2, state.step)
         wasted += int((state.step >= 0).sum())
     _settle(hunt, engine, state)
 

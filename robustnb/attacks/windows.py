@@ -6,7 +6,7 @@
 __all__ = ['Whole', 'outputs_of', 'inputs_of', 'Untraceable', 'pointwise', 'Patched', 'window_cost', 'windowed']
 
 # %% ../../nbs/attacks/06_windows.ipynb #73d132f6
-import copy, operator
+import copy, operator, re
 from dataclasses import dataclass, field
 from typing import Callable
 import torch
@@ -71,6 +71,15 @@ class Whole:
         (box, patch, logits), idx, self.pending = self.pending, _rows(rows, len(self.x)), None
         _cut(self.x, box)[idx] = patch[idx]
         self.logits = self.logits.index_copy(0, idx, logits[idx])
+
+    def offer(self,
+        top:int, # first row of the window
+        left:int, # first column
+        patch:torch.Tensor, # (N,C,h,w), the new pixel values there
+        accept:Callable, # accept(logits, rows) -> bool: which of the images `rows`, a slice, take the patch
+    ):
+        "`peek` and `commit` in one"
+        self.commit(accept(self.peek(top, left, patch), slice(None)))
 
     @torch.no_grad()
     def keep(self,
@@ -293,12 +302,23 @@ def _kind(node, call, values, spans, fixed):
              'call_function': lambda: call in _FUNCTIONS or _channel_cat(node)}[node.op]()
     return 'pointwise' if local and all(values[u].shape[2:] == out.shape[2:] for u in inputs) else None
 
-# %% ../../nbs/attacks/06_windows.ipynb #666480d8
+# %% ../../nbs/attacks/06_windows.ipynb #284ea2b6
+_MULTIPLIES = re.compile('conv|linear|mm|matmul|dot|einsum|attention')
+
+def _counted(call, node, values):
+    "(what the node's operation gives, its multiply-adds)"
+    run = lambda: call(*fx.map_arg(node.args, values.get), **fx.map_arg(node.kwargs, values.get))
+    if type(call) in (nn.Conv2d, nn.Linear): return (out := run()), out.numel()*call.weight[0].numel()
+    matrices = isinstance(call, nn.Module) and type(call) not in _POINTWISE and any(p.ndim > 1 for p in call.parameters())
+    if not matrices and (node.op == 'call_module' or not _MULTIPLIES.search(getattr(node.target, '__name__', str(node.target)))): return run(), 0
+    with FlopCounterMode(display=False) as counter: out = run()
+    return out, counter.get_total_flops()//2
+
 def _attribute(root, path):
     for name in path.split('.'): root = getattr(root, name)
     return root
 
-# %% ../../nbs/attacks/06_windows.ipynb #284ea2b6
+# %% ../../nbs/attacks/06_windows.ipynb #1570c001
 class _Plan:
     "The steps of a traced network, the tables of the windows in its maps, and the maps to keep"
     def __init__(self, model, x): # two images
@@ -306,13 +326,11 @@ class _Plan:
         _fold(self.graph, modules)
         self.spans, self.shapes, self.fixed, self.sized, self.steps, values = {}, {}, {}, [], [], {}
         order = {node: i for i, node in enumerate(self.graph.nodes)}
-        with FlopCounterMode(display=False) as counter:
-            for node in self.graph.nodes:
-                before = counter.get_total_flops()
-                if node.op == 'placeholder': self._start(node, x, values)
-                elif node.op == 'get_attr': self.fixed[node] = values[node] = _attribute(modules[''], node.target)
-                elif node.op == 'output': self.output = node.args[0]
-                else: self._add(node, modules, values, order, lambda: (counter.get_total_flops() - before)//2)
+        for node in self.graph.nodes:
+            if node.op == 'placeholder': self._start(node, x, values)
+            elif node.op == 'get_attr': self.fixed[node] = values[node] = _attribute(modules[''], node.target)
+            elif node.op == 'output': self.output = node.args[0]
+            else: self._add(node, modules, values, order)
         out = values.get(self.output) if isinstance(self.output, fx.Node) else self.output
         if not isinstance(out, torch.Tensor) or out.ndim != 2 or len(out) != 2 or self.output in self.fixed:
             raise Untraceable(f'{type(model).__name__} returns {tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__} for two images; expected logits (2, K)')
@@ -323,11 +341,11 @@ class _Plan:
         self.input, values[node], self.shapes[node] = node, x, x.shape
         self.spans[node] = [(list(range(n)), list(range(n + 1))) for n in x.shape[2:]]
 
-    def _add(self, node, modules, values, order, macs):
+    def _add(self, node, modules, values, order):
         call, writes = _call(node, modules)
         inputs = node.all_input_nodes
         pixels = [u for u in inputs if u not in self.fixed]
-        values[node] = call(*fx.map_arg(node.args, values.get), **fx.map_arg(node.kwargs, values.get))
+        values[node], macs = _counted(call, node, values)
         writes = writes and isinstance(values[node], torch.Tensor)
         if writes and not pixels: raise Untraceable(f'operation {node.name!r} changes a parameter or buffer of the model')
         if writes: _redirect(node, values, order)
@@ -339,7 +357,7 @@ class _Plan:
             return
         kind = _kind(node, call, values, self.spans, self.fixed)
         if kind: self._spread(node, kind, values[node].shape)
-        self.steps.append(_Step(node, call, kind, macs()))
+        self.steps.append(_Step(node, call, kind, macs))
 
 # %% ../../nbs/attacks/06_windows.ipynb #b52a8eae
 @patch
@@ -394,6 +412,8 @@ def cost(self:_Plan, size):
     return sum(s.macs*share(self.spans[s.node], self.shapes[s.node]) if s.kind else s.macs for s in self.steps)/self.macs if self.macs else 1.
 
 # %% ../../nbs/attacks/06_windows.ipynb #f340e23a
+_AT_ONCE = 64  # images whose whole maps are computed at once
+
 def _shifted(box, origin): return tuple((a - o, b - o) for (a, b), (o, _) in zip(box, origin))
 
 def _empty(box): return any(a >= b for a, b in box)
@@ -414,9 +434,10 @@ class Patched:
         if x.ndim != 4 or not len(x): raise Untraceable(f'x has shape {tuple(x.shape)}; windows need images (N,C,H,W)')
         two = x[torch.arange(2, device=x.device) % len(x)]
         self.plan, self.pending = _Plan(model, two), None
-        self.caches, self.full = {}, {u: tuple((0, n) for n in s[2:]) for u, s in self.plan.shapes.items()}
-        self.known = self.plan.known(len(x))
-        self.logits = self._forward(x.clone())
+        self.full = {u: tuple((0, n) for n in s[2:]) for u, s in self.plan.shapes.items()}
+        self.known, parts = self.plan.known(len(x)), [self._forward(z.clone()) for z in x.split(_AT_ONCE)]
+        self.logits = torch.cat([logits for _, logits in parts])
+        self.caches = {u: torch.cat([maps.pop(u) for maps, _ in parts]) for u in self.plan.cached}
         self._check(_float(model(two.clone())), type(model).__name__)
 
     def _check(self, expected, name):
@@ -428,14 +449,13 @@ class Patched:
     def x(self): return self.caches[self.plan.input]
 
     def _forward(self, x):
-        "Logits by all steps on whole maps; fills the caches"
-        env = {self.plan.input: x, **self.known}
+        "(maps to keep, logits) by all steps on whole maps"
+        env = {self.plan.input: x, **self.plan.known(len(x))}
         for s in self.plan.steps:
             get = lambda u: _laid_out(env.get(u), s.kind)
             env[s.node] = s.call(*fx.map_arg(s.node.args, get), **fx.map_arg(s.node.kwargs, get))
             for u in s.drop: del env[u]
-        self.caches = {u: env[u] for u in self.plan.cached}
-        return _float(env[self.plan.output])
+        return {u: env[u] for u in self.plan.cached}, _float(env[self.plan.output])
 
 # %% ../../nbs/attacks/06_windows.ipynb #6cd0c01e
 @patch
@@ -475,8 +495,40 @@ def keep(self:Patched,
 ):
     "All other images are dropped, and with them the patch peeked last"
     idx, self.pending = _rows(rows, len(self.x)), None
-    self.caches, self.logits = {u: t[idx] for u, t in self.caches.items()}, self.logits[idx]
-    self.known = self.plan.known(len(idx))
+    for u, t in self.caches.items(): self.caches[u] = t[idx]  # one by one: the old map goes when the new one is there
+    self.logits, self.known = self.logits[idx], self.plan.known(len(idx))
+
+# %% ../../nbs/attacks/06_windows.ipynb #1615ecf6
+@patch
+def _part(self:Patched, rows):
+    "The images `rows`, a slice, as an engine on the memory of this one"
+    part = copy.copy(self)
+    part.caches, part.logits = {u: t[rows] for u, t in self.caches.items()}, self.logits[rows]
+    part.known = self.plan.known(len(part.logits))
+    return part
+
+@patch
+def _share(self:Patched, window):
+    "The part of the caches that a window changes"
+    area = lambda box, n: n*max(0, box[0][1] - box[0][0])*max(0, box[1][1] - box[1][0])
+    return sum(area(_at(self.plan.spans[u], window), t.shape[1]) for u, t in self.caches.items()) / sum(t[0].numel() for t in self.caches.values())
+
+@patch
+def offer(self:Patched,
+    top:int, # first row of the window
+    left:int, # first column
+    patch:torch.Tensor, # (N,C,h,w), the new pixel values there
+    accept:Callable, # accept(logits, rows) -> bool: which of the images `rows`, a slice, take the patch
+):
+    "`peek` and `commit` in one, in parts where the window is large"
+    n = len(self.x)
+    size = n if n <= _AT_ONCE else int(_AT_ONCE / max(self._share(_window(self.x, top, left, patch)), _AT_ONCE / n))
+    logits = []
+    for rows in (slice(i, i + size) for i in range(0, n, size)) if n else ():
+        part = self._part(rows) if size < n else self
+        part.commit(accept(part.peek(top, left, patch[rows]), rows))
+        logits.append(part.logits)
+    if len(logits) > 1: self.logits, self.pending = torch.cat(logits), None
 
 # %% ../../nbs/attacks/06_windows.ipynb #83825ea7
 @patch

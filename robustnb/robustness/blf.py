@@ -182,7 +182,9 @@ CANDIDATES = { # three for every arm with a hyperparameter, with and without adv
 CLEAN_EPS = {'digits': 0.08, 'mnist': 0.1, 'cifar10': 1/255} # radius that the arms without adversarial training are attacked with
 CHOSEN = { # (scale, data set) -> {arm: value}: what `best_candidates` says of the stored candidates; where there is none, the first
     ('small', 'mnist'): {'tanh': 0.99, 'blf': 0.9, 'squeezing': 0.01, 'smoothing': 0.03, 'at+tanh': 0.5, 'at+blf': 0.9,
-                         'at+squeezing': 0.01, 'at+smoothing': 0.03, 'trades': 3.}}
+                         'at+squeezing': 0.01, 'at+smoothing': 0.03, 'trades': 3.},
+    ('small', 'cifar10'): {'tanh': 0.9, 'blf': 0.9, 'squeezing': 0.2, 'smoothing': 0.03, 'at+blf': 0.9,
+                           'at+squeezing': 0.01, 'at+smoothing': 0.1, 'trades': 9.}}
 
 def candidates(arm:str)->list: # of values
     "The candidates of an arm, [] if it has no hyperparameter"
