@@ -192,6 +192,7 @@ def test_many_images_go_in_parts():
         asked.append(len(logits))
         return torch.arange(150)[rows] % 3 > 0
     a, b = Whole(model, x), Patched(model, x)
+    b.at_once = 64
     for side, parts in ((12, [64, 64, 22]), (7, None), (1, [150])):
         patch = torch.rand(150, 1, side, side)
         a.offer(0, 12 - side, patch, accept); asked.clear(); b.offer(0, 12 - side, patch, accept)
@@ -199,6 +200,9 @@ def test_many_images_go_in_parts():
         assert torch.equal(a.x, b.x)
         torch.testing.assert_close(b.logits, a.logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(b.logits, model(b.x).detach(), rtol=0, atol=1e-5)
+    many = Patched(model, x.repeat(30, 1, 1, 1))
+    assert many.each == sum(t[0].numel() for t in many.caches.values()) and 64 < many.at_once == 2**25 // (4*many.each) < 4500
+    torch.testing.assert_close(many.logits, model(many.x).detach(), rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match='peek first'): b.commit(torch.ones(150).bool())
 
 # %% ../nbs/attacks/06_windows.ipynb #e588f304

@@ -11,7 +11,7 @@ from numbers import Real
 import torch
 from .search import Rows, _judged, searching, uniform
 from .threat_models import L1, L2, Linf, _fit, move
-from .windows import Patched, Whole, _AT_ONCE, windowed
+from .windows import Patched, Whole, windowed
 
 # %% ../../nbs/attacks/07_square.ipynb #91c597b4
 _HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -143,7 +143,7 @@ def _settle(hunt, engine, state):
     logits, frozen = engine.logits.float(), state.step >= 0
     if isinstance(engine, Patched) and frozen.any():
         logits = logits.clone()
-        logits[frozen] = torch.cat([hunt.logits(z) for z in engine.x[frozen].split(_AT_ONCE)])
+        logits[frozen] = hunt.logits(engine.x[frozen])
     wrong = hunt.record(engine.x, logits, 0)
     hunt.found.step[hunt.index[wrong]] = state.step[wrong]
     state.step[~wrong] = -1

@@ -6,7 +6,7 @@
 __all__ = ['Whole', 'outputs_of', 'inputs_of', 'Untraceable', 'pointwise', 'Patched', 'window_cost', 'windowed']
 
 # %% ../../nbs/attacks/06_windows.ipynb #73d132f6
-import copy, operator, re
+import copy, math, operator, re
 from dataclasses import dataclass, field
 from typing import Callable
 import torch
@@ -412,8 +412,6 @@ def cost(self:_Plan, size):
     return sum(s.macs*share(self.spans[s.node], self.shapes[s.node]) if s.kind else s.macs for s in self.steps)/self.macs if self.macs else 1.
 
 # %% ../../nbs/attacks/06_windows.ipynb #f340e23a
-_AT_ONCE = 64  # images whose whole maps are computed at once
-
 def _shifted(box, origin): return tuple((a - o, b - o) for (a, b), (o, _) in zip(box, origin))
 
 def _empty(box): return any(a >= b for a, b in box)
@@ -435,7 +433,9 @@ class Patched:
         two = x[torch.arange(2, device=x.device) % len(x)]
         self.plan, self.pending = _Plan(model, two), None
         self.full = {u: tuple((0, n) for n in s[2:]) for u, s in self.plan.shapes.items()}
-        self.known, parts = self.plan.known(len(x)), [self._forward(z.clone()) for z in x.split(_AT_ONCE)]
+        self.each = sum(math.prod(self.plan.shapes[u][1:]) for u in self.plan.cached)  # numbers to keep per image
+        self.at_once = max(64, 2**25 // (self.each*x.element_size()))
+        self.known, parts = self.plan.known(len(x)), [self._forward(z.clone()) for z in x.split(self.at_once)]
         self.logits = torch.cat([logits for _, logits in parts])
         self.caches = {u: torch.cat([maps.pop(u) for maps, _ in parts]) for u in self.plan.cached}
         self._check(_float(model(two.clone())), type(model).__name__)
@@ -511,7 +511,7 @@ def _part(self:Patched, rows):
 def _share(self:Patched, window):
     "The part of the caches that a window changes"
     area = lambda box, n: n*max(0, box[0][1] - box[0][0])*max(0, box[1][1] - box[1][0])
-    return sum(area(_at(self.plan.spans[u], window), t.shape[1]) for u, t in self.caches.items()) / sum(t[0].numel() for t in self.caches.values())
+    return sum(area(_at(self.plan.spans[u], window), self.plan.shapes[u][1]) for u in self.plan.cached) / self.each
 
 @patch
 def offer(self:Patched,
@@ -522,7 +522,7 @@ def offer(self:Patched,
 ):
     "`peek` and `commit` in one, in parts where the window is large"
     n = len(self.x)
-    size = n if n <= _AT_ONCE else int(_AT_ONCE / max(self._share(_window(self.x, top, left, patch)), _AT_ONCE / n))
+    size = n if n <= self.at_once else int(self.at_once / max(self._share(_window(self.x, top, left, patch)), self.at_once / n))
     logits = []
     for rows in (slice(i, i + size) for i in range(0, n, size)) if n else ():
         part = self._part(rows) if size < n else self
