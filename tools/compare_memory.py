@@ -47,7 +47,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('checkout', type=Path)
     p.add_argument('--out', type=Path, default=Path('nbs/benchmarks/memory.json'))
-    p.add_argument('--n', type=int, nargs='+', default=[200, 600], help='test images')
+    p.add_argument('--n', type=int, nargs='+', default=[200], help='test images')
     p.add_argument('--job', help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.job: return print(measure(args.checkout, *json.loads(args.job)))
