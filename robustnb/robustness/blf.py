@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from torch import nn
@@ -302,7 +303,9 @@ def norm_figure(
                     path = means[dataset, arm].filter(regex=f'^{kind}_norm_').sort_index()
                     ax.plot(range(1, len(path) + 1), path, style, color=COLOURS[arm.removeprefix('at+')], label=arm if kind == 'prelogit' else None)
             ax.set(title=f'{dataset}, {title}', xlabel='epoch', yscale='log')
-            if ax.lines: ax.legend(fontsize='x-small', ncols=2)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.yaxis.set(major_formatter=LogFormatter(), minor_formatter=LogFormatter())
+            if ax.lines: ax.legend(fontsize='x-small', loc='upper left', bbox_to_anchor=(1, 1))
             else: ax.set_visible(False)
         row[0].set_ylabel('mean norm')
     return fig
