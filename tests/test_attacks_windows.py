@@ -12,7 +12,13 @@ import pytest
 import torchvision
 from hypothesis import given, settings, strategies as st
 from robustnb.models import convnet, mlp, preact_resnet18, preact_resnet8
-from robustnb.attacks.windows import Patched, Untraceable, Whole, _POINTWISE, _Sweep, inputs_of, outputs_of, pointwise, window_cost, windowed
+from robustnb.attacks.windows import Patched, Untraceable, Whole, _POINTWISE, _Plan, _Sweep, inputs_of, outputs_of, pointwise, window_cost, windowed
+
+# %% ../nbs/attacks/06_windows.ipynb #8364719e
+def macs(f):
+    "Multiply-adds of a call"
+    with FlopCounterMode(display=False) as counter: f()
+    return counter.get_total_flops()/2
 
 # %% ../nbs/attacks/06_windows.ipynb #b7d280a5
 class Residual(nn.Module):
@@ -139,12 +145,9 @@ def test_tables_say_what_changes():
                 inside[rows[0][top]:rows[1][top + h], cols[0][left]:cols[1][left + w]] = True
                 assert not (hit & ~inside).any() and (hit.any(1) == inside.any(1)).all() and (hit.any(0) == inside.any(0)).all(), u
 
-# %% ../nbs/attacks/06_windows.ipynb #8364719e
+# %% ../nbs/attacks/06_windows.ipynb #30cb565f
 def test_window_cost_is_what_peek_does():
     torch.manual_seed(0)
-    def macs(f):
-        with FlopCounterMode(display=False) as counter: f()
-        return counter.get_total_flops()/2
     for net, shape in [(preact_resnet8((1, 7, 6), width=4), (1, 7, 6)), (convnet((3, 8, 8), width=4), (3, 8, 8))]:
         x = torch.rand(1, *shape)
         w, full = Patched(net.eval(), x), macs(lambda: net(x))
@@ -154,6 +157,20 @@ def test_window_cost_is_what_peek_does():
             assert abs(sum(done)/len(done)/full - window_cost(net, x.shape, (h, k))) < 1e-9
         assert window_cost(net, shape, shape[1:]) == 1 > window_cost(net, shape, 2) > window_cost(net, shape, 1) > 0
     with pytest.raises(ValueError, match='fits into 8x8'): window_cost(net, shape, 9)
+
+# %% ../nbs/attacks/06_windows.ipynb #54d54a33
+def test_multiply_adds_are_those_of_the_counter():
+    class Mixed(nn.Module):
+        "Multiply-adds in modules, calls, methods and operators"
+        def __init__(self):
+            super().__init__()
+            self.conv, self.up, self.head = nn.Conv2d(3, 4, 3, 2, groups=1), nn.ConvTranspose2d(4, 6, 2, 2), nn.Linear(10, 5)
+            self.kernel, self.matrix = nn.Parameter(torch.rand(8, 6, 3, 3)), nn.Parameter(torch.rand(8, 10))
+        def forward(self, x):
+            z = F.conv2d(self.up(self.conv(x).relu()), self.kernel).mean((2, 3))
+            return F.linear(self.head(z @ self.matrix) + self.head(z.matmul(self.matrix)), self.matrix[:3, :5])
+    model, x = Mixed().eval(), torch.rand(2, 3, 9, 9)
+    assert _Plan(model, x).macs == macs(lambda: model(x)) > 0
 
 # %% ../nbs/attacks/06_windows.ipynb #b447e9f3
 def test_patched_is_whole_on_random_networks():

@@ -62,32 +62,36 @@ class Whole:
         self.pending = box, patch.clone(), _float(self.model(z))
         return self.pending[2]
 
-    @torch.no_grad()
-    def commit(self,
-        rows:torch.Tensor, # bool (N,)
-    ):
-        "These images take the patch peeked last: `x` in place, `logits` in a new tensor"
-        if self.pending is None: raise ValueError('nothing to commit: peek first, and commit once')
-        (box, patch, logits), idx, self.pending = self.pending, _rows(rows, len(self.x)), None
-        _cut(self.x, box)[idx] = patch[idx]
-        self.logits = self.logits.index_copy(0, idx, logits[idx])
+# %% ../../nbs/attacks/06_windows.ipynb #e1f1ce3d
+@patch
+@torch.no_grad()
+def commit(self:Whole,
+    rows:torch.Tensor, # bool (N,)
+):
+    "These images take the patch peeked last: `x` in place, `logits` in a new tensor"
+    if self.pending is None: raise ValueError('nothing to commit: peek first, and commit once')
+    (box, patch, logits), idx, self.pending = self.pending, _rows(rows, len(self.x)), None
+    _cut(self.x, box)[idx] = patch[idx]
+    self.logits = self.logits.index_copy(0, idx, logits[idx])
 
-    def offer(self,
-        top:int, # first row of the window
-        left:int, # first column
-        patch:torch.Tensor, # (N,C,h,w), the new pixel values there
-        accept:Callable, # accept(logits, rows) -> bool: which of the images `rows`, a slice, take the patch
-    ):
-        "`peek` and `commit` in one"
-        self.commit(accept(self.peek(top, left, patch), slice(None)))
+@patch
+def offer(self:Whole,
+    top:int, # first row of the window
+    left:int, # first column
+    patch:torch.Tensor, # (N,C,h,w), the new pixel values there
+    accept:Callable, # accept(logits, rows) -> bool: which of the images `rows`, a slice, take the patch
+):
+    "`peek` and `commit` in one"
+    self.commit(accept(self.peek(top, left, patch), slice(None)))
 
-    @torch.no_grad()
-    def keep(self,
-        rows:torch.Tensor, # bool (N,)
-    ):
-        "All other images are dropped, and with them the patch peeked last"
-        idx, self.pending = _rows(rows, len(self.x)), None
-        self.x, self.logits = self.x[idx], self.logits[idx]
+@patch
+@torch.no_grad()
+def keep(self:Whole,
+    rows:torch.Tensor, # bool (N,)
+):
+    "All other images are dropped, and with them the patch peeked last"
+    idx, self.pending = _rows(rows, len(self.x)), None
+    self.x, self.logits = self.x[idx], self.logits[idx]
 
 # %% ../../nbs/attacks/06_windows.ipynb #d9fcef18
 def outputs_of(start:int, stop:int, # the changed inputs [start, stop) along one axis
@@ -521,14 +525,15 @@ def offer(self:Patched,
     accept:Callable, # accept(logits, rows) -> bool: which of the images `rows`, a slice, take the patch
 ):
     "`peek` and `commit` in one, in parts where the window is large"
-    n = len(self.x)
-    size = n if n <= self.at_once else int(self.at_once / max(self._share(_window(self.x, top, left, patch)), self.at_once / n))
+    n, whole = len(self.x), self.at_once  # images whose whole maps may be computed at once
+    size = n if n <= whole or (share := self._share(_window(self.x, top, left, patch))) * n <= whole else int(whole / share)
+    if size == n: return self.commit(accept(self.peek(top, left, patch), slice(None)))
     logits = []
-    for rows in (slice(i, i + size) for i in range(0, n, size)) if n else ():
-        part = self._part(rows) if size < n else self
+    for rows in (slice(i, i + size) for i in range(0, n, size)):
+        part = self._part(rows)
         part.commit(accept(part.peek(top, left, patch[rows]), rows))
         logits.append(part.logits)
-    if len(logits) > 1: self.logits, self.pending = torch.cat(logits), None
+    self.logits, self.pending = torch.cat(logits), None
 
 # %% ../../nbs/attacks/06_windows.ipynb #83825ea7
 @patch
