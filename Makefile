@@ -22,8 +22,8 @@ help: ## list the targets
 demo: .venv/.done ## reproduce every paper at tiny scale, print the ledger, write report.html
 	$(BIN)/robustnb reproduce --scale tiny --workers 2
 
-test: .venv/.done ## the tests, made from the notebooks, and the system tests (ARGS="-k pgd" for some of them)
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/.done ## the tests, made from the notebooks, and the system tests (ARGS="-k pgd" for some of them, JOBS=8 for eight files at once)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lab: .venv/.done ## JupyterLab on the notebooks, which are cleaned on save
 	$(BIN)/jupyter lab --config=tools/jupyter_server_config.py nbs

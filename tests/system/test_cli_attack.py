@@ -39,7 +39,7 @@ def at(tmp_path_factory):
     save_file(trained(), at/'w.safetensors')
     return at
 
-def env(**more): return os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1') | more
+def env(**more): return os.environ | dict(PYTHONPATH=str(ROOT)) | more
 
 def start(at, *args, **more):
     return subprocess.Popen([sys.executable, '-c', 'import sys; from robustnb.cli import main; sys.exit(main())', 'attack', *args], cwd=at, env=env(**more), text=True,

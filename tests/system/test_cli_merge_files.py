@@ -33,7 +33,7 @@ class Odd(nn.Module):
 def run(at, *args, **env):
     "The command in a process: status, stdout, stderr"
     r = subprocess.run([sys.executable, '-m', 'robustnb.cli', 'merge', *args], cwd=at, capture_output=True, text=True, timeout=180,
-                       env=os.environ | dict(PYTHONPATH=f"{ROOT}{os.pathsep}{at/'lib'}", OMP_NUM_THREADS='1') | env)
+                       env=os.environ | dict(PYTHONPATH=f"{ROOT}{os.pathsep}{at/'lib'}") | env)
     return r.returncode, r.stdout, r.stderr
 
 def here(capsys, *args):

@@ -39,7 +39,7 @@ class Toy:
         self.log, self.script, self.results = at/f'{key}.log', at/f'{key}.py', at/'results'
         self.script.write_text(TOY.format(log=str(self.log), pause=pause, broken=broken, absent=absent, key=key))
     def start(self, *args, **kw):
-        env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', XDG_DATA_HOME=str(self.script.parent/'data'))
+        env = os.environ | dict(PYTHONPATH=str(ROOT), XDG_DATA_HOME=str(self.script.parent/'data'))
         return subprocess.Popen([sys.executable, str(self.script), *args], cwd=self.script.parent, env=env, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
     def run(self, *args):

@@ -141,7 +141,7 @@ def test_two_processes(tmp_path, capsys, monkeypatch):
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     launch = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no',
               '--dynamo_backend', 'no', '--main_process_port', str(port), 'two.py', 'both'] # see test_training_processes for --multi_gpu
-    r = subprocess.run(launch, cwd=tmp_path, env=os.environ | dict(PYTHONPATH=f'{ROOT}{os.pathsep}{tmp_path}', OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=300)
+    r = subprocess.run(launch, cwd=tmp_path, env=os.environ | dict(PYTHONPATH=f'{ROOT}{os.pathsep}{tmp_path}'), capture_output=True, text=True, timeout=300)
     assert r.returncode == 0, r.stderr[-3000:]
     assert r.stdout.count('written: ') == 3, 'one of the two writes'
     monkeypatch.chdir(tmp_path)
@@ -182,7 +182,7 @@ def test_folder_and_own_model(tmp_path, monkeypatch):
     photos(tmp_path)
     (tmp_path/'lib'/'own').mkdir(parents=True)
     (tmp_path/'lib'/'own'/'net.py').write_text(NET)
-    env = os.environ | dict(PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path/'lib'}", OMP_NUM_THREADS='1')
+    env = os.environ | dict(PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path/'lib'}")
     r = subprocess.run([sys.executable, '-m', 'robustnb.cli', 'train', *FOLDER], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
     assert r.returncode == 0 and not r.stderr, r.stderr
     assert f"written: {tmp_path/'net.safetensors'}" in r.stdout and not list(tmp_path.glob('*.state')) + list(tmp_path.glob('*.best'))
