@@ -32,7 +32,7 @@ class Odd(nn.Module):
 
 def run(at, *args, **env):
     "The command in a process: status, stdout, stderr"
-    r = subprocess.run([sys.executable, '-m', 'robustnb.cli', 'merge', *args], cwd=at, capture_output=True, text=True, timeout=180,
+    r = subprocess.run([sys.executable, '-m', 'robustnb.cli', 'merge', *args], cwd=at, capture_output=True, text=True, timeout=600,
                        env=os.environ | dict(PYTHONPATH=f"{ROOT}{os.pathsep}{at/'lib'}") | env)
     return r.returncode, r.stdout, r.stderr
 
@@ -169,5 +169,5 @@ def test_the_conversion_that_is_advised_works(at, capsys):
 
 def test_help_does_not_wait_for_torch(at):
     code = "import sys; from robustnb.cli import main\ntry: main(['merge', '--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules, file=sys.stderr)"
-    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT)), timeout=60)
+    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT)), timeout=600)
     assert r.stderr.strip() == 'False' and '--repair' in r.stdout

@@ -44,7 +44,7 @@ class Toy:
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
     def run(self, *args):
         p = self.start(*args)
-        out, err = p.communicate(timeout=120)
+        out, err = p.communicate(timeout=600)
         return p.returncode, out, err
     def here(self, capsys, *args):
         "The same in this process: quicker, where no signal is needed"
@@ -58,7 +58,7 @@ class Toy:
         f = self.results/f'{key}.json'
         return [f"{r['arm']} {r['dataset']} {r['seed']}" for r in json.loads(f.read_text())['jobs']] if f.exists() else []
 
-def until(condition, seconds=60):
+def until(condition, seconds=300):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, 'waited in vain'
@@ -73,7 +73,7 @@ def test_interrupt_and_go_on(tmp_path, capsys, monkeypatch, workers):
     p = toy.start(*args(toy, '--workers', workers), start_new_session=True)
     until(lambda: len(toy.stored()) >= 6)  # what a worker has stored is reported a little later
     os.killpg(p.pid, signal.SIGINT)  # as Ctrl-C does
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=600)
     stored, before = toy.stored(), toy.calls()
     assert p.returncode == 130 and 'Traceback' not in err
     assert 3 <= len(re.findall(FINISHED, out)) <= len(stored) < 16
@@ -90,7 +90,7 @@ def test_kill_and_go_on(tmp_path, capsys, monkeypatch):
         p = toy.start(*args(toy))
         until(lambda: len(toy.calls()) >= wait)
         p.kill()
-        out, _ = p.communicate(timeout=60)
+        out, _ = p.communicate(timeout=600)
         new = toy.calls()[len(before):]
         assert not set(new) & set(stored), 'nothing that was stored ran again'
         before, finished = toy.calls(), len(stored) + len(re.findall(FINISHED, out))
@@ -132,7 +132,7 @@ def test_two_processes_share_the_work(tmp_path):
     toy = Toy(tmp_path, pause=.3)
     both = [toy.start(*args(toy)) for _ in range(2)]
     for p in both:
-        _, err = p.communicate(timeout=120)
+        _, err = p.communicate(timeout=600)
         assert p.returncode == 0, err
     assert len(set(toy.stored())) == len(toy.stored()) == 16 and sorted(toy.calls()) == sorted(toy.stored()), 'nothing lost, nothing run twice'
 
@@ -145,7 +145,7 @@ def test_workers(tmp_path):
     toy = Toy(tmp_path, pause=.3, key='other')
     p = toy.start('reproduce', 'other', '--results', str(toy.results), '--workers', '2')
     until(lambda: len(toy.calls()) >= 4)
-    p.kill(); p.communicate(timeout=60)
+    p.kill(); p.communicate(timeout=600)
     before = len(toy.calls())
     time.sleep(2)
     assert len(toy.calls()) <= before + 2 < 16, 'the workers went on'
@@ -210,7 +210,7 @@ def test_console_script(tmp_path):
     "The installed command: `list` works, `--help` does not wait for torch, an unknown key is refused"
     script = Path(sys.executable).with_name('robustnb')
     if not script.exists(): pytest.skip('robustnb is not installed')
-    run = lambda *a: subprocess.run([script, *a], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = lambda *a: subprocess.run([script, *a], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert (r := run('list')).returncode == 0 and 'papers: ' in r.stdout
     assert (r := run('--help')).returncode == 0 and 'robustnb reproduce' in r.stdout
     assert (r := run('reproduce', 'no-such-paper')).returncode == 2 and r.stderr.startswith("robustnb: unknown paper 'no-such-paper'")

@@ -70,7 +70,7 @@ def test_killed_in_the_middle(tmp_path):
         (tmp_path/d/'holding.py').write_text(HOLD)
     at, run = tmp_path/'parts', (*RUN, '--out', 'm.safetensors')
     for passes, kept in MOMENTS:
-        p, end = start(at, *run, HOLD='*.state', PASS=str(passes)), time.time() + 120
+        p, end = start(at, *run, HOLD='*.state', PASS=str(passes)), time.time() + 300
         while not (at/'held').exists():
             assert p.is_alive() and time.time() < end, finish(at, p)
             time.sleep(.02)
@@ -141,7 +141,7 @@ def test_two_processes(tmp_path, capsys, monkeypatch):
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     launch = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no',
               '--dynamo_backend', 'no', '--main_process_port', str(port), 'two.py', 'both'] # see test_training_processes for --multi_gpu
-    r = subprocess.run(launch, cwd=tmp_path, env=os.environ | dict(PYTHONPATH=f'{ROOT}{os.pathsep}{tmp_path}'), capture_output=True, text=True, timeout=300)
+    r = subprocess.run(launch, cwd=tmp_path, env=os.environ | dict(PYTHONPATH=f'{ROOT}{os.pathsep}{tmp_path}'), capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stderr[-3000:]
     assert r.stdout.count('written: ') == 3, 'one of the two writes'
     monkeypatch.chdir(tmp_path)
@@ -183,7 +183,7 @@ def test_folder_and_own_model(tmp_path, monkeypatch):
     (tmp_path/'lib'/'own').mkdir(parents=True)
     (tmp_path/'lib'/'own'/'net.py').write_text(NET)
     env = os.environ | dict(PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path/'lib'}")
-    r = subprocess.run([sys.executable, '-m', 'robustnb.cli', 'train', *FOLDER], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
+    r = subprocess.run([sys.executable, '-m', 'robustnb.cli', 'train', *FOLDER], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
     assert r.returncode == 0 and not r.stderr, r.stderr
     assert f"written: {tmp_path/'net.safetensors'}" in r.stdout and not list(tmp_path.glob('*.state')) + list(tmp_path.glob('*.best'))
     monkeypatch.syspath_prepend(tmp_path/'lib')

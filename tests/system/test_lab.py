@@ -35,11 +35,11 @@ def lab(tmp_path):
         yield f'{address(tmp_path, server, log)}lab/tree/{Path(nb).name}?token={token}'
     finally:
         server.terminate()
-        try: server.wait(20)
+        try: server.wait(60)
         except subprocess.TimeoutExpired: server.kill()
         log.close()
 
-def address(tmp, server, log, seconds=90):
+def address(tmp, server, log, seconds=300):
     "Address that the server has written down"
     end = time.time() + seconds
     while time.time() < end and server.poll() is None:
@@ -57,8 +57,8 @@ def test_all_cells_run(lab, tmp_path):
     browser = chromium()
     try:
         browser.get(lab)
-        wait(browser, "document.querySelectorAll('.jp-Notebook .jp-CodeCell').length", 90, 'the notebook in JupyterLab')
-        wait(browser, IDLE, 90, 'an idle kernel')
+        wait(browser, "document.querySelectorAll('.jp-Notebook .jp-CodeCell').length", 240, 'the notebook in JupyterLab')
+        wait(browser, IDLE, 240, 'an idle kernel')
         time.sleep(3)  # the indicator says idle before the kernel is connected
         run_all(browser)
         wait(browser, f"{PROMPTS}.every(p => /^\\[\\d+\\]:?$/.test(p))", 240, 'a number at each cell')
@@ -66,11 +66,11 @@ def test_all_cells_run(lab, tmp_path):
         failed = browser.find_elements('css selector', '[data-mime-type="application/vnd.jupyter.error"]')
         assert not failed, failed[0].text
         for css, what in (('.jp-OutputArea img', 'a figure'), ('mjx-container', 'a formula')):
-            wait(browser, f"document.querySelectorAll('{css}').length", 60, what)
+            wait(browser, f"document.querySelectorAll('{css}').length", 240, what)
     finally: browser.quit()
 
 def run_all(browser):
     "Menu Run, Run All Cells"
     for css, name in (('.lm-MenuBar-itemLabel', 'Run'), ('.lm-Menu-itemLabel', 'Run All Cells')):
         item = f"[...document.querySelectorAll('{css}')].find(e => e.textContent == '{name}')"
-        wait(browser, item, 20, f'the menu item {name}').click()
+        wait(browser, item, 120, f'the menu item {name}').click()

@@ -51,9 +51,9 @@ def test_pages_load_without_errors_and_formulas_are_drawn(site, built, browser):
     drawn = 0
     for page in pages(built):
         browser.get(f'{site}/{page}')
-        wait(browser, "document.readyState == 'complete'", 30, page)
+        wait(browser, "document.readyState == 'complete'", 120, page)
         n = len(browser.find_elements('css selector', '.math'))
-        if n: wait(browser, f"document.querySelectorAll('.math mjx-container svg').length >= {n}", 60, f'{n} formulas of {page}')
+        if n: wait(browser, f"document.querySelectorAll('.math mjx-container svg').length >= {n}", 120, f'{n} formulas of {page}')
         assert not browser.find_elements('css selector', 'mjx-merror, [data-mjx-error]'), f'{page}: a formula that MathJax cannot read'
         assert errors(browser) == [], page
         assert remote(browser, site) == [], page
@@ -63,7 +63,7 @@ def test_pages_load_without_errors_and_formulas_are_drawn(site, built, browser):
 @pytest.mark.parametrize('query', ['absum', 'fourier_noise'])
 def test_search_finds(site, browser, query):
     browser.get(f'{site}/search.html?q={query}')
-    wait(browser, "document.querySelectorAll('#search-results ul.search li a').length > 0", 30, f'search for {query}')
+    wait(browser, "document.querySelectorAll('#search-results ul.search li a').length > 0", 120, f'search for {query}')
     found = [a.get_attribute('href') for a in browser.find_elements('css selector', '#search-results ul.search li a')]
     assert all(u.startswith(site) for u in found)
     assert any(query.split('_')[0] in u for u in found), found
@@ -72,7 +72,7 @@ def test_search_finds(site, browser, query):
 def test_page_opened_as_a_file_draws_its_formulas(built, browser):
     page = next(p for p in pages(built) if 'class="math' in (built/p).read_text())
     browser.get((built/page).as_uri())
-    wait(browser, "document.querySelectorAll('.math mjx-container svg').length > 0", 60, 'formulas of a page opened as a file')
+    wait(browser, "document.querySelectorAll('.math mjx-container svg').length > 0", 120, 'formulas of a page opened as a file')
     assert remote(browser, 'file:') == []
 
 @pytest.mark.parametrize('mode', ['light', 'dark'])
@@ -80,7 +80,7 @@ def test_light_and_dark_mode(site, browser, mode):
     browser.get(f'{site}/index.html')
     browser.execute_script(f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')")
     browser.refresh()
-    wait(browser, f"document.documentElement.dataset.theme == '{mode}'", 10, f'{mode} mode')
+    wait(browser, f"document.documentElement.dataset.theme == '{mode}'", 120, f'{mode} mode')
     rgb = browser.execute_script("return getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3).map(Number)")
     assert (sum(rgb) < 200) == (mode == 'dark'), rgb
 

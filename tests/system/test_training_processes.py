@@ -103,7 +103,7 @@ def test_two_processes(tmp_path):
               '--dynamo_backend', 'no', '--main_process_port', str(port)]
     for folder, cmd in dict(one=[sys.executable], two=launch).items():
         (tmp_path/folder).mkdir()
-        r = subprocess.run([*cmd, code, tmp_path/folder], capture_output=True, text=True, timeout=300)
+        r = subprocess.run([*cmd, code, tmp_path/folder], capture_output=True, text=True, timeout=600)
         assert r.returncode == 0, r.stderr[-3000:]
     one, first, second = (load_state(tmp_path/f) for f in ('one/0', 'two/0', 'two/1'))
     assert (one['n'], first['n']) == (1, 2)
