@@ -11,7 +11,6 @@ import math, warnings
 from itertools import chain
 from statistics import NormalDist
 import numpy as np, pandas as pd, torch
-import matplotlib.pyplot as plt
 import torch.nn.functional as F
 from torch import nn
 from .data import Batches, Data, as_float, check_xy
@@ -218,6 +217,7 @@ def plot_margins(
     ax=None, # axes to draw on
 ):
     "Axes with a histogram of the logit margins for each attack; left of 0 the prediction is wrong"
+    import matplotlib.pyplot as plt # here, since it takes a second
     ax = ax or plt.subplots(figsize=(6, 3.2), layout='constrained')[1]
     edges = np.histogram_bin_edges(samples.margin, bins)
     for name, s in samples.groupby('attack', sort=False):
@@ -250,6 +250,7 @@ def show_adversarial(
     x_adv = _attacked('shown', attack, model, x, y)
     delta, gray = x_adv - x, x.shape[1] == 1
     top = max(delta.abs().max().item(), 1e-12)
+    import matplotlib.pyplot as plt # here, since it takes a second
     fig, axes = plt.subplots(3, len(x), figsize=(1.3*len(x)+0.4, 4.6), squeeze=False, layout='constrained')
     name = (lambda c: classes[c]) if classes else str
     for row, images in zip(axes[::2], (x, x_adv)):
@@ -300,6 +301,7 @@ def plot_curve(
     ax=None, # axes to draw on
 ):
     "Axes with accuracy against eps and its interval as a band"
+    import matplotlib.pyplot as plt # here, since it takes a second
     ax = ax or plt.subplots(figsize=(5, 3.2), layout='constrained')[1]
     for name, c in (curves if isinstance(curves, dict) else {None: curves}).items():
         line, = ax.plot(c.index, c.accuracy, marker='.', label=name)

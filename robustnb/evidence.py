@@ -23,7 +23,7 @@ import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from fastcore.xdg import xdg_data_home
 from filelock import FileLock, Timeout
-from scipy import stats
+from scipy.special import stdtrit
 import robustnb
 from .data import unknown
 
@@ -125,7 +125,7 @@ def interval(
 ):
     "Mean of `d` with the bounds of Student's t interval"
     d = np.asarray(d, dtype=np.float64)
-    half = stats.t.ppf((1+level)/2, len(d)-1) * d.std(ddof=1) / len(d)**.5
+    half = stdtrit(len(d)-1, (1+level)/2) * d.std(ddof=1) / len(d)**.5
     return d.mean(), d.mean()-half, d.mean()+half
 
 # %% ../nbs/05_evidence.ipynb #35141894

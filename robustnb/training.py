@@ -11,7 +11,6 @@ import copy, json, math, os, random, warnings, zlib
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -245,6 +244,7 @@ def plot(
     for k in keys:
         if k not in df: raise ValueError(f'there is no column {k!r}, only {", ".join(df)}')
     at, smooth = (df['update'] + 1)/(df['batch'].max() + 1), smooth or max(len(df)//20, 1)
+    import matplotlib.pyplot as plt # here, since it takes a second
     _, axes = plt.subplots(1, len(keys), figsize=(3.2*len(keys), 2.6), layout='constrained', squeeze=False)
     for ax, k in zip(axes[0], keys):
         v = df[k].dropna()

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from robustnb.models import Normalize
 import warnings
 import pytest
 import torchvision
 from hypothesis import given, settings, strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 from robustnb.models import convnet, mlp, preact_resnet18, preact_resnet8
 from robustnb.attacks.windows import Patched, Untraceable, Whole, _POINTWISE, _Plan, _Sweep, inputs_of, outputs_of, pointwise, window_cost, windowed
 

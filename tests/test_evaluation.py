@@ -2,10 +2,10 @@
 
 import math
 import numpy as np, pandas as pd, torch
-import matplotlib.pyplot as plt
 import torch.nn.functional as F
 from torch import nn
 from robustnb.data import Batches, Data
+import matplotlib.pyplot as plt
 import pytest
 from scipy import stats
 from torch.utils.data import DataLoader, TensorDataset

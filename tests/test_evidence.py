@@ -3,11 +3,11 @@
 import importlib, json, sys, tempfile
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from scipy import stats
 import io, sys
 from contextlib import redirect_stderr
 import pytest
 from hypothesis import given, settings, strategies as st
+from scipy import stats
 from robustnb.evidence import BadInput, Claim, Job, JobsFailed, Paper, Store, at_scale, compare, find_papers, interval, judge, ledger, pick, records, reproduce, show_ledger
 
 # %% ../nbs/05_evidence.ipynb #b6a4f036

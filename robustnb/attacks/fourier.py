@@ -7,7 +7,6 @@ __all__ = ['fourier_noise', 'half_plane', 'fourier_map', 'fourier_attack', 'sing
 
 # %% ../../nbs/attacks/02_fourier.ipynb #8ce35207
 import math
-import matplotlib.pyplot as plt
 import torch
 from torch import nn
 from .gradient import ce_loss, fitting, guarded
@@ -105,6 +104,7 @@ def plot_fourier_map(accuracy:torch.Tensor, # (H,W), from fourier_map
                      title=None,
                     ):
     "Heat map with the constant in the centre and high frequencies at the border; returns the axes"
+    import matplotlib.pyplot as plt # here, since it takes a second
     ax = ax or plt.subplots(figsize=(4, 3.2))[1]
     h, w = accuracy.shape
     left, top = -(w // 2) - .5, -(h // 2) - .5

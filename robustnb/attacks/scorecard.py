@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from .. import __version__
 from .autoattack import VERSIONS, Report, members
@@ -116,8 +115,9 @@ def _table(card):
     return f'<div class="scroll"><table>{head}{"".join(map(row, card["attacks"]))}</table></div>'
 
 # %% ../../nbs/attacks/10_scorecard.ipynb #b5e1635c
-def margin_figure(report:Report)->Figure:
+def margin_figure(report:Report): # figure
     "Histogram of the margins at the most harmful points, by what became of the image"
+    from matplotlib.figure import Figure # here, since it takes a second
     fig = Figure(figsize=(6.5, 2.8), layout='constrained')
     ax, margin = fig.subplots(), report.margin.double().numpy()
     known = np.isfinite(margin)
@@ -131,12 +131,13 @@ def margin_figure(report:Report)->Figure:
     ax.legend(fontsize='small', loc='lower left', bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     return fig
 
-def pass_figure(report:Report)->Figure|None:
-    "Histogram of the pass in which images broke, one row per attack that broke any; None if no image broke"
+def pass_figure(report:Report): # figure, or None if no image broke
+    "Histogram of the pass in which images broke, one row per attack that broke any"
     broke = [(k, name) for k, name in enumerate(report.attacks, 1) if (report.by == k).any()]
     if not broke: return
     steps = [report.step[report.by == k].clamp(min=1).numpy() for k, _ in broke]
     edges = np.geomspace(.9, max(s.max() for s in steps) * 1.1 + 1, 41)
+    from matplotlib.figure import Figure # here, since it takes a second
     fig = Figure(figsize=(6.5, .8 + .9 * len(broke)), layout='constrained')
     for ax, s, (_, name) in zip(fig.subplots(len(broke), sharex=True, squeeze=False)[:, 0], steps, broke):
         ax.hist(s, edges, color='#2f6db3')

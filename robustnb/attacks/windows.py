@@ -16,7 +16,6 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.flop_counter import FlopCounterMode
 from ..models import Normalize
 
 # %% ../../nbs/attacks/06_windows.ipynb #9fbee09e
@@ -315,6 +314,7 @@ def _counted(call, node, values):
     if type(call) in (nn.Conv2d, nn.Linear): return (out := run()), out.numel()*call.weight[0].numel()
     matrices = isinstance(call, nn.Module) and type(call) not in _POINTWISE and any(p.ndim > 1 for p in call.parameters())
     if not matrices and (node.op == 'call_module' or not _MULTIPLIES.search(getattr(node.target, '__name__', str(node.target)))): return run(), 0
+    from torch.utils.flop_counter import FlopCounterMode # here, since it brings half of the compiler
     with FlopCounterMode(display=False) as counter: out = run()
     return out, counter.get_total_flops()//2
 

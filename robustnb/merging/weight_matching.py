@@ -11,12 +11,10 @@ __all__ = ['SETUPS', 'METHODS', 'ARMS', 'GAMMAS', 'PERCEPTRONS', 'claims', 'SHOW
 # %% ../../nbs/merging/02_weight_matching.ipynb #adfc7ef0
 from dataclasses import dataclass
 from functools import lru_cache, partial
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy.stats import spearmanr
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -324,7 +322,7 @@ def derive(
     "The records and, from five arms on, arm 'all': Spearman's correlation of R at 0.3 with the barrier, per data set and seed"
     t = records[records.metric.isin(['R_30', 'barrier'])].pivot_table(index=['paper', 'scale', 'dataset', 'seed', 'arm'], columns='metric', values='value')
     if not {'R_30', 'barrier'} <= set(t): return records
-    rows = [dict(zip(t.index.names, (*at, 'all')), metric='rank', value=spearmanr(g.R_30, g.barrier).statistic)
+    rows = [dict(zip(t.index.names, (*at, 'all')), metric='rank', value=g.R_30.rank().corr(g.barrier.rank()))
             for at, g in t.dropna().groupby(['paper', 'scale', 'dataset', 'seed']) if len(g) > 4]
     return pd.concat([records, pd.DataFrame(rows)], ignore_index=True) if rows else records
 
@@ -357,6 +355,7 @@ def curve_figure(
     r = records[records.metric.str.fullmatch(r'loss_\d+') & records.arm.isin(list(COLOURS))]
     names = sorted(set(r.dataset))
     if not names: return None
+    import matplotlib.pyplot as plt # here, since it takes a second
     fig, axes = plt.subplots(1, len(names), figsize=(1 + 3.6 * len(names), 3), squeeze=False, layout='constrained')
     for ax, dataset in zip(axes[0], names):
         for arm, colour in COLOURS.items():
@@ -375,6 +374,7 @@ def scatter_figure(
     if not {'R_30', 'barrier'} <= set(t): return None
     t = t.dropna().reset_index()
     names, shown, marks = sorted(set(t.dataset)), {}, {'': 'o', 'narrow': 'v', 'wide': 's', 'he': 'x', 'vgg': 'd'}
+    import matplotlib.pyplot as plt # here, since it takes a second
     fig, axes = plt.subplots(1, len(names), figsize=(2 + 3.6 * len(names), 3), squeeze=False, layout='constrained')
     for ax, dataset in zip(axes[0], names):
         for arm, g in t[t.dataset == dataset].groupby('arm', sort=False):

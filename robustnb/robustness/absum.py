@@ -12,7 +12,6 @@ __all__ = ['PROX', 'SETTINGS', 'STRENGTHS', 'TIMED', 'NAMES', 'claims', 'paper',
 from dataclasses import dataclass
 from functools import lru_cache, partial
 import time
-import matplotlib.pyplot as plt
 import torch
 from torch import nn
 from ..attacks.fourier import fourier_map, half_plane
@@ -243,6 +242,7 @@ def usable(means):
 def tradeoff(records):
     "Figure: accuracy under waves against clean accuracy, a line per regulariser, a panel per data set"
     datasets = [d for d in ('digits', 'mnist', 'fashion', 'cifar10') if d in set(records.dataset)]
+    import matplotlib.pyplot as plt # here, since it takes a second
     fig, axes = plt.subplots(1, len(datasets), figsize=(3.6*len(datasets) + 1.4, 3.1), layout='constrained', squeeze=False)
     for ax, dataset in zip(axes[0], datasets):
         means = usable(records[records.dataset == dataset].pivot_table(index='arm', columns='metric', values='value'))

@@ -12,13 +12,9 @@ __all__ = ['FORMS', 'BOUNDS', 'PLAIN', 'ROBUST', 'CANDIDATES', 'CLEAN_EPS', 'CHO
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.ticker import LogFormatter, MaxNLocator
-from scipy.integrate import solve_ivp
-from scipy.optimize import brentq
 from torch import nn
 from ..attacks.apgd import apgd
 from ..attacks.autoattack import autoattack
@@ -39,6 +35,7 @@ def flow(
     times:torch.Tensor, # (T,) rising, above 0
 )->torch.Tensor: # float64 (T,K)
     "Pre-logits at `times` when they are free and follow the gradient flow of the cross-entropy behind `g`"
+    from scipy.integrate import solve_ivp # here, since it takes a second
     def field(t, z):
         with torch.enable_grad():
             z = torch.tensor(z, dtype=torch.float64, requires_grad=True)
@@ -60,8 +57,10 @@ def _sech(z):
 def _gauss(z): return z*torch.exp(-z*z/2)
 
 def _root(c):
-    "The positive solution u of u tanh(u) = c"
-    return brentq(lambda u: u*math.tanh(u) - c, 0, 1 + c)
+    "The positive solution u of u tanh(u) = c, by Newton's method from above"
+    u = 1. + c
+    for _ in range(8): u -= (u*math.tanh(u) - c) / (math.tanh(u) + u/math.cosh(u)**2)
+    return u
 
 @dataclass(frozen=True)
 class Form:
@@ -184,7 +183,7 @@ CLEAN_EPS = {'digits': 0.08, 'mnist': 0.1, 'cifar10': 1/255} # radius that the a
 CHOSEN = { # (scale, data set) -> {arm: value}: what `best_candidates` says of the stored candidates; where there is none, the first
     ('small', 'mnist'): {'tanh': 0.99, 'blf': 0.9, 'squeezing': 0.01, 'smoothing': 0.03, 'at+tanh': 0.5, 'at+blf': 0.9,
                          'at+squeezing': 0.01, 'at+smoothing': 0.03, 'trades': 3.},
-    ('small', 'cifar10'): {'tanh': 0.9, 'blf': 0.9, 'squeezing': 0.2, 'smoothing': 0.03, 'at+blf': 0.9,
+    ('small', 'cifar10'): {'tanh': 0.9, 'blf': 0.9, 'squeezing': 0.2, 'smoothing': 0.03, 'at+tanh': 0.9, 'at+blf': 0.9,
                            'at+squeezing': 0.01, 'at+smoothing': 0.1, 'trades': 9.}}
 
 def candidates(arm:str)->list: # of values
@@ -294,6 +293,8 @@ def norm_figure(
     epochs = records[records.metric.str.fullmatch(r'(pre)?logit_norm_\d+') & ~records.arm.str.contains('@')]
     if epochs.empty: return None
     datasets = sorted(set(epochs.dataset))
+    from matplotlib.ticker import LogFormatter, MaxNLocator
+    import matplotlib.pyplot as plt # here, since it takes a second
     fig, axes = plt.subplots(len(datasets), 2, figsize=(9.5, 2.9*len(datasets)), layout='constrained', squeeze=False)
     means = epochs.groupby(['dataset', 'arm', 'metric']).value.mean()
     for row, dataset in zip(axes, datasets):

@@ -8,12 +8,12 @@ __all__ = ['OBJECTIVES', 'CANDIDATES', 'CHOSEN', 'IMPORTANCE', 'claims', 'SHOWN'
            'candidates', 'preferred', 'margin_quantiles', 'redrawn', 'margin_figure', 'attack_figure', 'figures']
 
 # %% ../../nbs/robustness/02_sovr.ipynb #9d4b9f71
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from ..attacks.gradient import ce_loss, margin_loss
+from ..attacks.gradient import ce_loss, margin_loss, pgd
+from ..attacks.threat_models import Linf
 from ..data import unknown
 from ..evidence import Claim, Paper, interval
 from .baselines import Later, Objective, adversarial, awp, ewat, friendly, gairat, kl, kl_pgd, mail, mart, mma, scores, trades
@@ -98,7 +98,7 @@ OBJECTIVES = { # arm -> objective(recipe, updates, *hyperparameters)
     'sovr':   lambda r, n, share, weight: sovr(r.attack(), share, weight),
     'trades': lambda r, n, beta: trades(r.attack(kl_pgd), beta),
     'tsovr':  lambda r, n, share, weight, beta: tsovr(r.attack(kl_pgd), share, weight, beta),
-    'mma':    lambda r, n, share: mma(r.attack(), share),
+    'mma':    lambda r, n, reach: mma(pgd(Linf(reach*r.eps), r.steps, reach*r.step_size)), # boundaries beyond eps count too
     'fat':    lambda r, n, tau: adversarial(r.attack(friendly, tau=int(tau))),
     'awp':    lambda r, n: adversarial(r.attack())} # and a step of its own
 
@@ -106,9 +106,10 @@ OBJECTIVES = { # arm -> objective(recipe, updates, *hyperparameters)
 CANDIDATES = { # three for every arm with hyperparameters; the first is the published setting, or nearest to it
     'mart': [(5,), (2.5,), (10,)], 'gairat': [(-1,), (0,), (1,)], 'mail': [(10, 0.5), (10, 0), (2, 0)], 'ewat': [(1,), (0.5,), (2,)],
     'sovr': [(0.4, 0.4), (0.4, 0.2), (0.2, 0.4)], 'trades': [(6,), (3,), (9,)], 'tsovr': [(0.4, 0.4, 6), (0.4, 0.2, 6), (0.2, 0.4, 6)],
-    'mma': [(1/3,), (0.1,), (0.6,)], 'fat': [(0,), (1,), (2,)], 'awp': [(0.01,), (0.005,), (0.002,)]}
+    'mma': [(1.5,), (2.5,), (4,)], 'fat': [(0,), (1,), (2,)], 'awp': [(0.01,), (0.005,), (0.002,)]}
 CHOSEN = { # (scale, data set) -> {arm: hyperparameters}: the candidate of highest validation accuracy under attack; else the first
-    ('small', 'cifar10'): {'mart': (10,), 'gairat': (1,), 'mail': (10, 0), 'ewat': (0.5,), 'sovr': (0.4, 0.4), 'trades': (9,), 'tsovr': (0.4, 0.2, 6)}}
+    ('small', 'cifar10'): {'mart': (10,), 'gairat': (1,), 'mail': (10, 0), 'ewat': (0.5,), 'sovr': (0.4, 0.4), 'trades': (9,), 'tsovr': (0.4, 0.2, 6),
+                           'fat': (2,), 'awp': (0.002,)}}
 
 def named(
     arm:str,
@@ -247,6 +248,7 @@ def margin_figure(
     tables = {part: margin_quantiles(records, part) for part in ('train', 'test')}
     names = [a for a in OBJECTIVES if all(a in t.index.get_level_values(0) for t in tables.values())]
     if not names: return None
+    import matplotlib.pyplot as plt # here, since it takes a second
     fig, axes = plt.subplots(len(names), 2, figsize=(8, 0.6 * len(names) + 1), sharex=True, squeeze=False, layout='constrained')
     ends = pd.concat(list(tables.values()))
     grid = np.linspace(ends[5].min(), ends[95].max(), 300)
@@ -274,6 +276,7 @@ def attack_figure(
     full = records[~records.arm.str.contains('@')]
     names = [a for a in OBJECTIVES if a in set(full[full.metric == 'autoattack'].arm)]
     if not names: return None
+    import matplotlib.pyplot as plt # here, since it takes a second
     fig, ax = plt.subplots(figsize=(6, 0.35 * len(names) + 1), layout='constrained')
     for i, (metric, colour, label) in enumerate((('pgd', 'C0', 'PGD-20'), ('autoattack', 'C3', 'AutoAttack'))):
         values = [100 * full[(full.arm == a) & (full.metric == metric)].value for a in names]
