@@ -1,11 +1,20 @@
 """`robustnb attack` as its users run it: on code of their own, killed in the middle, and the evaluation in two processes."""
-import json, multiprocessing, os, re, signal, socket, subprocess, sys, time
+import json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
+from accelerate import Accelerator
+from processes import command, finish, fork, pair, settle
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 import robustnb
+from robustnb.attacks.apgd import apgd
+from robustnb.attacks.autoattack import autoattack
+from robustnb.attacks.fab import fab
+from robustnb.attacks.scorecard import save_scorecard
+from robustnb.attacks.square import square
+from robustnb.attacks.threat_models import Linf
+from robustnb.cli import model_of
 from robustnb.data import load
 
 ROOT = Path(robustnb.__file__).parents[1]
@@ -41,22 +50,24 @@ def at(tmp_path_factory):
 
 def env(**more): return os.environ | dict(PYTHONPATH=str(ROOT)) | more
 
-def start(at, *args, **more):
-    return subprocess.Popen([sys.executable, '-c', 'import sys; from robustnb.cli import main; sys.exit(main())', 'attack', *args], cwd=at, env=env(**more), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(at, *args, **more): return command(at, 'attack', *args, **more)
 
-def finish(p):
-    out, err = p.communicate(timeout=600)
-    return p.returncode, out, err
+def until(there, at, p):
+    "Wait for the file, which the process writes"
+    end = time.time() + 300
+    while not there.exists():
+        assert p.is_alive() and time.time() < end, finish(at, p)
+        time.sleep(.02)
 
 def images(path): return json.loads(path.read_text())['images']
 
 @pytest.fixture(scope='module')
 def whole(at):
-    "What an undisturbed run prints; its files are whole.json and whole.html"
-    status, out, err = finish(start(at, *RUN, '--json', 'whole.json', '--html', 'whole.html'))
-    assert status == 0, err
-    return out, err
+    "What an undisturbed run prints, in a process of its own; its files are whole.json and whole.html"
+    r = subprocess.run([sys.executable, '-m', 'robustnb.cli', 'attack', *RUN, '--json', 'whole.json', '--html', 'whole.html'], cwd=at, env=env(), capture_output=True,
+                       text=True, timeout=600)
+    assert r.returncode == 0, r.stderr
+    return r.stdout, r.stderr
 
 def test_files_and_output(at, whole):
     out, err = whole
@@ -72,14 +83,12 @@ def test_files_and_output(at, whole):
 def test_killed_in_the_middle(at, whole):
     "SIGKILL after the first chunks: no output files; the same command goes on to the per-image results of the undisturbed run"
     args = (*RUN, '--state', 'run.safetensors', '--json', 'part.json', '--html', 'part.html')
-    p, end = start(at, *args, PAUSE='.01'), time.time() + 300
-    while not (at/'run.safetensors').exists():
-        assert p.poll() is None and time.time() < end, p.communicate()[1]
-        time.sleep(.02)
-    p.kill()
-    assert p.wait() == -signal.SIGKILL and not list(at.glob('part.*'))
+    p = start(at, *args, PAUSE='.01')
+    until(at/'run.safetensors', at, p)
+    p.kill(); p.join()
+    assert p.exitcode == -signal.SIGKILL and not list(at.glob('part.*'))
     before = (at/'run.safetensors').stat().st_mtime_ns
-    status, out, err = finish(start(at, *args))
+    status, out, err = finish(at, start(at, *args))
     assert status == 0 and not err and (at/'run.safetensors').stat().st_mtime_ns > before, err
     assert images(at/'part.json') == images(at/'whole.json')
     card, other = (json.loads((at/f).read_text()) for f in ('part.json', 'whole.json'))
@@ -88,12 +97,10 @@ def test_killed_in_the_middle(at, whole):
 @pytest.mark.skipif(os.name != 'posix', reason='needs SIGINT')
 def test_interrupted(at):
     args = (*RUN, '--state', 'stop.safetensors')
-    p, end = start(at, *args, PAUSE='.01'), time.time() + 300
-    while not (at/'stop.safetensors').exists():
-        assert p.poll() is None and time.time() < end, p.communicate()[1]
-        time.sleep(.02)
-    p.send_signal(signal.SIGINT)
-    status, out, err = finish(p)
+    p = start(at, *args, PAUSE='.01')
+    until(at/'stop.safetensors', at, p)
+    os.kill(p.pid, signal.SIGINT)
+    status, out, err = finish(at, p)
     assert status == 130 and not out and 'Traceback' not in err and err.endswith(f"robustnb attack {' '.join(args)}\n")
 
 def test_help_does_not_wait_for_torch(at):
@@ -101,80 +108,50 @@ def test_help_does_not_wait_for_torch(at):
     r = subprocess.run([sys.executable, '-c', code], cwd=at, env=env(), capture_output=True, text=True, timeout=600)
     assert r.returncode == 0 and '--thorough' in r.stdout and 'robustnb attack --model pkg.mod:build' in r.stdout, r.stderr
 
-SHARED = '''
-import sys, torch
-from accelerate import Accelerator
-from robustnb.attacks.apgd import apgd
-from robustnb.attacks.autoattack import autoattack
-from robustnb.attacks.fab import fab
-from robustnb.attacks.scorecard import save_scorecard
-from robustnb.attacks.square import square
-from robustnb.attacks.threat_models import Linf
-from robustnb.cli import model_of
-from robustnb.data import load
-
 def evaluate(at, name, accelerator=None, state=None):
+    "A short evaluation, whose scorecard goes to `name`.json; the user's package must be found already"
     threat = Linf(.1)
     attacks = dict(apgd=apgd(threat, 10), fab=fab(threat, 10), square=square(threat, 100))
     attack = autoattack(threat, 'short', attacks, batch_size=7)
     report = attack.report(model_of('mine.code:build', f'{at}/w.safetensors'), load('digits', 'test', n=45), checks=False, progress=False, accelerator=accelerator, state=state)
     save_scorecard(report, f'{at}/{name}.json')
 
-if __name__ == '__main__':
-    torch.set_num_threads(1)
-    accelerator = Accelerator(cpu=True)
-    evaluate('.', f'{accelerator.process_index}of{accelerator.num_processes}', accelerator)
-    accelerator.end_training()
-'''
-
 def begun(state):
     "The attacks that have finished a chunk"
     with safe_open(state, 'pt') as f: return json.loads(f.metadata()['run'])['passes']
 
-def short(at, name, pause=0., state=None):
-    "What a process does: the evaluation of `SHARED`"
-    os.chdir(at)
-    os.environ['PAUSE'] = str(pause)
-    sys.path.insert(0, str(at))
-    torch.set_num_threads(1)
-    space = {'__name__': 'shared'}
-    exec(SHARED, space)
-    space['evaluate'](at, name, state=state)
+def alone(at, name, state=None, pause=0.):
+    "What a process does by itself"
+    settle(at, dict(PAUSE=str(pause)))
+    evaluate(at, name, state=state)
+
+def shared(at):
+    "What each of two processes does"
+    accelerator = Accelerator(cpu=True)
+    evaluate(at, f'{accelerator.process_index}of{accelerator.num_processes}', accelerator)
+    accelerator.end_training()
 
 @pytest.mark.skipif(os.name != 'posix', reason='needs SIGKILL')
 def test_killed_in_every_attack(at):
     "SIGKILL after the first chunk of each attack in turn: in the end the per-image results are those of an undisturbed run"
-    context, state = multiprocessing.get_context('forkserver'), at/'cut.state'
-    context.set_forkserver_preload(['accelerate', 'robustnb.attacks.scorecard', 'robustnb.cli', 'sklearn.datasets'])
-    def process(*args):
-        p = context.Process(target=short, args=(at, *args))
-        p.start()
-        return p
+    state = at/'cut.state'
     for attack in ('apgd', 'fab', 'square'):
-        p, end = process('cut', .002, state), time.time() + 300
+        p, end = fork(alone, at, 'cut', state, .002), time.time() + 300
         while not state.exists() or attack not in begun(state):
             assert p.is_alive() and time.time() < end
             time.sleep(.02)
         p.kill(); p.join()
         assert p.exitcode == -signal.SIGKILL and not (at/'cut.json').exists()
-    for p in (process('cut', 0., state), process('uncut')):
+    for p in (fork(alone, at, 'cut', state), fork(alone, at, 'uncut')):
         p.join(120)
         assert p.exitcode == 0
     assert images(at/'cut.json') == images(at/'uncut.json')
 
 def test_two_processes(at, monkeypatch):
-    "Two processes under accelerate's launcher find for each image what one does"
-    (at/'shared.py').write_text(SHARED)
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    # its `--cpu` starts several processes by MPI only; `--multi_gpu` means its torchrun, and `Accelerator(cpu=True)` makes that gloo on CPUs
-    launch = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no',
-              '--dynamo_backend', 'no', '--main_process_port', str(port)]
-    r = subprocess.run([*launch, 'shared.py'], cwd=at, env=env(), capture_output=True, text=True, timeout=600)
-    assert r.returncode == 0, r.stderr[-3000:]
+    "Two processes under accelerate find for each image what one does"
+    pair(at, shared, at)
     monkeypatch.syspath_prepend(str(at))
-    space = {'__name__': 'shared'}
-    exec(SHARED, space)
-    space['evaluate'](at, 'one')
+    evaluate(at, 'one')
     one, first, second = (images(at/f) for f in ('one.json', '0of2.json', '1of2.json'))
     assert first == second and len(first['label']) == 45 and first['label'] == one['label']
     assert [b is None for b in first['broken_by']] == [b is None for b in one['broken_by']] and 0 < one['broken_by'].count(None) < 40

@@ -2,6 +2,7 @@
 import json, os, subprocess, sys
 from pathlib import Path
 import pytest, torch
+from processes import command, finish
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file, save_model
 from torch import nn
@@ -154,7 +155,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(at, capsys):
 
 def test_a_mistake_in_a_process(at):
     before = files(at)
-    status, out, err = run(at, *TWO, '--repair')
+    status, out, err = finish(at, command(at, 'merge', *TWO, '--repair'))
     assert (status, out) == (2, '') and err == 'robustnb: --repair needs images: give --data\n' and files(at) == before
 
 def test_the_conversion_that_is_advised_works(at, capsys):

@@ -1,8 +1,9 @@
 """`robustnb train` as its users run it: killed in the middle, in two processes, on a folder of images and code of their own, and with mistakes."""
-import multiprocessing, os, signal, socket, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
 from PIL import Image
+from processes import command, finish, launched
 from safetensors.torch import load_file
 import robustnb
 from robustnb.cli import main
@@ -33,25 +34,7 @@ def build(): return nn.Sequential(Hold(), nn.Flatten(), nn.Linear(64, 32), nn.Ba
 RUN = ('--model', 'holding:build', '--data', 'digits', '-n', '200', '--batch-size', '50', '--eps', '0.1', '--steps', '2', '--epochs', '4',
        '--valid', '100', '--judge', '0', '--ema', '.9')
 
-def life(at, args, env):
-    "What a process does: the command in the folder `at`; what it prints goes to `at`.out and `at`.err"
-    torch.set_num_threads(1)
-    os.chdir(at)
-    sys.path.insert(0, str(at))
-    os.environ.update(env)
-    with open(f'{at}.out', 'w') as sys.stdout, open(f'{at}.err', 'w') as sys.stderr: sys.exit(main(['train', *args]))
-
-def start(at, *args, **env):
-    "A process with the command; a fork server spares it the imports"
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['robustnb.cli', 'robustnb.robustness.sovr', 'robustnb.evaluation', 'sklearn.datasets', 'torchvision.transforms'])
-    p = context.Process(target=life, args=(at, args, env))
-    p.start()
-    return p
-
-def finish(at, p):
-    p.join(180)
-    return p.exitcode, *(Path(f'{at}.{kind}').read_text() for kind in ('out', 'err'))
+def start(at, *args, **env): return command(at, 'train', *args, **env)
 
 def here(capsys, *args):
     "The same in this process: quicker, where no signal is needed"
@@ -138,10 +121,7 @@ def test_two_processes(tmp_path, capsys, monkeypatch):
     A random start of PGD is drawn from the bits of the part that a process has: with one, only the former can hold."""
     (tmp_path/'two.py').write_text(TWO)
     for d in ('one', 'both'): (tmp_path/d).mkdir()
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    launch = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no',
-              '--dynamo_backend', 'no', '--main_process_port', str(port), 'two.py', 'both'] # see test_training_processes for --multi_gpu
-    r = subprocess.run(launch, cwd=tmp_path, env=os.environ | dict(PYTHONPATH=f'{ROOT}{os.pathsep}{tmp_path}'), capture_output=True, text=True, timeout=600)
+    r = subprocess.run(launched('two.py', 'both'), cwd=tmp_path, env=os.environ | dict(PYTHONPATH=f'{ROOT}{os.pathsep}{tmp_path}'), capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stderr[-3000:]
     assert r.stdout.count('written: ') == 3, 'one of the two writes'
     monkeypatch.chdir(tmp_path)

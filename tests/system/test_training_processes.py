@@ -1,11 +1,13 @@
 """Training under real conditions: processes that are killed at random moments, and several processes at once."""
-import multiprocessing, os, random, signal, socket, subprocess, sys
+import os, random, signal
 import pytest, torch
+from accelerate import Accelerator
+from processes import CONTEXT, fork, pair
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from robustnb.data import Batches, load
 from robustnb.models import convnet
-from robustnb.training import EMA, SWA, cross_entropy, fit, load_state, one_cycle, save_state, update
+from robustnb.training import EMA, SWA, accelerated, cosine, cross_entropy, fit, load_state, one_cycle, save_state, update
 
 def jitter(x, g): return x + torch.randint(0, 3, x.shape, generator=g, dtype=torch.uint8)*(x < 250)
 
@@ -29,12 +31,9 @@ def life(folder, told):
                         history=history.frame.to_dict('list')), f'{folder}/{name}.result')
 
 def begin(folder):
-    "A process that lives `life`, and the end of the pipe on which it is heard (a fork server spares it the imports)"
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['robustnb.training', 'robustnb.data'])
-    hear, told = context.Pipe(duplex=False)
-    p = context.Process(target=life, args=(str(folder), told))
-    p.start()
+    "A process that lives `life`, and the end of the pipe on which it is heard"
+    hear, told = CONTEXT.Pipe(duplex=False)
+    p = fork(life, str(folder), told)
     told.close()
     return p, hear
 
@@ -70,41 +69,29 @@ def test_killed_five_times(tmp_path):
         a, b = (load_state(tmp_path/d/f'{name}.result') for d in ('whole', 'parts'))
         for k in a: assert equal(a[k], b[k]), f'{name}: {k} differs after five kills'
 
-TWO = '''
-import sys, torch
-from torch import nn
-from accelerate import Accelerator
-from robustnb.data import Batches, load
-from robustnb.training import accelerated, cosine, cross_entropy, fit, save_state
-
-torch.set_num_threads(1)
-accelerator = Accelerator(cpu=True)
-rank, data = accelerator.process_index, load('digits', n=205)
-torch.manual_seed(rank) # different weights on purpose: those of the main process count
-model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
-opt = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9)
-batches = Batches(data, batch_size=51) # unequal parts, and a last batch of a single image
-history = fit(model, batches, cross_entropy, opt, 6, accelerated(accelerator), cosine(), clip=1., checkpoint=sys.argv[1] + '/c', progress=False)
-save_state(dict(n=accelerator.num_processes, model=model.state_dict(), history=history.frame.to_dict('list')), f'{sys.argv[1]}/{rank}')
-if accelerator.num_processes > 1:
-    try: fit(model, Batches(data, batch_size=51, seed=rank), cross_entropy, opt, 1, accelerated(accelerator), progress=False)
-    except ValueError as e: assert 'different batches' in str(e)
-    else: raise SystemExit('different batches were not noticed')
-accelerator.end_training()
-'''
+def together(folder):
+    "What each process does: a training on the joint batches, on CPUs"
+    accelerator = Accelerator(cpu=True)
+    rank, data = accelerator.process_index, load('digits', n=205)
+    torch.manual_seed(rank) # different weights on purpose: those of the main process count
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+    opt = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9)
+    batches = Batches(data, batch_size=51) # unequal parts, and a last batch of a single image
+    history = fit(model, batches, cross_entropy, opt, 6, accelerated(accelerator), cosine(), clip=1., checkpoint=f'{folder}/c', progress=False)
+    save_state(dict(n=accelerator.num_processes, model=model.state_dict(), history=history.frame.to_dict('list')), f'{folder}/{rank}')
+    if accelerator.num_processes > 1:
+        try: fit(model, Batches(data, batch_size=51, seed=rank), cross_entropy, opt, 1, accelerated(accelerator), progress=False)
+        except ValueError as e: assert 'different batches' in str(e)
+        else: raise SystemExit('different batches were not noticed')
+    accelerator.end_training()
 
 def test_two_processes(tmp_path):
-    "Two processes under accelerate's launcher give the weights of one with the joint batch, to the rounding of float32 sums"
-    code = tmp_path/'two.py'
-    code.write_text(TWO)
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    # its `--cpu` starts several processes by MPI only; `--multi_gpu` means its torchrun, and `Accelerator(cpu=True)` makes that gloo on CPUs
-    launch = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no',
-              '--dynamo_backend', 'no', '--main_process_port', str(port)]
-    for folder, cmd in dict(one=[sys.executable], two=launch).items():
-        (tmp_path/folder).mkdir()
-        r = subprocess.run([*cmd, code, tmp_path/folder], capture_output=True, text=True, timeout=600)
-        assert r.returncode == 0, r.stderr[-3000:]
+    "Two processes under accelerate give the weights of one with the joint batch, to the rounding of float32 sums"
+    for folder in ('one', 'two'): (tmp_path/folder).mkdir()
+    alone = fork(together, str(tmp_path/'one'))
+    alone.join(300)
+    assert alone.exitcode == 0
+    pair(tmp_path, together, str(tmp_path/'two'))
     one, first, second = (load_state(tmp_path/f) for f in ('one/0', 'two/0', 'two/1'))
     assert (one['n'], first['n']) == (1, 2)
     assert equal(first, second)
