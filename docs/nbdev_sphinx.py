@@ -6,6 +6,7 @@ exported object in backticks becomes a link to its entry.
 """
 import ast, io, json, re, tokenize
 from configparser import ConfigParser
+from functools import lru_cache
 from pathlib import Path
 from sphinx.pycode import ModuleAnalyzer
 from nbcells import directives, one_header
@@ -203,10 +204,13 @@ def read_notebook(app, docname, content):
     content[0] = json.dumps(nb)
 
 def module_source(app, name):
-    "Source of a module for `viewcode`, without importing it"
+    "Source of a module for `viewcode`, without importing it, and where each object stands"
     p = Path(app.confdir).parent/(name.replace('.', '/') + '.py')
-    if not p.exists(): return None
-    code = ModuleAnalyzer.for_string(p.read_text(encoding='utf-8'), name)
+    return analysed(name, p.read_text(encoding='utf-8')) if p.exists() else None
+
+@lru_cache # viewcode asks again for every object of a module
+def analysed(name, source):
+    code = ModuleAnalyzer.for_string(source, name)
     code.find_tags()
     return code.code, {**code.tags, **{qualname(o): code.tags[o.name] for o in ast.parse(code.code).body if patched(o)}}
 
