@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from . import __version__
 from .cli_merge import MERGE, MERGE_EXAMPLES, merge, merge_arguments
-from .cli_train import TRAIN, TRAIN_EXAMPLES, train, train_arguments
+from .cli_train import TRAIN, TRAIN_EXAMPLES, processes, train, train_arguments
 
 # %% ../nbs/06_cli.ipynb #f050c87e
 def ev():
@@ -61,11 +61,13 @@ ATTACK = '''Attack a model by AutoAttack, and print how many images hold and whe
 
 The model is what --model builds, with --weights loaded into it; files of robustnb.models.save_model know their architecture
 and need no --model. It must take images in [0,1] and give logits: normalisation is a layer of the model. With --state an
-interrupted run goes on where it was when the same command is started again.'''
+interrupted run goes on where it was when the same command is started again. Under `accelerate launch` the processes share the
+images, and find for each what one process would.'''
 ATTACK_EXAMPLES = '''examples:
   robustnb attack --model pkg.mod:build --weights w.safetensors --data cifar10 --norm Linf --eps 8/255 -n 1000 --html out.html
   robustnb attack --weights mine.safetensors --data mnist --eps 0.3 --state run.safetensors --json out.json
   robustnb attack --model mine:Net --weights w.safetensors --data xy.safetensors --norm L2 --eps 0.5 --device cuda --precision bf16
+  accelerate launch -m robustnb.cli attack --weights mine.safetensors --data cifar10 --eps 8/255 -n 10000 --json out.json
 '''
 
 # %% ../nbs/06_cli.ipynb #88f4cf0d
@@ -329,7 +331,8 @@ def said(report):
 # %% ../nbs/06_cli.ipynb #0ae05904
 def attack(args, argv):
     "Attack the model, print the report; returns the exit status"
-    device, bad = ev().find_device(args.device), ev().BadInput
+    accelerator, bad = processes(), ev().BadInput
+    device, main = (accelerator.device, accelerator.is_main_process) if accelerator else (ev().find_device(args.device), True)
     paths = [p and writable(p) for p in (args.json, args.html)]
     if args.state and Path(args.state).is_dir(): raise bad(f'no file can be written at {args.state}')
     data = attack_data(args)
@@ -340,13 +343,14 @@ def attack(args, argv):
     settings = dict(seed=args.seed, batch_size=args.batch_size, precision=args.precision) | (dict(futile=None) if args.thorough else {})
     try:
         report = lib('attacks.autoattack').autoattack(threat, args.version, **settings).report(
-            models[0], data, state=args.state, checks=not args.no_checks, surrogates=models[1:], progress=sys.stderr.isatty())
+            models[0], data, state=args.state, checks=not args.no_checks, surrogates=models[1:], progress=sys.stderr.isatty(), accelerator=accelerator)
     except KeyboardInterrupt:
-        print('\ninterrupted; ' + (f'to go on:\n  robustnb {shlex.join(argv)}' if args.state else 'nothing is kept without --state FILE'), file=sys.stderr)
+        if main: print('\ninterrupted; ' + (f'to go on:\n  robustnb {shlex.join(argv)}' if args.state else 'nothing is kept without --state FILE'), file=sys.stderr)
         return 130
     except ValueError as e:
         if args.state and str(e).startswith(str(Path(args.state))): raise bad(str(e)) from None
         raise
+    if not main: return 0
     report.about['checks'] = not args.no_checks
     print(said(report))
     attack_files(report, args, argv, paths, data, models[0])

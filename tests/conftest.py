@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, since the networks are tiny, and GPU tests are skipped where there is no GPU"""
+"""Shared by all tests: one thread, since the networks are tiny; what needs a GPU, or data that can be neither found nor downloaded, is skipped"""
 import os, signal, pytest, torch
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it, and children inherit that
@@ -10,3 +10,11 @@ def pytest_collection_modifyitems(items):
     if torch.cuda.is_available(): return
     for item in items:
         if 'gpu' in item.keywords: item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    "Whoever names a folder of data sets means it: then what is not there is an error"
+    try: return (yield)
+    except FileNotFoundError as e:
+        if 'ROBUSTNB_DATA' in os.environ or 'set ROBUSTNB_DATA' not in str(e): raise
+        pytest.skip(str(e).partition(' not found')[0] + ' can be neither found nor downloaded: set ROBUSTNB_DATA')

@@ -150,6 +150,7 @@ def test_attack_refuses_in_one_sentence():
         save_file({'module.' + k: v for k, v in fitted().items()}, 'parallel.safetensors')
         save_file({'1.weight': torch.ones(10, 63), '1.bias': torch.ones(10)}, 'size.safetensors')
         save_file(dict(x=torch.rand(3, 1, 8, 8)), 'noy.safetensors')
+        save_file(dict(x=torch.rand(2, 1, 28, 28), y=torch.arange(2)), 'large.safetensors')
         save_file(dict(x=3 * torch.randn(3, 1, 8, 8), y=torch.arange(3)), 'normal.safetensors')
         for f in ('w.pt', 'junk.safetensors'): Path(f).write_text('junk')
         Path('bad.py').write_text('import no_such_thing_at_all'); Path('pictures').mkdir()
@@ -164,7 +165,7 @@ def test_attack_refuses_in_one_sentence():
                  (data('noy.safetensors'), 'holds x; expected x and y'), (data('normal.safetensors'), 'normalisation belongs in the model'), (data('pictures'), 'is a folder'),
                  (data('nowhere.safetensors'), 'there is no file'), ((*MINE, '--data', 'digits', '--eps', '8'), '8.0/255'), ((*MINE, *RUN, '--json', 'no/place.json'), 'no file can be written'),
                  ((*MINE, *RUN, '--state', 'pictures'), 'no file can be written'), ((*MINE, *RUN, '--surrogate', 'w.pth'), 'is a pickle'), ((*MINE, *RUN, '--device', 'cdua'), "did you mean 'cuda'"),
-                 ((*MINE, '--data', 'mnist', '-n', '2', '--eps', '.1'), 'cannot take images of shape (1, 28, 28)')]
+                 (data('large.safetensors'), 'cannot take images of shape (1, 28, 28)')]
         for argv, words in slips:
             status, out, err = told(*argv)
             assert status == 2 and words in err and not out and len(err.splitlines()) == 1 and err.startswith('robustnb: '), (argv, out, err)

@@ -14,7 +14,7 @@ from robustnb.attacks.fab import fab
 from robustnb.attacks.scorecard import save_scorecard
 from robustnb.attacks.square import square
 from robustnb.attacks.threat_models import Linf
-from robustnb.cli import model_of
+from robustnb.cli import main, model_of
 from robustnb.data import load
 
 ROOT = Path(robustnb.__file__).parents[1]
@@ -156,3 +156,16 @@ def test_two_processes(at, monkeypatch):
     assert first == second and len(first['label']) == 45 and first['label'] == one['label']
     assert [b is None for b in first['broken_by']] == [b is None for b in one['broken_by']] and 0 < one['broken_by'].count(None) < 40
     assert sum(a == b for a, b in zip(first['broken_by'], one['broken_by'])) >= 43  # the last bits depend on the batch: a near miss may fall one attack later
+
+def typed(at):
+    "The command as each of two processes gets it"
+    with open(f"{at}.said{os.environ['RANK']}", 'w') as sys.stdout: assert main(['attack', *RUN, '--json', 'both.json', '--state', 'both.safetensors']) == 0
+
+def test_the_command_in_two_processes(at, whole):
+    "They share the images; one of them speaks and writes, and says what a single process does"
+    pair(at, typed, at)
+    said = [Path(f'{at}.said{rank}').read_text() for rank in range(2)]
+    assert said[1] == '' and f"written: {at/'both.json'}" in said[0] and 'of 24 images hold against standard AutoAttack' in said[0]
+    one, both = images(at/'whole.json'), images(at/'both.json')
+    assert both['label'] == one['label'] and [b is None for b in both['broken_by']] == [b is None for b in one['broken_by']]
+    assert sorted(p.name for p in at.glob('both.*')) == ['both.0of2.safetensors', 'both.1of2.safetensors', 'both.json']
