@@ -48,7 +48,7 @@ def at(tmp_path_factory):
     save_file(trained(), at/'w.safetensors')
     return at
 
-def env(**more): return os.environ | dict(PYTHONPATH=str(ROOT)) | more
+def env(): return os.environ | dict(PYTHONPATH=str(ROOT))
 
 def start(at, *args, **more): return command(at, 'attack', *args, **more)
 

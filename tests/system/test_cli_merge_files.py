@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch
 from processes import command, finish
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 import robustnb
 from robustnb.cli import main
