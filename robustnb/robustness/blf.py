@@ -181,9 +181,9 @@ CANDIDATES = { # three for every arm with a hyperparameter, with and without adv
     'squeezing': [0.05, 0.01, 0.2], 'smoothing': [0.1, 0.03, 0.3], 'trades': [6., 3., 9.]}
 CLEAN_EPS = {'digits': 0.08, 'mnist': 0.1, 'cifar10': 1/255} # radius that the arms without adversarial training are attacked with
 CHOSEN = { # (scale, data set) -> {arm: value}: what `best_candidates` says of the stored candidates; where there is none, the first
-    ('small', 'mnist'): {'tanh': 0.99, 'blf': 0.9, 'squeezing': 0.01, 'smoothing': 0.03, 'at+tanh': 0.5, 'at+blf': 0.9,
+    ('small', 'mnist'): {'tanh': 0.99, 'blf': 0.9, 'logistic': 0.99, 'squeezing': 0.01, 'smoothing': 0.03, 'at+tanh': 0.5, 'at+blf': 0.9, 'at+logistic': 0.5,
                          'at+squeezing': 0.01, 'at+smoothing': 0.03, 'trades': 3.},
-    ('small', 'cifar10'): {'tanh': 0.9, 'blf': 0.9, 'squeezing': 0.2, 'smoothing': 0.03, 'at+tanh': 0.9, 'at+blf': 0.9,
+    ('small', 'cifar10'): {'tanh': 0.9, 'blf': 0.9, 'logistic': 0.99, 'squeezing': 0.2, 'smoothing': 0.03, 'at+tanh': 0.9, 'at+blf': 0.9, 'at+logistic': 0.9,
                            'at+squeezing': 0.01, 'at+smoothing': 0.1, 'trades': 9.}}
 
 def candidates(arm:str)->list: # of values
