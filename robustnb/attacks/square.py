@@ -34,11 +34,10 @@ def window_side(share:float,   # of the area
 
 # %% ../../nbs/attacks/07_square.ipynb #306544f8
 def _plan(queries, h, w, least, p, rescale, generator):
-    "(side, top, left, top, left) of two windows per query; those with a centre touch each edge half as often as other places"
-    ends = 1 if least == 1 else .5
+    "(side, top, left, top, left) of two windows per query; those with a centre stop before the last row and column"
     for i, u in enumerate(torch.rand(queries, 4, generator=generator, dtype=torch.float64).tolist()):
         s = window_side(window_share(i, p, queries if rescale else None), h, w, least)
-        yield s, *(int(t * (n - s + 2*ends - 1) + 1 - ends) for t, n in zip(u, (h, w, h, w)))
+        yield s, *(int(t * max(n - s + (least == 1), 1)) for t, n in zip(u, (h, w, h, w)))
 
 # %% ../../nbs/attacks/07_square.ipynb #f8ce4d6b
 class _Corners(Rows):
