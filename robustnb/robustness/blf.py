@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import brentq
 from torch import nn
 from ..attacks.apgd import apgd
 from ..attacks.autoattack import autoattack
@@ -57,10 +58,8 @@ def _sech(z):
 def _gauss(z): return z*torch.exp(-z*z/2)
 
 def _root(c):
-    "The positive solution u of u tanh(u) = c, by Newton's method from above"
-    u = 1. + c
-    for _ in range(8): u -= (u*math.tanh(u) - c) / (math.tanh(u) + u/math.cosh(u)**2)
-    return u
+    "The positive solution u of u tanh(u) = c"
+    return brentq(lambda u: u*math.tanh(u) - c, 0, 1 + c)
 
 @dataclass(frozen=True)
 class Form:

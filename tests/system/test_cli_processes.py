@@ -207,9 +207,10 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, monkeypatch):
     assert not toy.calls() and not (tmp_path/'report.html').exists(), 'refused before any work'
 
 def test_console_script(tmp_path):
-    "The installed command: `list` works, so does `--help`"
+    "The installed command: `list` works, so does `--help`, an unknown key is refused"
     script = Path(sys.executable).with_name('robustnb')
     if not script.exists(): pytest.skip('robustnb is not installed')
     run = lambda *a: subprocess.run([script, *a], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert (r := run('list')).returncode == 0 and 'papers: ' in r.stdout
     assert (r := run('--help')).returncode == 0 and 'robustnb reproduce' in r.stdout
+    assert (r := run('reproduce', 'no-such-paper')).returncode == 2 and r.stderr.startswith("robustnb: unknown paper 'no-such-paper'")
