@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Normalize', 'architecture', 'architectures', 'init_', 'mlp', 'convnet', 'vgg11', 'PreActBlock', 'preact_resnet8',
-           'preact_resnet18', 'wide_resnet', 'Autoencoder', 'autoencoder', 'modes', 'eval_mode', 'find_head',
-           'features', 'save_model', 'load_model']
+           'preact_resnet18', 'wide_resnet', 'Autoencoder', 'autoencoder', 'check_module', 'modes', 'eval_mode',
+           'floating_type', 'logits_of', 'find_head', 'features', 'save_model', 'load_model']
 
 # %% ../nbs/01_models.ipynb #bfb5a86c
 import functools, inspect, json, math, os, tempfile
 from collections import OrderedDict
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 import torch
 import torch.nn.functional as F
@@ -238,10 +239,20 @@ def _image_coder(shape, latent, width):
     return encoder, decoder
 
 # %% ../nbs/01_models.ipynb #76b2111d
+def check_module(
+    model, # what was given as a model
+):
+    "Nothing if `model` can be asked for logits; a TypeError unless it is an nn.Module, a ValueError if a lazy layer has no weights yet"
+    if not isinstance(model, nn.Module): raise TypeError(f'model must be an nn.Module, got {type(model).__name__}')
+    lazy = next((k for k, t in chain(model.named_parameters(), model.named_buffers()) if nn.parameter.is_lazy(t)), None)
+    if lazy: raise ValueError(f'{lazy!r} of the model has no values yet, its layer is lazy: run the model on one batch first')
+
+# %% ../nbs/01_models.ipynb #188d80ad
 @contextmanager
 def modes(model:nn.Module):
     "Context that gives every submodule its own training flag back at the end"
-    flags = [(m, m.training) for m in model.modules()]
+    check_module(model)
+    flags = [(m, m.training) for m in model.modules() if hasattr(m, 'training')]
     try: yield model
     finally:
         for m, flag in flags: m.training = flag
@@ -250,6 +261,27 @@ def modes(model:nn.Module):
 def eval_mode(model:nn.Module):
     "Context with the model in evaluation mode; afterwards every submodule has its own training flag again"
     with modes(model): yield model.eval()
+
+# %% ../nbs/01_models.ipynb #f8645e11
+def floating_type(model:nn.Module)->torch.dtype:
+    "The type that `model` takes its input in: that of its first floating-point weight or buffer, float32 if it has none"
+    return next((t.dtype for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), torch.float32)
+
+# %% ../nbs/01_models.ipynb #07b1f7f8
+def logits_of(
+    model:nn.Module,
+    x:torch.Tensor, # floating point, (N,...), in [0,1]; the model works on a copy
+)->torch.Tensor: # (N,K), K >= 2, in float32 or wider, with its graph where gradients are on
+    "What `model` says about `x`, in the mode it is in; a TypeError or ValueError for anything but logits. NaN and infinities pass"
+    out = model(x.to(floating_type(model), copy=True))
+    if not isinstance(out, torch.Tensor): raise TypeError(f'the model must return a tensor of logits, got {type(out).__name__}: wrap it in a module that does')
+    if not out.is_floating_point(): raise TypeError(f'the model must return floating-point logits, got {out.dtype}')
+    if out.ndim != 2 or len(out) != len(x) or out.shape[1] < 2: raise ValueError(_not_logits(out, len(x)))
+    return out if out.dtype in (torch.float32, torch.float64) else out.float()
+
+def _not_logits(out, n):
+    one = '; a single logit z says the same as the two logits (0, z)' if out.shape in ((n,), (n, 1)) else ''
+    return f'the model must return logits of shape ({n}, classes), at least two classes, for {n} inputs, got {tuple(out.shape)}{one}'
 
 # %% ../nbs/01_models.ipynb #527ee8ca
 _HEADS = {'head', 'heads', 'fc', 'classifier', 'linear', 'last_linear', 'output'}
@@ -277,14 +309,16 @@ def features(
     x:torch.Tensor, # what the model takes
     head:str|None=None, # the head's name in `named_modules`; None: `find_head`
 )->torch.Tensor: # (N,D): what enters the head, with its graph where gradients are on
-    "The penultimate representation of `x`. Modes are the caller's: see `eval_mode`"
+    "The penultimate representation of `x`, which stays as it is. Modes are the caller's: see `eval_mode`"
+    model = getattr(model, '_orig_mod', model)    # a compiled model may pass its hooks by
     name, layer = find_head(model) if head is None else (head, _module(model, head))
     seen = []
     hook = layer.register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
-    try: logits = model(x)
+    try: logits = model(x.to(floating_type(model), copy=True))
     finally: hook.remove()
     if not seen: raise ValueError(f'layer {name!r} was not used in the forward pass: give the name of the head')
-    into, out = seen[-1]
+    if len(seen) > 1: raise ValueError(f'layer {name!r} runs {len(seen)} times in a forward pass: give the name of a layer that runs once, after which the head follows')
+    (into, out), = seen
     if head is None and getattr(logits, 'shape', None) != out.shape:
         raise ValueError(f'{name!r} is not the head, its output {tuple(out.shape)} is not the output of the model: give the name of the head')
     return into
@@ -299,23 +333,45 @@ def _check_path(path):
     return path
 
 # %% ../nbs/01_models.ipynb #38209f99
+def _shapes(model):
+    "What a file of `model` holds: shape and type of each tensor, and who shares it"
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    mates = {k: tuple(other for other, t2 in named if t2 is t and other != k) for k, t in named}
+    return {k: (tuple(t.shape), t.dtype, mates.get(k, ())) for k, t in model.state_dict().items()}
+
+def _check_call(model, spec):
+    "Raise unless the recorded call makes a network of the same tensors: what is written must be readable"
+    if spec['name'] not in _ARCHITECTURES: raise ValueError(unknown('architecture', spec['name'], architectures()) + ', so the file could not be read back')
+    with torch.random.fork_rng(devices=[]): made = _shapes(_ARCHITECTURES[spec['name']](**spec['kwargs']).to(floating_type(model)))
+    here = _shapes(model)
+    differ = [k for k in made | here if made.get(k) != here.get(k)]
+    if not differ: return
+    def say(got):
+        if got is None: return 'absent'
+        return f'{tuple(got[0])} {str(got[1])[6:]}' + ''.join(f', shared with {k!r}' for k in got[2])
+    more = f', and {len(differ) - 1} more differ' if differ[1:] else ''
+    raise ValueError(f"the model is no longer what its call of {spec['name']!r} makes: {differ[0]!r} is {say(here.get(differ[0]))}, "
+                     f"by the call it is {say(made.get(differ[0]))}{more}. Build it by a function under @architecture that makes the change")
+
+# %% ../nbs/01_models.ipynb #afbaff82
 def save_model(
     model:nn.Module, # made by an `@architecture`
     path, # file to write, customarily .safetensors; replaced as a whole or not at all
 ):
     "The path written: weights and buffers, and the architecture's call in the file's metadata. Tied weights are stored once"
-    path = _check_path(path)
+    path, model = _check_path(path), getattr(model, '_orig_mod', model)    # a compiled model is saved as what it was made of
     spec = getattr(model, 'spec', None)
     if spec is None: raise ValueError(f'{type(model).__name__} has no record of how it was built: make it by a function under @architecture')
     try: call = json.dumps(spec)
     except TypeError as e: raise ValueError(f"the call of {spec['name']!r} cannot be written down: {e}") from e
+    _check_call(model, spec)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
-        st.save_model(model, Path(tmp)/'model', metadata=dict(architecture=call))
+        st.save_model(model, Path(tmp)/'model', metadata=dict(architecture=call, dtype=str(floating_type(model))[6:]))
         os.replace(Path(tmp)/'model', path)
     return path
 
-# %% ../nbs/01_models.ipynb #afbaff82
+# %% ../nbs/01_models.ipynb #e09cd8cf
 def load_model(
     path, # file written by `save_model`
     device='cpu',
@@ -324,13 +380,13 @@ def load_model(
     path = _check_path(path)
     if not path.exists(): raise FileNotFoundError(f'{path} does not exist')
     try:
-        with safe_open(path, 'pt') as f: call = (f.metadata() or {}).get('architecture')
+        with safe_open(path, 'pt') as f: about = f.metadata() or {}
     except SafetensorError as e: raise ValueError(f'{path} is not a safetensors file, or is truncated ({e})') from e
-    if call is None: raise ValueError(f'{path} does not say which architecture it belongs to: it was not written by save_model')
-    spec = json.loads(call)
+    if 'architecture' not in about: raise ValueError(f'{path} does not say which architecture it belongs to: it was not written by save_model')
+    spec = json.loads(about['architecture'])
     if spec['name'] not in _ARCHITECTURES:
         raise ValueError(unknown('architecture', spec['name'], architectures()) + '. Import or define it first, under @architecture')
-    model = _ARCHITECTURES[spec['name']](**spec['kwargs']).to(device)
+    model = _ARCHITECTURES[spec['name']](**spec['kwargs']).to(device, getattr(torch, about.get('dtype', 'float32')))
     try: st.load_model(model, path, device=str(device))
     except RuntimeError as e: raise ValueError(f"{path} does not fit the architecture {spec['name']!r} of this version: {e}") from e
     return model
