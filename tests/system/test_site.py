@@ -1,10 +1,10 @@
-"""The site in a real browser: every page loads without errors, formulas are drawn, search works, nothing is fetched from elsewhere"""
+"""The site in a real browser: every page loads without errors, formulas are drawn, nothing is cut off, search works, nothing is fetched from elsewhere"""
 import subprocess, sys, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import pytest
-from browser import chromium, errors, remote, wait
+from browser import chromium, clipped, errors, remote, resize, wait
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +41,14 @@ def pages(built):
     return sorted(p.relative_to(nbs).with_suffix('.html').as_posix() for p in nbs.rglob('*')
                   if p.suffix in ('.ipynb', '.md') and not any(o[0] in '._' for o in p.relative_to(nbs).parts))
 
+def show(browser, site, page):
+    "Load a page and wait for its formulas; returns their number"
+    browser.get(f'{site}/{page}')
+    wait(browser, "document.readyState == 'complete'", 120, page)
+    n = len(browser.find_elements('css selector', '.math'))
+    if n: wait(browser, f"document.querySelectorAll('.math mjx-container svg').length >= {n}", 120, f'{n} formulas of {page}')
+    return n
+
 def test_every_page_is_built_and_in_the_sidebar(built):
     home = (built/'index.html').read_text()
     for page in pages(built):
@@ -50,15 +58,50 @@ def test_every_page_is_built_and_in_the_sidebar(built):
 def test_pages_load_without_errors_and_formulas_are_drawn(site, built, browser):
     drawn = 0
     for page in pages(built):
-        browser.get(f'{site}/{page}')
-        wait(browser, "document.readyState == 'complete'", 120, page)
-        n = len(browser.find_elements('css selector', '.math'))
-        if n: wait(browser, f"document.querySelectorAll('.math mjx-container svg').length >= {n}", 120, f'{n} formulas of {page}')
+        n = show(browser, site, page)
         assert not browser.find_elements('css selector', 'mjx-merror, [data-mjx-error]'), f'{page}: a formula that MathJax cannot read'
         assert errors(browser) == [], page
         assert remote(browser, site) == [], page
         drawn += n
     assert drawn > 0
+
+@pytest.fixture
+def window(browser):
+    "The browser, whose window has its own size again afterwards, and whose requests up to there are forgotten"
+    yield browser
+    resize(browser)
+    remote(browser)
+
+def test_nothing_is_cut_off_at_any_width(site, built, window):
+    found = []
+    for page in sorted(p.relative_to(built).as_posix() for p in built.rglob('*.html')):
+        for width in (1400, 1280, 768, 390):
+            resize(window, width)
+            if width == 1400: show(window, site, page)
+            found += [f'{page} at {width} px: {o}' for o in clipped(window)]
+    assert not found, '\n'.join(found)
+
+def test_what_is_cut_off_is_found(site, window):
+    "Without the site's own style sheet, as it was once, equations are cut off on the left, and the page itself is too wide"
+    resize(window, 390)
+    drop = "document.querySelector('link[href*=\"custom.css\"]').remove()"
+    for page, what in (('robustness/02_sovr.html', 'px left of div.math'), ('_modules/robustnb/merging/permutations.html', 'px right of the page')):
+        show(window, site, page)
+        assert clipped(window) == []
+        window.execute_script(drop)
+        assert any(what in o for o in clipped(window)), page
+
+@pytest.mark.parametrize('markup, lost', [
+    ('<pre style="overflow-x: auto">{0}</pre>', False), ('<pre style="overflow: hidden">{0}</pre>', True), ('<pre style="overflow: visible">{0}</pre>', True),
+    ('<div style="overflow-x: auto; width: 300px"><table><tr><td>{0}</td></tr></table></div>', False),
+    ('<div style="overflow: hidden; width: 300px"><table><tr><td>{0}</td></tr></table></div>', True),
+    ('<div style="overflow: auto; width: 300px"><table style="margin-left: -50px"><tr><td>{0}</td></tr></table></div>', True),
+    ('<div style="overflow: hidden; height: 10px"><pre style="margin: 0; overflow: auto">short</pre></div>', True)])
+def test_cut_off_means_out_of_reach_of_scrolling(window, tmp_path, markup, lost):
+    resize(window, 390)
+    (tmp_path/'page.html').write_text(f'<div class="bd-article-container">{markup.format("wide" * 100)}</div>')
+    window.get((tmp_path/'page.html').as_uri())
+    assert bool(clipped(window)) == lost, clipped(window)
 
 @pytest.mark.parametrize('query', ['absum', 'fourier_noise'])
 def test_search_finds(site, browser, query):
