@@ -33,7 +33,7 @@ viewcode_follow_imported_members = False  # would import the package
 toc_object_entries = False
 
 # --- sidebar: a section per folder that has notebooks ---------------------------------------------------------------
-FOLDERS = ['guides', 'attacks', 'robustness', 'merging', 'unlearning', 'synthesis', 'transfer', 'anomaly', 'efficiency', 'benchmarks']
+FOLDERS = ['guides', 'attacks', 'robustness', 'merging', 'unlearning', 'synthesis', 'transfer', 'adaptation', 'anomaly', 'efficiency', 'benchmarks']
 
 def section(caption, pages): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', *pages, '```', ''])
 
