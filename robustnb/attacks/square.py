@@ -200,7 +200,7 @@ def square(threat,       # Linf(eps), L2(eps) or L1(eps)
     _check_square(threat, queries, restarts, p, patience)
     kind = _Corners if isinstance(threat, Linf) else _Mass if isinstance(threat, L2) else _Sparse
     def needs(x, y, logits):
-        if x.ndim != 4: raise ValueError(f'the Square attack moves windows of images: x has shape {tuple(x.shape)}, it needs (N,C,H,W)')
+        if x.ndim != 4: raise ValueError(f'the Square attack moves windows of images: x has shape {tuple(x.shape)}, it needs (N,C,H,W); for tables give autoattack a list of attacks without it')
     def run(hunt):
         generator = torch.Generator().manual_seed(seed)
         for r in range(restarts):
