@@ -191,11 +191,14 @@ def test_mail_and_ewat_weights():
     margin = p[rows, y] - p.scatter(1, y[:, None], -1.).amax(1)
     torch.testing.assert_close(probability_margin(z, y).double(), margin, atol=1e-6, rtol=0)
     entropy = torch.distributions.Categorical(probs=p).entropy()
-    expect = {mail(None, 7., 0.2): 1/(1 + (7*(margin - 0.2)).exp()), ewat(None, 3.): 1 + 3*entropy, ewat(None, 1e6): entropy}
+    expect = {mail(None, 7., 0.2): 1/(1 + (7*(margin - 0.2)).exp()), mail(None): 1/(1 + (10*(margin + 0.5)).exp()), ewat(None, 3.): 1 + 3*entropy, ewat(None, 1e6): entropy}
     for objective, w in expect.items(): torch.testing.assert_close(weights_of(objective, z, y).double(), w/w.mean(), rtol=1e-3, atol=1e-4)
     for objective in (mail(None, 0.), ewat(None, 0.)): torch.testing.assert_close(weights_of(objective, z, y), torch.ones(50))
     w = weights_of(mail(None), z, y)[margin.argsort()]
     assert (w.diff() <= 1e-5).all() and w[0] > 1. > 0.1 > w[-1] # a small margin, a large weight
+    two = torch.tensor([[0., math.log(3)], [0., 20.]]) # margins -1/2 and -1: the first has half of the largest weight
+    w = weights_of(mail(None, 100.), two, torch.zeros(2, dtype=torch.long))
+    torch.testing.assert_close(w[0]/w[1], torch.tensor(0.5), rtol=1e-4, atol=0)
 
 # %% ../nbs/robustness/00_baselines.ipynb #10ce1c0e
 def test_gairat_counts_and_weights():
@@ -518,6 +521,7 @@ def test_bad_arguments_are_named():
     ball, attack = Linf(0.1), pgd(Linf(0.1))
     refused('beta must be', lambda: trades(attack, -1.), lambda: mart(attack, math.nan))
     refused('slope must be', lambda: mail(attack, -1.))
+    refused('bias must be', lambda: mail(attack, bias=math.nan), lambda: mail(attack, bias=-math.inf))
     refused('strength must be', lambda: ewat(attack, -1.), lambda: squeezed(-0.1))
     refused('share must be', lambda: smoothed(1.5), lambda: smoothed(math.nan), lambda: mma(attack, -0.1))
     refused('scale must be', lambda: tanh_logits(nn.Identity(), 0.))

@@ -145,10 +145,11 @@ def probability_margin(
 def mail(
     attack, # attack(model, x, y) -> x_adv
     slope=10., # gamma of the paper; 0 is adversarial training
-    bias=0.5, # beta of the paper: the margin at which the weight is a half
+    bias=-0.5, # the margin at which the weight is a half; below 0 an image is wrong
 )->Objective:
     "MAIL-AT (Liu et al., 2021): weights fall as a sigmoid of the probability margin (eq. 9)"
     _at_least_0(slope=slope)
+    if not math.isfinite(bias): raise ValueError(f'bias must be a finite number, not {bias!r}')
     return weighted(attack, lambda logits, y: torch.sigmoid(-slope * (probability_margin(logits, y) - bias)))
 
 # %% ../../nbs/robustness/00_baselines.ipynb #561854ee
