@@ -109,7 +109,7 @@ CANDIDATES = { # three for every arm with hyperparameters; the first is the publ
     'sovr': [(0.4, 0.4), (0.4, 0.2), (0.2, 0.4)], 'trades': [(6,), (3,), (9,)], 'tsovr': [(0.4, 0.4, 6), (0.4, 0.2, 6), (0.2, 0.4, 6)],
     'mma': [(1.5,), (2.5,), (4,)], 'fat': [(0,), (1,), (2,)], 'awp': [(0.01,), (0.005,), (0.002,)]}
 CHOSEN = { # (scale, data set) -> {arm: hyperparameters}: the candidate of highest validation accuracy under attack; else the first
-    ('small', 'cifar10'): {'mart': (10,), 'gairat': (1,), 'mail': (10, -0.5), 'ewat': (0.5,), 'sovr': (0.4, 0.4), 'trades': (9,), 'tsovr': (0.4, 0.2, 6),
+    ('small', 'cifar10'): {'mart': (10,), 'gairat': (1,), 'mail': (10, 0), 'ewat': (0.5,), 'sovr': (0.4, 0.4), 'trades': (9,), 'tsovr': (0.4, 0.2, 6),
                            'mma': (4,), 'fat': (2,), 'awp': (0.002,)}}
 
 def named(
