@@ -16,6 +16,7 @@ from ..attacks.gradient import ce_loss, margin_loss, pgd
 from ..attacks.threat_models import Linf
 from ..data import unknown
 from ..evidence import Claim, Paper, interval
+from ..models import logits_of
 from .baselines import Later, Objective, adversarial, awp, ewat, friendly, gairat, kl, kl_pgd, mail, mart, mma, scores, trades
 from .lab import SETTINGS, measured, trained
 from ..training import update
@@ -32,7 +33,7 @@ def ovr_loss(
 # %% ../../nbs/robustness/02_sovr.ipynb #ad75b82d
 def _check(share, weight=1.):
     if not 0 <= share <= 1: raise ValueError(f'share is the part of each batch that gets the one-versus-the-rest loss, in [0,1], not {share!r}')
-    if not weight > 0: raise ValueError(f'weight must be a positive number, not {weight!r}')
+    if not 0 < weight < float('inf'): raise ValueError(f'weight must be a positive number, not {weight!r}')
 
 def hardest(
     logits:torch.Tensor, # (N,K)
@@ -63,7 +64,7 @@ def sovr(
     "SOVR (Kanai et al., 2023): adversarial training with the one-versus-the-rest loss for the `share` of smallest margins"
     _check(share, weight)
     def outer(model, x, x_adv, y):
-        logits = model(x_adv).float()
+        logits = logits_of(model, x_adv)
         return switched(logits, y, hardest(logits, y, share), weight), scores(logits, y)
     return Objective(attack, outer)
 
@@ -76,9 +77,9 @@ def tsovr(
 )->Objective:
     "TSOVR: TRADES whose cross-entropy is switched likewise, by the margins under attack"
     _check(share, weight)
-    if not beta >= 0: raise ValueError(f'beta must be a number >= 0, not {beta!r}')
+    if not 0 <= beta < float('inf'): raise ValueError(f'beta must be a finite number >= 0, not {beta!r}')
     def outer(model, x, x_adv, y):
-        clean, logits = model(x).float(), model(x_adv).float()
+        clean, logits = logits_of(model, x), logits_of(model, x_adv)
         return switched(clean, y, hardest(logits, y, share), weight) + beta * kl(clean, logits).mean(), scores(logits, y)
     return Objective(attack, outer)
 
