@@ -293,8 +293,6 @@ def test_friendly_stops_at_the_first_broken_point():
     inside = (x > 0.2) & (x < 0.8)
     noise = (noisy - friendly(Linf(0.15), 1, 0.04, tau=1, random_start=False)(model, x, y))[inside]
     assert 0.009 < noise.std() < 0.011 and noise.mean().abs() < 0.001
-    whole = Later(2, adversarial(friendly(Linf(0.1), tau=0)), Later(2, adversarial(friendly(Linf(0.1), tau=1)), adversarial(friendly(Linf(0.1), tau=2))))
-    for tau in (0, 0, 1, 1, 2, 2): assert torch.equal(whole.turn().attack(model, x, y), friendly(Linf(0.1), tau=tau)(model, x, y)) # the published schedule
 
 # %% ../nbs/robustness/00_baselines.ipynb #7d16dc96
 def test_boundary_of_a_linear_model():
@@ -392,6 +390,9 @@ def test_later_switches_and_counts():
     assert other.turn() == 'c' and (other.done, other.then.done) == (6, 4)
     assert Later(0, 'a', 'b').turn() == 'b'
     refused('updates must be', lambda: Later(-1, 'a', 'b'), lambda: Later(2.5, 'a', 'b'))
+    model, x, y = trained()
+    whole = Later(2, adversarial(friendly(Linf(0.1), tau=0)), Later(2, adversarial(friendly(Linf(0.1), tau=1)), adversarial(friendly(Linf(0.1), tau=2))))
+    for tau in (0, 0, 1, 1, 2, 2): assert torch.equal(whole.turn().attack(model, x, y), friendly(Linf(0.1), tau=tau)(model, x, y)) # the published schedule
 
 # %% ../nbs/robustness/00_baselines.ipynb #cc90affb
 def test_awp_without_perturbation_is_the_step():
