@@ -2,12 +2,11 @@
 
 from pathlib import Path
 import torch
-from robustnb.attacks.apgd import apgd
+from robustnb.attacks.apgd import apgd, dlr_loss
 from robustnb.attacks.fab import fab
 from robustnb.attacks.gradient import margin_loss
 from robustnb.attacks.square import square
 from robustnb.attacks.threat_models import L1, Linf
-from robustnb.data import as_float
 import pytest
 from torch import nn
 from robustnb.attacks.gradient import check_attack, pgd, probe_model
@@ -16,7 +15,7 @@ from robustnb.data import Batches, load
 from robustnb.evaluation import evaluate
 from robustnb.models import convnet
 from robustnb.training import cross_entropy, fit
-from robustnb.attacks.autoattack import accuracy, autoattack, members
+from robustnb.attacks.autoattack import accuracy, autoattack, members, table
 
 # %% ../nbs/attacks/09_autoattack.ipynb #f9568aa4
 def small_model(eps=.1):
@@ -148,3 +147,58 @@ def test_dead_gradients_are_reported():
     report = autoattack(Linf(.2), attacks={'apgd-t': apgd(Linf(.2), 3, targets=4), 'square': square(Linf(.2), 100)}).report(Stairs(model), (x[:20], y[:20]), checks=False, progress=False)
     assert {'flat starts', 'square'} <= {f.name for f in report.flags} and 'upper bound' in report.verdict
     assert report.accuracy['apgd-t'] > report.robust and 'custom AutoAttack' in report.verdict
+
+# %% ../nbs/attacks/09_autoattack.ipynb #8dc33375
+def test_no_gradient_and_nan_are_flagged():
+    class Front(nn.Module):
+        def __init__(self, act, net): super().__init__(); self.act, self.net = act, net
+        def forward(self, x): return self.net(self.act(x))
+    model, x, y = small_model()
+    threat, names = Linf(.12), lambda report: {f.name for f in report.flags}
+    attack, few = autoattack(threat, attacks=short(threat)), (x[:20], y[:20])
+    for cut in (lambda x: x.detach(), lambda x: (255 * x).long() / 255):
+        report = attack.report(Front(cut, model), few, progress=False)
+        assert 'no gradient' in names(report) and report.passes['square'] > 20 * 60 * report.robust and 'rests on square' in report.verdict
+        with pytest.warns(UserWarning, match='apgd-ce, fab could not run'): attack(Front(cut, model), *few)
+    root = Front(lambda x: torch.where(x > 0, x.sqrt(), 0.), model)    # digits have dark pixels
+    for checks in (True, False):
+        report = attack.report(root, few, progress=False, checks=checks)
+        assert 'NaN gradients' in names(report) and len(report.flags) == len(names(report)) and 'trusted' not in report.verdict
+    pit = Front(lambda x: torch.where((x > .005) & (x < .1), torch.nan, x), model)
+    clean = (x[:20] / .1).round() * .1
+    report = attack.report(pit, (clean, y[:20]), progress=False, checks=False)
+    assert names(report) == {'NaN logits'} and report.robust == 0 and (report.margin[report.by > 0] == -torch.inf).any()
+
+# %% ../nbs/attacks/09_autoattack.ipynb #2b29bfe3
+def test_every_door_is_guarded_before_any_work():
+    model, x, y = small_model()
+    class Odd(nn.Module):
+        def __init__(self, head): super().__init__(); self.net, self.head, self.calls = model, head, 0
+        def forward(self, x): self.calls += 1; return self.head(self.net(x))
+    attack = autoattack(Linf(.1))
+    for head in (lambda z: dict(z=z), lambda z: (z,), lambda z: z[:, :1], lambda z: z[:, 0], lambda z: z.argmax(1), lambda z: z * torch.nan, lambda z: z[:, :2]):
+        odd = Odd(head)
+        with pytest.raises((TypeError, ValueError), match='the model (must return|gives)'): attack.report(odd, (x, y), progress=False)
+        assert odd.calls <= 1
+    table = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(ValueError, match='Square attack moves windows of images'): attack.report(table, (x.flatten(1), y), progress=False)
+    with pytest.raises(ValueError, match='DLR loss needs logits of at least 3'): autoattack(Linf(.1), attacks={'square': square(Linf(.1)), 'dlr': apgd(Linf(.1), loss=dlr_loss)}).report(nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), (x, y % 2), progress=False)
+    for kind in (torch.float64, torch.bfloat16, torch.float16):
+        report = autoattack(Linf(.1), attacks=short(Linf(.1))).report(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).to(kind), (x[:4], y[:4]), progress=False, checks=False)
+        assert report.x_adv.dtype == (torch.float64 if kind == torch.float64 else torch.float32)
+
+# %% ../nbs/attacks/09_autoattack.ipynb #60e0e759
+def test_a_damaged_state_is_named():
+    import tempfile
+    model, x, y = small_model()
+    attack = autoattack(Linf(.1), attacks={'pgd': pgd(Linf(.1), 1)})
+    run = lambda state: attack.report(model, (x, y), state=state, checks=False, progress=False)
+    with tempfile.TemporaryDirectory() as tmp:
+        state = Path(tmp)/'run.safetensors'
+        run(state)
+        whole = state.read_bytes()
+        for bad in (b'', whole[:4], whole[:len(whole) // 2], b'{}' * 99):
+            state.write_bytes(bad)
+            with pytest.raises(ValueError, match='run.safetensors is not the state of an evaluation, or is damaged'): run(state)
+        state.unlink(); state.mkdir()
+        with pytest.raises(ValueError, match='run.safetensors is not the state'): run(state)
