@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 from robustnb.attacks.gradient import check_attack, pgd, probe_model
 from robustnb.attacks.threat_models import L2
-from robustnb.data import Batches, load
+from robustnb.data import Batches, as_float, load
 from robustnb.evaluation import evaluate
 from robustnb.models import convnet
 from robustnb.training import cross_entropy, fit
