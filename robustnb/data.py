@@ -7,14 +7,14 @@ __all__ = ['FASHION', 'CIFAR10', 'unknown', 'Data', 'as_float', 'check_xy', 'two
            'read_idx', 'adbench_sets', 'image_folder', 'load', 'crop_flip', 'Batches']
 
 # %% ../nbs/00_data.ipynb #1f3cd38e
-import difflib, gzip, hashlib, io, math, os, re, tempfile, warnings, zipfile, zlib
+import difflib, functools, gzip, hashlib, io, math, os, re, tempfile, warnings, zipfile, zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -26,7 +26,8 @@ def unknown(
 )->str: # 'unknown data set ...: did you mean ...? Known: ...'
     "The sentence that refuses `name` and offers the near misses among `known`"
     known = [str(k) for k in known]
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    lower = {k.lower(): k for k in known}    # 'MNIST' is near to 'mnist'
+    near = [lower[k] for k in difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.5)]
     hint = f": did you mean {' or '.join(map(repr, near))}?" if near else '.'
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(known)}"
 
@@ -39,6 +40,9 @@ class Data:
     classes:list # class names: `classes[y[i]]` names example i
     name:str='' # what a result measured on it must say, e.g. 'cifar10-jpeg'
 
+    def __post_init__(self):
+        if getattr(self.y, 'dtype', None) in _INTEGERS: self.y = self.y.to(torch.int64)    # torch's losses take no other integers
+
     def __iter__(self): return iter((self.x, self.y, self.classes))
     def __len__(self): return len(self.y)
     def __repr__(self):
@@ -47,6 +51,7 @@ class Data:
 
     def pick(self, idx): # indices or mask over the examples
         "The examples at `idx`, in that order"
+        _check_labels(self.x, self.y)
         return replace(self, x=self.x[idx], y=self.y[idx])
 
     def take(self, n:int):
@@ -57,6 +62,7 @@ class Data:
     def split(self, n:int, seed:int=0):
         "(the rest, `n` held-out examples), both in the original order; each class is held out in proportion, to within one example"
         if not 0 < n < len(self): raise ValueError(f'cannot hold out {n} examples of {self}: n must be in 1..{len(self)-1}')
+        _check_labels(self.x, self.y)
         g = torch.Generator().manual_seed(seed)
         perm = torch.randperm(len(self), generator=g)
         by_class = perm[self.y.cpu()[perm].argsort(stable=True)]    # classes one after another, shuffled inside each
@@ -66,13 +72,22 @@ class Data:
         return self.pick(~held), self.pick(held)
 
 # %% ../nbs/00_data.ipynb #d6d3300d
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+def _check_dtype(x):
+    if not isinstance(x, torch.Tensor): raise TypeError(f'x is a {type(x).__name__}; expected a tensor')
+    if x.layout != torch.strided: raise TypeError(f'x has layout {x.layout}; expected a dense tensor: x.to_dense()')
+    if x.dtype != torch.uint8 and x.dtype not in _FLOATS:
+        hint = ': x.to(torch.uint8) makes 0..255 of integers in that range' if x.dtype in _INTEGERS else ''
+        raise TypeError(f'x has dtype {x.dtype}; expected uint8 (0..255) or floating point in [0, 1]{hint}')
+
 def as_float(
-    x:torch.Tensor, # uint8 in 0..255, or floating point
+    x:torch.Tensor, # uint8 in 0..255, or floating point of 16, 32 or 64 bits
 )->torch.Tensor: # float32; uint8 is divided by 255
     "`x` as the float32 that models take; a float32 tensor is returned as it is"
-    if x.dtype == torch.uint8: return x.float().div_(255)
-    if x.is_floating_point(): return x.float()
-    raise TypeError(f'x has dtype {x.dtype}; expected uint8 (0..255) or floating point in [0, 1]')
+    _check_dtype(x)
+    return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
 
 # %% ../nbs/00_data.ipynb #8b4d21da
 def check_xy(
@@ -85,21 +100,23 @@ def check_xy(
     if not isinstance(x, torch.Tensor): raise TypeError(f'x is a {type(x).__name__}; expected a tensor')
     if x.ndim not in (2, 4): raise ValueError(f'x has shape {tuple(x.shape)}; expected (N,C,H,W) or (N,D)')
     if x.numel() == 0: raise ValueError(f'x is empty: shape {tuple(x.shape)}')
-    if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise TypeError(f'x has dtype {x.dtype}; expected uint8 (0..255) or floating point in [0, 1]')
-    if y is not None: _check_labels_shape(x, y)
-    ends = [*x.detach().aminmax()] + ([*y.detach().aminmax()] if y is not None else [])
-    lo, hi, *ends = torch.stack([e.double() for e in ends]).tolist()    # aminmax passes NaN on
+    _check_dtype(x)
+    if y is not None: _check_labels(x, y)
+    ends = [*x.detach().aminmax()] + ([*y.detach().to(torch.int64).aminmax()] if y is not None else [])
+    lo, hi, *ends = torch.stack([e.double().to(x.device) for e in ends]).tolist()    # aminmax passes NaN on
     if math.isnan(lo) or math.isinf(lo) or math.isinf(hi): raise ValueError('x contains NaN or infinite values')
     if box and x.is_floating_point() and (lo < 0 or hi > 1):
-        raise ValueError(f'x has values in [{lo:.4g}, {hi:.4g}]; expected [0, 1]: divide by 255? (normalisation belongs in the model)')
+        top = f'{hi:.4g}' if hi <= 1 or float(f'{hi:.4g}') > 1 else repr(hi)    # 1.0000001 is not shown as 1
+        raise ValueError(f'x has values in [{lo:.4g}, {top}]; expected [0, 1]: divide by 255? (normalisation belongs in the model)')
+    if max(-lo, hi) > torch.finfo(torch.float32).max: raise ValueError(f'x has values in [{lo:.4g}, {hi:.4g}], more than float32 can hold')
     if ends and (ends[0] < 0 or classes is not None and ends[1] >= classes):
         top = 'not negative' if classes is None else f'in 0..{classes - 1}'
         raise ValueError(f'y has labels {int(ends[0])}..{int(ends[1])}; expected {top}')
 
-def _check_labels_shape(x, y):
+def _check_labels(x, y):
+    "Type and shape of the labels; nothing here waits for a GPU"
     if not isinstance(y, torch.Tensor): raise TypeError(f'y is a {type(y).__name__}; expected an int64 tensor')
-    if y.is_floating_point() or y.dtype == torch.bool: raise TypeError(f'y has dtype {y.dtype}; expected int64 class numbers')
+    if y.dtype not in _INTEGERS: raise TypeError(f'y has dtype {y.dtype}; expected int64 class numbers')
     if y.shape != x.shape[:1]: raise ValueError(f'y has shape {tuple(y.shape)}; expected ({len(x)},): one class number per example of x')
 
 # %% ../nbs/00_data.ipynb #41a91835
@@ -142,19 +159,26 @@ def _not_found(name, files, root, how):
     return f'{name!r} not found: looked for {files} in {dirs}; {how}, or set ROBUSTNB_DATA to a folder that has it'
 
 # %% ../nbs/00_data.ipynb #938051ea
+class _Refused(ValueError):
+    "What follows the name of a file that is sound, but cannot be taken"
+
 @contextmanager
 def _reading(path):
     "Turns whatever a damaged file raises into one sentence that names the file"
     try: yield
-    except (FileNotFoundError, PermissionError): raise
-    except (OSError, EOFError, KeyError, ValueError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error) as e:
-        raise ValueError(f'{path} is corrupt or truncated ({e}): delete it and get it again') from e
+    except (FileNotFoundError, PermissionError, MemoryError): raise
+    except _Refused as e: raise ValueError(f'{path} {e}') from None
+    except Image.DecompressionBombError as e:
+        raise ValueError(f'{path} is larger than Pillow opens ({e}): make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS') from None
+    except UnidentifiedImageError: raise ValueError(f'{path} is corrupt, or of a format that Pillow cannot read: get it again, or convert it to PNG') from None
+    except Exception as e: raise ValueError(f'{path} is corrupt or truncated ({e}): delete it and get it again') from e
 
 # %% ../nbs/00_data.ipynb #17c6e038
 def read_idx(
     path:Path, # IDX file of bytes, plain or gzipped
 )->torch.Tensor: # uint8, in the shape that the header states
     "The array in an IDX file (the format of MNIST); a ValueError names a file whose length is not what its header promises"
+    path = Path(path)
     with _reading(path):
         raw = path.read_bytes()
         if path.suffix == '.gz': raw = gzip.decompress(raw)
@@ -175,8 +199,8 @@ def _idx_reader(folder, classes, name):
         files = [_plain_or_gz(root/folder/'raw'/f'{prefix}-{part}-ubyte') for part in ('images-idx3', 'labels-idx1')]
         if None in files: return
         x, y = map(read_idx, files)
-        if x.ndim != 3 or len(x) != len(y) or y.max() > 9:
-            found = f'images {tuple(x.shape)}, labels {tuple(y.shape)} up to {y.max()}'
+        if x.ndim != 3 or y.ndim != 1 or len(x) != len(y) or x.numel() == 0 or y.max() > 9:
+            found = f'images {tuple(x.shape)}, labels {tuple(y.shape)}' + (f' up to {y.max()}' if y.numel() else '')
             raise ValueError(f'{files[0]} and {files[1].name} do not belong together: {found}')
         return Data(x[:, None], y.long(), list(classes), name)
     return read

@@ -57,6 +57,7 @@ def test_unknown_names():
     said = unknown('data set', 'minst', ['digits', 'mnist'])
     assert said == "unknown data set 'minst': did you mean 'mnist'? Known: digits, mnist"
     assert 'did you mean' not in unknown('data set', 'xyz', ['digits', 'mnist'])
+    assert "did you mean 'mnist'?" in unknown('data set', 'MNIST', ['digits', 'mnist']) and "'BN1'" in unknown('layer', 'bn1', ['BN1', 'fc'])
 
 # %% ../nbs/00_data.ipynb #65ede9be
 def test_data():
@@ -81,6 +82,19 @@ def test_split_is_stratified():
     assert not torch.equal(d.split(100, seed=0)[1].x, d.split(100, seed=1)[1].x)
     with pytest.raises(ValueError, match='hold out'): d.split(400)
 
+# %% ../nbs/00_data.ipynb #f8d187d4
+def test_labels_of_a_data_set():
+    x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 2, 1, 0])
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16):
+        d = Data(x, y.to(dtype), ['a', 'b', 'c'])
+        assert d.y.dtype == d.take(3).y.dtype == torch.int64 and torch.equal(d.y, y)
+        assert torch.equal(d.split(3)[1].x, Data(x, y, ['a', 'b', 'c']).split(3)[1].x)
+    for bad, error, said in ((y[:4], ValueError, r'shape \(4,\); expected \(6,\)'), (y[:, None], ValueError, 'one class number per example'),
+                             (y.float(), TypeError, 'float32; expected int64'), (y > 0, TypeError, 'bool; expected int64'),
+                             (y.to(torch.complex64), TypeError, 'complex64; expected int64'), (y.tolist(), TypeError, 'list')):
+        for use in (lambda d: d.take(3), lambda d: d.split(3)):
+            with pytest.raises(error, match=said): use(Data(x, bad, ['a', 'b', 'c']))
+
 # %% ../nbs/00_data.ipynb #dec70905
 def test_check_xy():
     x, y = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
@@ -92,6 +106,30 @@ def test_check_xy():
              ((x, y, 2), ValueError, r'0\.\.2; expected in 0\.\.1'), ((x, y - 1), ValueError, 'not negative')]
     for args, error, said in wrong:
         with pytest.raises(error, match=said): check_xy(*args)
+
+# %% ../nbs/00_data.ipynb #6b60284e
+def test_every_type():
+    x, y = torch.linspace(0, 1, 96).view(2, 3, 4, 4), torch.tensor([0, 1])
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        check_xy(x.to(dtype), y, 2), check_xy(-torch.zeros(2, 3, dtype=dtype))    # -0.0 lies in [0, 1]
+        torch.testing.assert_close(as_float(x.to(dtype)), x.to(dtype).to(torch.float32), rtol=0, atol=0)
+        for bad in (float('nan'), float('inf'), -float('inf')):
+            for box in (True, False):
+                with pytest.raises(ValueError, match='NaN or infinite'): check_xy(torch.full((2, 3), bad, dtype=dtype), box=box)
+    for dtype in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64):
+        check_xy(x, y.to(dtype), 2)
+        with pytest.raises(ValueError, match=r'0\.\.1; expected in 0\.\.0'): check_xy(x, y.to(dtype), 1)
+        for f in (as_float, check_xy):
+            with pytest.raises(TypeError, match=f'{dtype}; expected uint8 .*to.torch.uint8'): f(x.to(dtype))
+    for bad in (x > 0, x.to(torch.complex64), x.to(torch.float8_e4m3fn)):
+        for f in (as_float, check_xy):
+            with pytest.raises(TypeError, match=f'{bad.dtype}; expected uint8'): f(bad)
+    for bad in (y.float(), y > 0, y.to(torch.complex64), y.to(torch.bfloat16)):
+        with pytest.raises(TypeError, match=f'{bad.dtype}; expected int64'): check_xy(x, bad)
+    with pytest.raises(TypeError, match='ndarray'): as_float(x.numpy())
+    with pytest.raises(TypeError, match='sparse_coo; expected a dense'): check_xy(x[0, 0].to_sparse())
+    with pytest.raises(ValueError, match=r'\[0, 1\.0000000001'): check_xy(x.double() * (1 + 1e-10))    # not '[0, 1]; expected [0, 1]'
+    with pytest.raises(ValueError, match='more than float32 can hold'): check_xy(torch.full((2, 3), -1e39, dtype=torch.float64), box=False)
 
 # %% ../nbs/00_data.ipynb #92d4f3aa
 def test_as_float():
@@ -265,6 +303,9 @@ def test_mnist_layout():
         assert torch.equal(data.x[:, 0], x) and torch.equal(data.y, y.long()) and data.classes[5] == 'Sandal' and data.name == 'fashion'
         (raw/'train-labels-idx1-ubyte').write_bytes(struct.pack('>HBBI', 0, 8, 1, 5) + y.numpy().tobytes()[:5])
         with pytest.raises(ValueError, match='do not belong together'): load('fashion', root=d/'root')
+        for kind, dims in (('images', (0, 28, 28)), ('labels', (0,))):    # sound files without a single example
+            (raw/f'train-{kind}-idx{len(dims)}-ubyte').write_bytes(struct.pack(f'>HBB{len(dims)}I', 0, 8, len(dims), *dims))
+        with pytest.raises(ValueError, match=r'do not belong together: images \(0, 28, 28\), labels \(0,\)$'): load('fashion', root=d/'root')
 
 # %% ../nbs/00_data.ipynb #4ac6381d
 def test_names_and_splits():
