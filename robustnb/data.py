@@ -158,6 +158,13 @@ def _not_found(name, files, root, how):
     dirs = ', '.join(map(str, data_dirs(root)))
     return f'{name!r} not found: looked for {files} in {dirs}; {how}, or set ROBUSTNB_DATA to a folder that has it'
 
+# %% ../nbs/00_data.ipynb #4fc11c25
+_SYSTEM = ('__macosx', '__pycache__', '@eadir', '$recycle.bin', 'system volume information', 'lost+found', 'thumbs.db', 'ehthumbs.db', 'desktop.ini', 'icon\r')
+
+def _hidden(name):
+    "Whether `name` is that of a hidden file or folder, or one of the system's own"
+    return name.startswith('.') or name.lower() in _SYSTEM
+
 # %% ../nbs/00_data.ipynb #938051ea
 class _Refused(ValueError):
     "What follows the name of a file that is sound, but cannot be taken"
@@ -208,16 +215,80 @@ def _idx_reader(folder, classes, name):
 def _plain_or_gz(path): return next((p for p in (path, path.with_name(path.name + '.gz')) if p.exists()), None)
 
 # %% ../nbs/00_data.ipynb #4d5d909a
+def _eight_bits(image, raw):
+    "(colours in L, RGB, CMYK or LAB, alpha in L or None) of a loaded image; `raw` names the storage of a PNG"
+    info, mode = image.info, image.mode
+    if mode == 'F' or mode == 'I' and image.format not in ('PNG', 'PPM'):    # these two write 16 bits only
+        kind = 'floating-point numbers' if mode == 'F' else '32-bit or signed integers'
+        raise _Refused(f'holds {kind}, and nothing says which of them are black and white: convert it to 8 or 16 bits')
+    if mode[0] == 'I':
+        grey, tags = np.asarray(image), getattr(image, 'tag_v2', {})
+        eight = (grey * (255 / (2**tags.get(258, (16,))[0] - 1))).round().astype(np.uint8)    # TIFF's BitsPerSample
+        if tags.get(262) == 0: eight = 255 - eight    # WhiteIsZero: Pillow inverts it at 8 bits, not at 16
+        alpha = Image.fromarray((grey != info['transparency']) * np.uint8(255)) if 'transparency' in info else None
+        return Image.fromarray(eight), alpha
+    if not image.has_transparency_data:
+        to = {'1': 'L', 'L': 'L', 'CMYK': 'CMYK', 'LAB': 'LAB'}.get(mode, 'RGB')
+        return (image if mode == to else image.convert(to)), None
+    if 'transparency' in info and raw == 'RGB;16B': raise _Refused('has a transparent colour in 16 bits per channel: convert it to 8')
+    if 'transparency' in info: info['transparency'] = _transparent(info['transparency'], raw)
+    both = image.convert('RGBA')
+    return both.getchannel('R') if mode in ('1', 'L', 'LA') else both.convert('RGB'), both.getchannel('A')
+
+def _transparent(value, raw):
+    "A PNG's transparent grey of 2 or 4 bits on the scale of its pixels, which Pillow leaves on the file's own"
+    return value * {'L;2': 85, 'L;4': 17}.get(raw, 1)
+
+# %% ../nbs/00_data.ipynb #1ce6e7be
+@functools.lru_cache(maxsize=16)
+def _to_srgb(profile, mode):
+    "The transform to sRGB from an embedded profile, or from CIELAB; None where the profile is damaged or of other channels"
+    from PIL import ImageCms    # here, since few files need it
+    try:
+        source = ImageCms.createProfile('LAB') if mode == 'LAB' else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if mode != 'LAB' and source.profile.xcolor_space.strip() != dict(L='GRAY').get(mode, mode): return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile('sRGB'), mode, 'RGB')
+    except (ImageCms.PyCMSError, OSError): return None
+
+def _in_srgb(image, info):
+    "`image` (L, RGB, CMYK or LAB) in sRGB, by its profile or its gamma"
+    if image.mode == 'LAB' or info.get('icc_profile'):
+        if transform := _to_srgb(None if image.mode == 'LAB' else info['icc_profile'], image.mode): return transform.apply(image)
+    if image.mode != 'RGB': image = image.convert('RGB')
+    power = 1 / (2.2*(info.get('gamma') or 1/2.2))
+    if 'srgb' in info or abs(power - 1) < 0.05: return image
+    return image.point([round(255*(v/255)**power) for v in range(256)]*3)
+
+# %% ../nbs/00_data.ipynb #9f447832
+_TURNS = dict(enumerate((Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
+                         Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90), 2))    # EXIF orientations 2..8
+
+def _shown(image):
+    "The RGB image that a viewer shows of a file opened by Pillow"
+    raw = image.tile[0][3] if image.format == 'PNG' and image.tile else None    # gone once it is loaded
+    image.load()
+    colours, alpha = _eight_bits(image, raw)
+    colours = _in_srgb(colours, image.info)
+    if alpha: colours = Image.composite(colours, Image.new('RGB', colours.size, 'white'), alpha)
+    try: turn = _TURNS.get(image.getexif().get(274))
+    except Exception: turn = None    # damaged EXIF data, which viewers ignore
+    return colours.transpose(turn) if turn is not None else colours
+
+# %% ../nbs/00_data.ipynb #3ddd76e1
 def _decoded(path, decode):
     "The tensors of `decode(path)`, kept in the user's cache under the fingerprint of the file's content"
     key = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
     kept = cache_dir()/'decoded'/f'{path.stem}-{key}.safetensors'
-    try: return load_file(kept)
-    except (FileNotFoundError, SafetensorError): pass    # not decoded yet, or damaged
+    try:
+        tensors = load_file(kept)
+        if tensors.pop('crc32').item() == _crc32(tensors): return tensors
+    except (OSError, KeyError, SafetensorError): pass    # not decoded yet, unreadable, or damaged
     with _reading(path): tensors = decode(path)
-    try: _save_atomic(tensors, kept)
+    try: _save_atomic(tensors | dict(crc32=torch.tensor(_crc32(tensors))), kept)
     except OSError as e: warnings.warn(f'{path.name} will be decoded again next time: cannot write {kept} ({e})')
     return tensors
+
+def _crc32(tensors): return functools.reduce(lambda crc, k: zlib.crc32(tensors[k].numpy(), crc), sorted(tensors), 0)
 
 # %% ../nbs/00_data.ipynb #eac299ca
 def _save_atomic(tensors, path):
@@ -231,10 +302,11 @@ def _save_atomic(tensors, path):
 def _decode_packed(path):
     "Images and labels of a packed-JPEG file: `jpeg[offset[i]:offset[i+1]]` is image i"
     with np.load(path, allow_pickle=False) as z: jpeg, offset, label = z['jpeg'], z['offset'], z['label']
-    if len(offset) != len(label) + 1 or offset[0] != 0 or offset[-1] != len(jpeg) or (np.diff(offset) <= 0).any():
+    if len(offset) != len(label) + 1 or offset[0] != 0 or offset[-1] != len(jpeg) or (offset[1:] <= offset[:-1]).any():
         raise ValueError(f'{len(label)} labels, {len(offset)} offsets up to {offset[-1]} and {len(jpeg)} bytes do not fit together')
+    if label.dtype.kind not in 'ui': raise ValueError(f'labels of type {label.dtype}; expected integers')
     raw, ends = jpeg.tobytes(), offset.tolist()
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(raw[a:b])).convert('RGB')) for a, b in zip(ends, ends[1:])])
+    pixels = np.stack([np.asarray(_shown(Image.open(io.BytesIO(raw[a:b])))) for a, b in zip(ends, ends[1:])])
     return dict(x=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), y=torch.from_numpy(label.astype(np.int64)))
 
 # %% ../nbs/00_data.ipynb #c04a2b1d
@@ -246,7 +318,8 @@ def _read_cifar10(root, split):
     path = root/f'cifar10-jpeg-{split}.npz'
     if not path.exists(): return
     d = _decoded(path, _decode_packed)
-    if d['y'].max() > 9: raise ValueError(f"{path} has labels up to {d['y'].max()}; expected 0..9")
+    lo, hi = d['y'].aminmax()
+    if lo < 0 or hi > 9: raise ValueError(f'{path} has labels {lo}..{hi}; expected 0..9')
     return Data(d['x'], d['y'], CIFAR10, 'cifar10-jpeg')
 
 def _read_batches_py(root, split):
@@ -263,13 +336,15 @@ def _read_batches_py(root, split):
 def _drawings(path):
     "{(class, drawer): file in the zip}; a class is 'Alphabet/character01'"
     with _reading(path), zipfile.ZipFile(path) as z:
-        found = [re.fullmatch(r'[^/]+/([^/]+/character\d+)/\d+_(\d\d)\.png', f) for f in z.namelist()]
+        names = [f for f in z.namelist() if not any(map(_hidden, f.split('/')))]
+        found = [re.fullmatch(r'[^/]+/([^/]+/character\d+)/\d+_(\d\d)\.png', f) for f in names]
         return {(m[1], int(m[2])): m[0] for m in found if m}
 
 def _decode_drawings(path):
     "The drawings of an Omniglot zip in the order of `_drawings`: 28x28, ink 255 on paper 0"
     with zipfile.ZipFile(path) as z:
-        pages = [np.array(Image.open(io.BytesIO(z.read(f))).convert('L')) for f in _drawings(path).values()]
+        pages = [np.array(_shown(Image.open(io.BytesIO(z.read(f)))).convert('L')) for f in _drawings(path).values()]
+    if (found := {p.shape for p in pages}) - {(105, 105)}: raise ValueError(f'drawings of shape {sorted(found)}; expected (105, 105)')
     ink = 255 - torch.from_numpy(np.stack(pages)).float()
     area = torch.eye(28).repeat_interleave(15, 1) @ torch.eye(105).repeat_interleave(4, 0) / 15    # 28 x 15 = 105 x 4: exact shares
     return dict(x=(area @ ink @ area.T).round().byte()[:, None])
@@ -295,14 +370,26 @@ def _shuffled(data): return data.pick(torch.randperm(len(data), generator=torch.
 # %% ../nbs/00_data.ipynb #d66d41b6
 def adbench_sets(root=None)->dict:
     "{short name: file} of the ADBench tables that can be found, e.g. 'cardio' for adbench/6_cardio.npz"
-    found = [p for d in data_dirs(root) for p in (d/'adbench').glob('*.npz')]
+    found = [p for d in data_dirs(root) for p in (d/'adbench').glob('*.npz') if not _hidden(p.name)]
     return {re.sub(r'^\d+_', '', p.stem).lower(): p for p in sorted(found, key=lambda p: int(re.match(r'\d*', p.stem)[0] or 0), reverse=True)}
 
 def _read_table(path):
+    "Rows in float32 and labels 0 or 1; a ValueError says what in the table cannot be taken"
     with _reading(path), np.load(path, allow_pickle=False) as z:
-        x, y = torch.from_numpy(z['X'].astype(np.float32)), torch.from_numpy(z['y'].astype(np.int64).ravel())
-        check_xy(x, y, 2, box=False)
-        return x, y
+        try: X, y = z['X'], z['y'].ravel()
+        except ValueError as e: raise _Refused('holds Python objects, which can run code when read: save X and y as numbers') if 'pickle' in str(e) else e
+    if X.dtype.kind not in 'buif' or y.dtype.kind not in 'buif': raise ValueError(f'{path}: X is {X.dtype} and y {y.dtype}; expected numbers')
+    if X.ndim != 2: raise ValueError(f'{path}: X has shape {X.shape}; expected (N, D)')
+    if not np.isin(y, (0, 1)).all(): raise ValueError(f'{path}: y has labels {_few(y)}; expected 0 (normal) and 1 (anomaly)')
+    wide = torch.from_numpy(X.astype(np.float64))
+    try: check_xy(wide, torch.from_numpy(y.astype(np.int64)), 2, box=False)
+    except ValueError as e: raise ValueError(f'{path}: {e}') from None
+    lost = wide - wide.float()
+    if len(bad := ((lost.amax(0) - lost.amin(0)) > 0.01*(wide.amax(0) - wide.amin(0))).nonzero()):    # a column of dates in seconds, say
+        raise ValueError(f'{path}: column {bad[0].item()} varies too little around {wide[0, bad[0]].item():.7g} for float32: subtract its mean')
+    return wide.float(), torch.from_numpy(y.astype(np.int64))
+
+def _few(y): return ', '.join(f'{v:g}' for v in np.unique(y)[:4]) + (', ...' if len(np.unique(y)) > 4 else '')
 
 # %% ../nbs/00_data.ipynb #fe225c94
 def _load_adbench(name, split, root):

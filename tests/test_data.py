@@ -10,7 +10,7 @@ from PIL import Image
 import pickle, struct
 import pytest, torchvision
 from sklearn.datasets import load_digits
-from robustnb.data import Batches, CIFAR10, Data, _load_adbench, _load_digits, _read_cifar10, _read_omniglot, as_float, blobs, cache_dir, check_xy, crop_flip, data_dirs, image_folder, load, read_idx, two_moons, unknown
+from robustnb.data import Batches, CIFAR10, Data, _load_adbench, _load_digits, _read_cifar10, _read_omniglot, adbench_sets, as_float, blobs, cache_dir, check_xy, crop_flip, data_dirs, image_folder, load, read_idx, two_moons, unknown
 
 # %% ../nbs/00_data.ipynb #c5c6d908
 @contextmanager
@@ -177,8 +177,10 @@ def test_packed_cifar10():
         x, y, classes = data = _read_cifar10(d, 'train')
         assert torch.equal(x, want) and y.tolist() == [*range(10), 0, 1] and classes == CIFAR10 and data.name == 'cifar10-jpeg'
         kept, = (d/'robustnb'/'decoded').iterdir()
-        kept.write_bytes(kept.read_bytes()[:100])    # a damaged cache is decoded again
-        assert torch.equal(_read_cifar10(d, 'train').x, want)
+        good = kept.read_bytes()
+        for damaged in (good[:100], b'', good[:-2000] + bytes(2000), good.replace(b'"crc32"', b'"crc33"')):    # a damaged cache is decoded again
+            kept.write_bytes(damaged)
+            assert torch.equal(_read_cifar10(d, 'train').x, want) and kept.read_bytes() == good
         patch.setattr(Image, 'open', None)    # and a good one is not
         assert torch.equal(_read_cifar10(d, 'train').x, want)
 
@@ -190,8 +192,10 @@ def test_damaged_cifar10():
         for changed in (dict(jpeg=cut), dict(jpeg=lambda j: j[:-1]), dict(label=lambda l: l[1:]), dict(offset=lambda o: o[::-1])):
             packed(path, **changed)
             with pytest.raises(ValueError, match=f'{path} is corrupt or truncated'): _read_cifar10(d, 'train')
-        packed(path, label=lambda l: l + 1)
-        with pytest.raises(ValueError, match=r'labels up to 10; expected 0\.\.9'): _read_cifar10(d, 'train')
+        for changed, said in ((lambda l: l + 1, r'labels 1\.\.10; expected 0\.\.9'), (lambda l: l.astype(np.int8) - 1, r'labels -1\.\.8; expected'),
+                              (lambda l: l + 0.5, 'labels of type float64')):
+            packed(path, label=changed)
+            with pytest.raises(ValueError, match=said): _read_cifar10(d, 'train')
         packed(path)
         path.write_bytes(path.read_bytes()[:-500])
         with pytest.raises(ValueError, match=f'{path} is corrupt or truncated'): _read_cifar10(d, 'train')
@@ -243,6 +247,11 @@ def test_damaged_omniglot():
         with pytest.raises(ValueError, match='19 drawings of 1 characters'): _read_omniglot(d, 'train')
         drawn(path, ['Greek/character01'])
         assert _read_omniglot(d, 'train').name == 'omniglot'
+        want = _read_omniglot(d, 'train').x
+        with zipfile.ZipFile(path, 'a') as z:    # what macOS adds
+            for f in ('__MACOSX/Greek/character01/0001_01.png', 'root/Greek/character01/._0000_01.png', 'root/.DS_Store', '.x/Greek/character02/0001_01.png'):
+                z.writestr(f, b'Mac OS X')
+        assert torch.equal(_read_omniglot(d, 'train').x, want)
         path.write_bytes(path.read_bytes()[:-100])
         with pytest.raises(ValueError, match=f'{path} is corrupt or truncated'): _read_omniglot(d, 'train')
 
@@ -260,9 +269,35 @@ def test_adbench():
         both = torch.cat([train.x, test.x])
         torch.testing.assert_close(both[both[:, 0].argsort()], torch.tensor(X[X[:, 0].argsort()], dtype=torch.float32))
         with pytest.raises(ValueError, match="did you mean 'adbench/cardio'"): _load_adbench('adbench/cadio', 'train', d)
-        for bad in (dict(X=X, y=y + 1), dict(X=np.where(X > 0, np.nan, X), y=y), dict(X=X[:9], y=y), dict(y=y)):
-            np.savez(d/'adbench'/'6_cardio.npz', **bad)
-            with pytest.raises(ValueError, match='6_cardio.npz is corrupt'): _load_adbench('adbench/cardio', 'train', d)
+        (d/'adbench'/'._6_cardio.npz').write_bytes(b'Mac OS X')
+        assert list(adbench_sets(d)) == ['cardio']
+
+# %% ../nbs/00_data.ipynb #6edd42a9
+def test_adbench_tables_as_people_have_them():
+    with sandbox() as d:
+        (d/'adbench').mkdir()
+        path, rng = d/'adbench'/'6_cardio.npz', np.random.default_rng(0)
+        X, y = rng.normal(size=(200, 3)) * 50, np.arange(200) < 20
+        def table(**arrays):
+            np.savez(path, **arrays)
+            return load('adbench/cardio', root=d)
+        want = table(X=X, y=y.astype(int))
+        same = (y, y[:, None], y.astype(float), y.astype(np.uint8))
+        assert all(torch.equal(table(X=X, y=v).y, want.y) and torch.equal(table(X=X, y=v).x, want.x) for v in same)
+        assert torch.equal(table(X=np.asfortranarray(X)[:, ::-1], y=y).x, want.x.flip(1))
+        assert torch.equal(table(X=X.astype('>f8'), y=y).x, want.x) and table(X=(X > 0), y=y).x.unique().tolist() == [0, 1]
+        assert table(X=np.c_[X, np.full(200, 0.1)], y=y).x[0, 3] == np.float32(0.1)    # a constant column loses nothing
+        dates = np.c_[X, 1.6e9 + rng.integers(100, size=200)]
+        bad = [(dict(X=X, y=np.where(y, -1, 1)), r'labels -1, 1; expected 0 \(normal\)'), (dict(X=X, y=y + 0.5), r'labels 0\.5, 1\.5; exp'),
+               (dict(X=X, y=np.where(y, np.nan, 0)), 'labels 0, nan'), (dict(X=X, y=np.arange(200)), r'labels 0, 1, 2, 3, \.\.\.; exp'),
+               (dict(X=np.where(X > 0, np.nan, X), y=y), 'x contains NaN'), (dict(X=np.where(X > 0, np.inf, X), y=y), 'x contains NaN or inf'),
+               (dict(X=X * 1e40, y=y), 'more than float32 can hold'),
+               (dict(X=X.astype(complex), y=y), 'X is complex128'), (dict(X=X.astype(str), y=y), 'X is <U'), (dict(X=X, y=y.astype(str)), 'y <U'),
+               (dict(X=X.astype(object), y=y), 'holds Python objects'), (dict(X=X[:9], y=y), r'expected \(9,\)'), (dict(X=X[:, 0], y=y), r'X has shape \(200,\)'),
+               (dict(X=X[:, :, None, None], y=y), 'X has shape'), (dict(X=X[:0], y=y[:0]), 'empty'), (dict(X=X[:, :0], y=y), 'empty'),
+               (dict(X=dates, y=y), r'column 3 varies too little around 1\.6e\+09'), (dict(X=dates.astype(np.int64), y=y), 'column 3'), (dict(y=y), 'is corrupt')]
+        for arrays, said in bad:
+            with pytest.raises(ValueError, match=f'6_cardio.npz.*({said})'): table(**arrays)
 
 # %% ../nbs/00_data.ipynb #33d2cc9b
 def test_digits():
