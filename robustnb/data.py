@@ -413,25 +413,59 @@ def _load_digits(split):
     return _shuffled(data.split(360)[split == 'test'])    # the source goes through 0..9 writer by writer
 
 # %% ../nbs/00_data.ipynb #2a683516
+_IMAGES = tuple('.apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .jxl .mpo .pbm .pcx .pfm .pgm .png .pnm .ppm .psd .qoi .tga .tif .tiff .webp'.split())
+
+def _visible(folder):
+    "The entries of a folder that are not hidden, by name"
+    entries = sorted((e for e in os.scandir(folder) if not _hidden(e.name)), key=lambda e: e.name)
+    for e in entries:
+        if e.is_symlink() and not os.path.exists(e.path): raise ValueError(f'{e.path} is a link to {os.readlink(e.path)}, which is not there')
+    return entries
+
+def _files(folder, above):
+    "(folder, name) of the visible files below `folder`; a link back to one of the folders `above` is not followed"
+    here, found = os.path.realpath(folder), []
+    if here in above: return []
+    for e in _visible(folder):
+        if e.is_dir(): found += _files(e.path, (*above, here))
+        elif e.is_file(): found.append((str(folder), e.name))
+    return sorted(found)
+
+def _is_image(name): return name.lower().endswith(_IMAGES)
+
+# %% ../nbs/00_data.ipynb #75a4f9fc
+def _listed(path):
+    "(class names, [(file, class number)]) of a folder with one subfolder of images per class"
+    top = _visible(path)
+    below = {e.name: _files(e.path, (os.path.realpath(path),)) for e in top if e.is_dir()}
+    if not below: raise ValueError(f'{path} is not a folder with one subfolder of images per class: it has no subfolders')
+    if empty := [c for c, files in below.items() if not any(_is_image(f) for _, f in files)]:
+        what = 'subfolder {} has' if len(empty) == 1 else 'subfolders {} have'
+        raise ValueError(f"{path} is not a folder with one subfolder of images per class: its {what.format(', '.join(map(repr, empty)))} no images")
+    left = [f for files in below.values() for _, f in files if not _is_image(f)] + [e.name for e in top if e.is_file() and _is_image(e.name)]
+    if left: warnings.warn(f'{path}: left out {len(left)} files without the ending of an image, or beside the subfolders: {left[0]!r}'
+                           + (', ...' if len(left) > 1 else ''), stacklevel=3)
+    return list(below), [(os.path.join(*file), y) for y, files in enumerate(below.values()) for file in files if _is_image(file[1])]
+
+# %% ../nbs/00_data.ipynb #012d7fb9
 def image_folder(
     path, # folder with one subfolder of images per class
     size:int=32, # the shorter side becomes this, then the middle square is cut out
     n:int|None=None, # only n images, drawn with a fixed seed
 )->Data: # x uint8 (N,3,size,size); classes are the subfolders in alphabetical order
-    "The images in a folder as one data set, in a fixed random order. FileNotFoundError or ValueError say which folder is not like that"
-    from torchvision.datasets import ImageFolder    # here, since torchvision takes a second or more
-    from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
+    "The images in a folder as a viewer shows them, in a fixed random order. FileNotFoundError or ValueError say which folder or file is not like that"
+    from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize    # here, since torchvision takes a second or more
     path = Path(path).expanduser()
     if not path.is_dir(): raise FileNotFoundError(f'there is no folder {path}')
-    try: found = ImageFolder(path)
-    except FileNotFoundError as e: raise ValueError(f'{path} is not a folder with one subfolder of images per class: {e}') from None
+    if size < 1: raise ValueError(f'size is {size}; expected at least 1')
+    classes, found = _listed(path)
+    if n is not None and not 0 < n <= len(found): raise ValueError(f'cannot take {n} images: {path} has {len(found)}')
     square = Compose([Resize(size), CenterCrop(size), PILToTensor()])
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:n].tolist()
-    if n is not None and n > len(found): raise ValueError(f'cannot take {n} images: {path} has {len(found)}')
     def decoded(file):
-        with _reading(file): return square(found.loader(file))
-    samples = [found.samples[i] for i in order]
-    return Data(torch.stack([decoded(file) for file, _ in samples]), torch.tensor([y for _, y in samples]), found.classes, path.name)
+        with _reading(file), Image.open(file) as image: return square(_shown(image))
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:n].tolist()
+    x = torch.stack([decoded(found[i][0]) for i in order])
+    return Data(x, torch.tensor([found[i][1] for i in order]), classes, Path(os.path.abspath(path)).name)
 
 # %% ../nbs/00_data.ipynb #1496286f
 _READERS = dict(mnist=(_idx_reader('MNIST', '0123456789', 'mnist'), 'MNIST/raw/*-ubyte[.gz]', 'MNIST'),
