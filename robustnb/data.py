@@ -497,6 +497,7 @@ def load(
 )->Data:
     "The data set `name`. ValueError for an unknown name or a damaged file, FileNotFoundError when it can't be found or fetched"
     if split not in ('train', 'test'): raise ValueError(unknown('split', split, ['train', 'test']))
+    if not isinstance(name, str): raise TypeError(f'name is a {type(name).__name__}; expected the name of a data set, e.g. mnist')
     if name == 'digits': data = _load_digits(split)
     elif name.startswith('adbench/'): data = _load_adbench(name, split, root)
     elif name in _READERS: data = _load_files(name, split, root, download)
@@ -522,6 +523,7 @@ def crop_flip(
     pad:int=4, # zeros added on each side before the crop
 )->torch.Tensor: # (N,C,H,W): each image shifted by up to `pad` pixels and mirrored half the time
     "A random crop of each zero-padded image, mirrored with probability 1/2: one gather for the whole batch"
+    if x.ndim != 4 or pad < 0: raise ValueError(f'crop_flip needs images (N,C,H,W) and pad of 0 or more; x has shape {tuple(x.shape)}, pad is {pad}')
     n, _, h, w = x.shape
     draw = torch.stack([torch.randint(2*pad + 1, (n,), generator=g), torch.randint(2*pad + 1, (n,), generator=g),
                         torch.randint(2, (n,), generator=g)]).to(x.device)
@@ -545,9 +547,11 @@ class Batches:
     ):
         x, y = (data.x, data.y) if isinstance(data, Data) else (data, y)
         if y is None: raise ValueError('y is missing: give Batches(data) or Batches(x, y)')
-        check_xy(x, y, box=x.ndim == 4)
-        if batch_size < 1: raise ValueError(f'batch_size is {batch_size}; expected at least 1')
-        self.x, self.y, self.augment = x.to(device), y.to(device, torch.int64), _augmentation(augment, x)
+        check_xy(x, y, len(data.classes) or None if isinstance(data, Data) else None, box=getattr(x, 'ndim', 4) == 4)
+        for arg, v, least in (('batch_size', batch_size, 1), ('seed', seed, 0)):
+            if not isinstance(v, (int, np.integer)) or v < least: raise ValueError(f'{arg} is {v!r}; expected a whole number of at least {least}')
+        if drop_last and len(x) < batch_size: raise ValueError(f'{len(x)} examples make no batch of {batch_size}, and drop_last leaves nothing')
+        self.x, self.y, self.augment = x.detach().to(device), y.detach().to(device, torch.int64), _augmentation(augment, x)
         self.batch_size, self.shuffle, self.seed, self.drop_last, self.epoch = batch_size, shuffle, seed, drop_last, 0
 
     def __len__(self):
@@ -561,9 +565,16 @@ class Batches:
         g = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]))
         self.epoch += 1
         order = torch.randperm(len(self.x), generator=g) if self.shuffle else torch.arange(len(self.x))
-        for idx in order.to(self.x.device).split(self.batch_size)[:len(self)]:
-            x = self.x[idx]
-            yield as_float(self.augment(x, g) if self.augment else x), self.y[idx]
+        for i, idx in enumerate(order.to(self.x.device).split(self.batch_size)[:len(self)]):
+            x, y = self.x[idx], self.y[idx]    # copies: an augmentation may work in place
+            if self.augment: x = self.augment(x, g)
+            if i == 0 and self.augment not in (None, crop_flip): _check_augmented(x, y, self.x.ndim == 4)
+            yield as_float(x), y
+
+def _check_augmented(x, y, box):
+    "One look per pass at what an augmentation of the user's makes"
+    try: check_xy(x, y, box=box)
+    except (TypeError, ValueError) as e: raise type(e)(f'augment: {e}') from None
 
 def _augmentation(augment, x):
     if augment is None or callable(augment): return augment
