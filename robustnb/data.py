@@ -41,7 +41,7 @@ class Data:
     name:str='' # what a result measured on it must say, e.g. 'cifar10-jpeg'
 
     def __post_init__(self):
-        if getattr(self.y, 'dtype', None) in _INTEGERS: self.y = self.y.to(torch.int64)    # torch's losses take no other integers
+        if getattr(self.y, 'dtype', None) in _INTEGERS: self.y = self.y.long()    # losses take no other integers
 
     def __iter__(self): return iter((self.x, self.y, self.classes))
     def __len__(self): return len(self.y)
@@ -107,8 +107,10 @@ def check_xy(
     if math.isnan(lo) or math.isinf(lo) or math.isinf(hi): raise ValueError('x contains NaN or infinite values')
     if box and x.is_floating_point() and (lo < 0 or hi > 1):
         top = f'{hi:.4g}' if hi <= 1 or float(f'{hi:.4g}') > 1 else repr(hi)    # 1.0000001 is not shown as 1
-        raise ValueError(f'x has values in [{lo:.4g}, {top}]; expected [0, 1]: divide by 255? (normalisation belongs in the model)')
-    if max(-lo, hi) > torch.finfo(torch.float32).max: raise ValueError(f'x has values in [{lo:.4g}, {hi:.4g}], more than float32 can hold')
+        how = 'divide by 255? (normalisation belongs in the model)'
+        raise ValueError(f'x has values in [{lo:.4g}, {top}]; expected [0, 1]: {how}')
+    if max(-lo, hi) > torch.finfo(torch.float32).max:
+        raise ValueError(f'x has values in [{lo:.4g}, {hi:.4g}], more than float32 can hold')
     if ends and (ends[0] < 0 or classes is not None and ends[1] >= classes):
         top = 'not negative' if classes is None else f'in 0..{classes - 1}'
         raise ValueError(f'y has labels {int(ends[0])}..{int(ends[1])}; expected {top}')
@@ -159,7 +161,8 @@ def _not_found(name, files, root, how):
     return f'{name!r} not found: looked for {files} in {dirs}; {how}, or set ROBUSTNB_DATA to a folder that has it'
 
 # %% ../nbs/00_data.ipynb #4fc11c25
-_SYSTEM = ('__macosx', '__pycache__', '@eadir', '$recycle.bin', 'system volume information', 'lost+found', 'thumbs.db', 'ehthumbs.db', 'desktop.ini', 'icon\r')
+_SYSTEM = ('__macosx', '__pycache__', '@eadir', '$recycle.bin', 'system volume information', 'lost+found',
+           'thumbs.db', 'ehthumbs.db', 'desktop.ini', 'icon\r')
 
 def _hidden(name):
     "Whether `name` is that of a hidden file or folder, or one of the system's own"
@@ -176,8 +179,11 @@ def _reading(path):
     except (FileNotFoundError, PermissionError, MemoryError): raise
     except _Refused as e: raise ValueError(f'{path} {e}') from None
     except Image.DecompressionBombError as e:
-        raise ValueError(f'{path} is larger than Pillow opens ({e}): make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS') from None
-    except UnidentifiedImageError: raise ValueError(f'{path} is corrupt, or of a format that Pillow cannot read: get it again, or convert it to PNG') from None
+        how = 'make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS'
+        raise ValueError(f'{path} is larger than Pillow opens ({e}): {how}') from None
+    except UnidentifiedImageError:
+        how = 'get it again, or convert it to PNG'
+        raise ValueError(f'{path} is corrupt, or of a format that Pillow cannot read: {how}') from None
     except Exception as e: raise ValueError(f'{path} is corrupt or truncated ({e}): delete it and get it again') from e
 
 # %% ../nbs/00_data.ipynb #17c6e038
@@ -230,7 +236,8 @@ def _eight_bits(image, raw):
     if not image.has_transparency_data:
         to = {'1': 'L', 'L': 'L', 'CMYK': 'CMYK', 'LAB': 'LAB'}.get(mode, 'RGB')
         return (image if mode == to else image.convert(to)), None
-    if 'transparency' in info and raw == 'RGB;16B': raise _Refused('has a transparent colour in 16 bits per channel: convert it to 8')
+    if 'transparency' in info and raw == 'RGB;16B':
+        raise _Refused('has a transparent colour in 16 bits per channel: convert it to 8')
     if 'transparency' in info: info['transparency'] = _transparent(info['transparency'], raw)
     both = image.convert('RGBA')
     return both.getchannel('R') if mode in ('1', 'L', 'LA') else both.convert('RGB'), both.getchannel('A')
@@ -242,7 +249,7 @@ def _transparent(value, raw):
 # %% ../nbs/00_data.ipynb #1ce6e7be
 @functools.lru_cache(maxsize=16)
 def _to_srgb(profile, mode):
-    "The transform to sRGB from an embedded profile, or from CIELAB; None where the profile is damaged or of other channels"
+    "The transform to sRGB from a profile, or from CIELAB; None where the profile is damaged or of other channels"
     from PIL import ImageCms    # here, since few files need it
     try:
         source = ImageCms.createProfile('LAB') if mode == 'LAB' else ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -252,16 +259,15 @@ def _to_srgb(profile, mode):
 
 def _in_srgb(image, info):
     "`image` (L, RGB, CMYK or LAB) in sRGB, by its profile or its gamma"
-    if image.mode == 'LAB' or info.get('icc_profile'):
-        if transform := _to_srgb(None if image.mode == 'LAB' else info['icc_profile'], image.mode): return transform.apply(image)
+    profile = None if image.mode == 'LAB' else info.get('icc_profile')
+    if (image.mode == 'LAB' or profile) and (transform := _to_srgb(profile, image.mode)): return transform.apply(image)
     if image.mode != 'RGB': image = image.convert('RGB')
     power = 1 / (2.2*(info.get('gamma') or 1/2.2))
     if 'srgb' in info or abs(power - 1) < 0.05: return image
     return image.point([round(255*(v/255)**power) for v in range(256)]*3)
 
 # %% ../nbs/00_data.ipynb #9f447832
-_TURNS = dict(enumerate((Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
-                         Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90), 2))    # EXIF orientations 2..8
+_TURNS = dict(enumerate('FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90'.split(), 2))
 
 def _shown(image):
     "The RGB image that a viewer shows of a file opened by Pillow"
@@ -272,7 +278,7 @@ def _shown(image):
     if alpha: colours = Image.composite(colours, Image.new('RGB', colours.size, 'white'), alpha)
     try: turn = _TURNS.get(image.getexif().get(274))
     except Exception: turn = None    # damaged EXIF data, which viewers ignore
-    return colours.transpose(turn) if turn is not None else colours
+    return colours.transpose(Image.Transpose[turn]) if turn else colours
 
 # %% ../nbs/00_data.ipynb #3ddd76e1
 def _decoded(path, decode):
@@ -344,7 +350,8 @@ def _decode_drawings(path):
     "The drawings of an Omniglot zip in the order of `_drawings`: 28x28, ink 255 on paper 0"
     with zipfile.ZipFile(path) as z:
         pages = [np.array(_shown(Image.open(io.BytesIO(z.read(f)))).convert('L')) for f in _drawings(path).values()]
-    if (found := {p.shape for p in pages}) - {(105, 105)}: raise ValueError(f'drawings of shape {sorted(found)}; expected (105, 105)')
+    found = {p.shape for p in pages}
+    if found - {(105, 105)}: raise ValueError(f'drawings of shape {sorted(found)}; expected (105, 105)')
     ink = 255 - torch.from_numpy(np.stack(pages)).float()
     area = torch.eye(28).repeat_interleave(15, 1) @ torch.eye(105).repeat_interleave(4, 0) / 15    # 28 x 15 = 105 x 4: exact shares
     return dict(x=(area @ ink @ area.T).round().byte()[:, None])
@@ -377,16 +384,21 @@ def _read_table(path):
     "Rows in float32 and labels 0 or 1; a ValueError says what in the table cannot be taken"
     with _reading(path), np.load(path, allow_pickle=False) as z:
         try: X, y = z['X'], z['y'].ravel()
-        except ValueError as e: raise _Refused('holds Python objects, which can run code when read: save X and y as numbers') if 'pickle' in str(e) else e
-    if X.dtype.kind not in 'buif' or y.dtype.kind not in 'buif': raise ValueError(f'{path}: X is {X.dtype} and y {y.dtype}; expected numbers')
+        except ValueError as e:
+            if 'pickle' in str(e): raise _Refused('holds Python objects, which are not opened: save X and y as numbers')
+            raise
+    for k, v in dict(X=X, y=y).items():
+        if v.dtype.kind not in 'buif': raise ValueError(f'{path}: {k} is of type {v.dtype}; expected numbers')
     if X.ndim != 2: raise ValueError(f'{path}: X has shape {X.shape}; expected (N, D)')
-    if not np.isin(y, (0, 1)).all(): raise ValueError(f'{path}: y has labels {_few(y)}; expected 0 (normal) and 1 (anomaly)')
+    if not np.isin(y, (0, 1)).all():
+        raise ValueError(f'{path}: y has labels {_few(y)}; expected 0 (normal) and 1 (anomaly)')
     wide = torch.from_numpy(X.astype(np.float64))
     try: check_xy(wide, torch.from_numpy(y.astype(np.int64)), 2, box=False)
     except ValueError as e: raise ValueError(f'{path}: {e}') from None
-    lost = wide - wide.float()
-    if len(bad := ((lost.amax(0) - lost.amin(0)) > 0.01*(wide.amax(0) - wide.amin(0))).nonzero()):    # a column of dates in seconds, say
-        raise ValueError(f'{path}: column {bad[0].item()} varies too little around {wide[0, bad[0]].item():.7g} for float32: subtract its mean')
+    lost, spread = ((x.amax(0) - x.amin(0)) for x in (wide - wide.float(), wide))
+    if len(bad := (lost > 0.01*spread).nonzero()):    # dates in seconds, say
+        near = f'column {bad[0].item()} varies too little around {wide[0, bad[0]].item():.7g} for float32'
+        raise ValueError(f'{path}: {near}: subtract its mean')
     return wide.float(), torch.from_numpy(y.astype(np.int64))
 
 def _few(y): return ', '.join(f'{v:g}' for v in np.unique(y)[:4]) + (', ...' if len(np.unique(y)) > 4 else '')
@@ -413,13 +425,15 @@ def _load_digits(split):
     return _shuffled(data.split(360)[split == 'test'])    # the source goes through 0..9 writer by writer
 
 # %% ../nbs/00_data.ipynb #2a683516
-_IMAGES = tuple('.apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .jxl .mpo .pbm .pcx .pfm .pgm .png .pnm .ppm .psd .qoi .tga .tif .tiff .webp'.split())
+_IMAGES = tuple('''.apng .avif .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .jxl .mpo .pbm .pcx
+                   .pfm .pgm .png .pnm .ppm .psd .qoi .tga .tif .tiff .webp'''.split())
 
 def _visible(folder):
     "The entries of a folder that are not hidden, by name"
     entries = sorted((e for e in os.scandir(folder) if not _hidden(e.name)), key=lambda e: e.name)
     for e in entries:
-        if e.is_symlink() and not os.path.exists(e.path): raise ValueError(f'{e.path} is a link to {os.readlink(e.path)}, which is not there')
+        if e.is_symlink() and not os.path.exists(e.path):
+            raise ValueError(f'{e.path} is a link to {os.readlink(e.path)}, which is not there')
     return entries
 
 def _files(folder, above):
@@ -436,16 +450,19 @@ def _is_image(name): return name.lower().endswith(_IMAGES)
 # %% ../nbs/00_data.ipynb #75a4f9fc
 def _listed(path):
     "(class names, [(file, class number)]) of a folder with one subfolder of images per class"
-    top = _visible(path)
+    top, wrong = _visible(path), f'{path} is not a folder with one subfolder of images per class'
     below = {e.name: _files(e.path, (os.path.realpath(path),)) for e in top if e.is_dir()}
-    if not below: raise ValueError(f'{path} is not a folder with one subfolder of images per class: it has no subfolders')
-    if empty := [c for c, files in below.items() if not any(_is_image(f) for _, f in files)]:
-        what = 'subfolder {} has' if len(empty) == 1 else 'subfolders {} have'
-        raise ValueError(f"{path} is not a folder with one subfolder of images per class: its {what.format(', '.join(map(repr, empty)))} no images")
-    left = [f for files in below.values() for _, f in files if not _is_image(f)] + [e.name for e in top if e.is_file() and _is_image(e.name)]
-    if left: warnings.warn(f'{path}: left out {len(left)} files without the ending of an image, or beside the subfolders: {left[0]!r}'
-                           + (', ...' if len(left) > 1 else ''), stacklevel=3)
-    return list(below), [(os.path.join(*file), y) for y, files in enumerate(below.values()) for file in files if _is_image(file[1])]
+    if not below: raise ValueError(f'{wrong}: it has no subfolders')
+    if empty := [repr(c) for c, files in below.items() if not any(_is_image(f) for _, f in files)]:
+        raise ValueError(f"{wrong}: no images in {', '.join(empty)}")
+    left = [f for files in below.values() for _, f in files if not _is_image(f)]
+    left += [e.name for e in top if e.is_file() and _is_image(e.name)]
+    if left:
+        names = repr(left[0]) + (', ...' if len(left) > 1 else '')
+        what = "what has no image's ending, or lies beside the subfolders"
+        warnings.warn(f'{path}: left out {what}: {names}', stacklevel=3)
+    images = [(os.path.join(*f), y) for y, files in enumerate(below.values()) for f in files if _is_image(f[1])]
+    return list(below), images
 
 # %% ../nbs/00_data.ipynb #012d7fb9
 def image_folder(
@@ -453,8 +470,8 @@ def image_folder(
     size:int=32, # the shorter side becomes this, then the middle square is cut out
     n:int|None=None, # only n images, drawn with a fixed seed
 )->Data: # x uint8 (N,3,size,size); classes are the subfolders in alphabetical order
-    "The images in a folder as a viewer shows them, in a fixed random order. FileNotFoundError or ValueError say which folder or file is not like that"
-    from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize    # here, since torchvision takes a second or more
+    "The images in a folder as viewers show them, in a fixed random order. FileNotFoundError, ValueError name what is wrong"
+    from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize    # here, since this takes a second
     path = Path(path).expanduser()
     if not path.is_dir(): raise FileNotFoundError(f'there is no folder {path}')
     if size < 1: raise ValueError(f'size is {size}; expected at least 1')
@@ -497,7 +514,7 @@ def load(
 )->Data:
     "The data set `name`. ValueError for an unknown name or a damaged file, FileNotFoundError when it can't be found or fetched"
     if split not in ('train', 'test'): raise ValueError(unknown('split', split, ['train', 'test']))
-    if not isinstance(name, str): raise TypeError(f'name is a {type(name).__name__}; expected the name of a data set, e.g. mnist')
+    if not isinstance(name, str): raise TypeError(f'name is a {type(name).__name__}; expected the name of a data set')
     if name == 'digits': data = _load_digits(split)
     elif name.startswith('adbench/'): data = _load_adbench(name, split, root)
     elif name in _READERS: data = _load_files(name, split, root, download)
@@ -523,7 +540,8 @@ def crop_flip(
     pad:int=4, # zeros added on each side before the crop
 )->torch.Tensor: # (N,C,H,W): each image shifted by up to `pad` pixels and mirrored half the time
     "A random crop of each zero-padded image, mirrored with probability 1/2: one gather for the whole batch"
-    if x.ndim != 4 or pad < 0: raise ValueError(f'crop_flip needs images (N,C,H,W) and pad of 0 or more; x has shape {tuple(x.shape)}, pad is {pad}')
+    if x.ndim != 4: raise ValueError(f'crop_flip needs images (N,C,H,W); x has shape {tuple(x.shape)}')
+    if pad < 0: raise ValueError(f'pad is {pad}; expected 0 or more')
     n, _, h, w = x.shape
     draw = torch.stack([torch.randint(2*pad + 1, (n,), generator=g), torch.randint(2*pad + 1, (n,), generator=g),
                         torch.randint(2, (n,), generator=g)]).to(x.device)
@@ -549,9 +567,11 @@ class Batches:
         if y is None: raise ValueError('y is missing: give Batches(data) or Batches(x, y)')
         check_xy(x, y, len(data.classes) or None if isinstance(data, Data) else None, box=getattr(x, 'ndim', 4) == 4)
         for arg, v, least in (('batch_size', batch_size, 1), ('seed', seed, 0)):
-            if not isinstance(v, (int, np.integer)) or v < least: raise ValueError(f'{arg} is {v!r}; expected a whole number of at least {least}')
-        if drop_last and len(x) < batch_size: raise ValueError(f'{len(x)} examples make no batch of {batch_size}, and drop_last leaves nothing')
-        self.x, self.y, self.augment = x.detach().to(device), y.detach().to(device, torch.int64), _augmentation(augment, x)
+            if not isinstance(v, (int, np.integer)) or v < least:
+                raise ValueError(f'{arg} is {v!r}; expected a whole number of at least {least}')
+        if drop_last and len(x) < batch_size:
+            raise ValueError(f'{len(x)} examples make no batch of {batch_size}, and drop_last leaves nothing')
+        self.x, self.y, self.augment = x.detach().to(device), y.to(device, torch.int64), _augmentation(augment, x)
         self.batch_size, self.shuffle, self.seed, self.drop_last, self.epoch = batch_size, shuffle, seed, drop_last, 0
 
     def __len__(self):

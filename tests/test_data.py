@@ -45,19 +45,27 @@ def shown(raw):
     "What the library makes of the bytes of an image file"
     with Image.open(io.BytesIO(raw)) as image: return np.asarray(_shown(image))
 
-def profile(gamma, *primaries):
-    "A colour profile (ICC): grey, or three primaries as CIE XYZ under D50"
-    def xyz(v): return b'XYZ \0\0\0\0' + struct.pack('>iii', *(round(x*65536) for x in v))
-    curve, white = b'curv\0\0\0\0' + struct.pack('>IHH', 1, round(gamma*256), 0), (0.9642, 1, 0.8249)
-    tags = {b'desc': b'desc\0\0\0\0' + struct.pack('>I', 5) + b'test\0' + bytes(79), b'wtpt': xyz(white)}
-    tags |= {c + b'XYZ': xyz(v) for c, v in zip((b'r', b'g', b'b'), primaries)}
-    tags |= {c + b'TRC': curve for c in ((b'r', b'g', b'b') if primaries else (b'k',))}
-    table, body = struct.pack('>I', len(tags)), b''
-    for name, v in tags.items():
-        table += name + struct.pack('>II', 132 + 12*len(tags) + len(body), len(v))
+def icc(space, tags, pcs=b'XYZ '):
+    "A colour profile (ICC, version 2) with the given tags"
+    table, body = struct.pack('>I', len(tags) + 2), b''
+    for name, v in ({b'desc': b'desc\0\0\0\0' + struct.pack('>I', 5) + b'test\0' + bytes(79), b'wtpt': xyz((0.9642, 1, 0.8249))} | tags).items():
+        table += name + struct.pack('>II', 132 + 12*(len(tags) + 2) + len(body), len(v))
         body += v
-    head = struct.pack('>I4sI4s4s4s', 128 + len(table + body), b'none', 0x02400000, b'mntr', b'RGB ' if primaries else b'GRAY', b'XYZ ')
-    return (head + bytes(12) + b'acsp' + bytes(28) + xyz(white)[8:]).ljust(128, b'\0') + table + body
+    head = struct.pack('>I4sI4s4s4s', 128 + len(table + body), b'none', 0x02400000, b'prtr' if space == b'CMYK' else b'mntr', space, pcs)
+    return (head + bytes(12) + b'acsp' + bytes(28) + xyz((0.9642, 1, 0.8249))[8:]).ljust(128, b'\0') + table + body
+
+def xyz(v): return b'XYZ \0\0\0\0' + struct.pack('>iii', *(round(x*65536) for x in v))
+
+def profile(gamma, *primaries):
+    "A colour profile: grey, or three primaries as CIE XYZ under D50"
+    curve, names = b'curv\0\0\0\0' + struct.pack('>IHH', 1, round(gamma*256), 0), (b'r', b'g', b'b') if primaries else (b'k',)
+    return icc(b'RGB ' if primaries else b'GRAY', {c + b'XYZ': xyz(v) for c, v in zip(names, primaries)} | {c + b'TRC': curve for c in names})
+
+def inks():
+    "A colour profile in which each of the four inks is black"
+    table = b''.join(bytes([255 if k == 0 else 0, 128, 128]) for k in range(16))
+    matrix = struct.pack('>9i', *(65536*(i % 4 == 0) for i in range(9)))
+    return icc(b'CMYK', {b'A2B0': b'mft1\0\0\0\0' + bytes([4, 3, 2, 0]) + matrix + bytes(range(256))*4 + table + bytes(range(256))*3}, b'Lab ')
 
 def srgb(linear): return 255*np.where(linear <= 0.0031308, 12.92*linear, 1.055*np.clip(linear, 0.0031308, 1)**(1/2.4) - 0.055)
 
@@ -221,7 +229,7 @@ def test_every_depth_of_grey():
     ramp = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
     want = np.arange(256).reshape(16, 16, 1).repeat(3, 2)
     for raw in (saved(Image.fromarray(ramp), 'PNG'), saved(Image.fromarray(ramp), 'TIFF'), saved(Image.fromarray(ramp.astype('>u2')), 'TIFF'),
-                saved(Image.fromarray(ramp), 'PPM'), saved(Image.fromarray(ramp), 'JPEG2000'), saved(Image.fromarray(ramp), 'TIFF', compression='tiff_lzw')):
+                *(saved(Image.fromarray(ramp), kind) for kind in ('PPM', 'JPEG2000')), saved(Image.fromarray(ramp), 'TIFF', compression='tiff_lzw')):
         assert (shown(raw) == want).all()    # a black-to-white ramp, not white
     for bits, row, grey in ((1, b'\x40', [0, 255]), (2, b'\x1b', [0, 85, 170, 255]), (4, b'\x0f', [0, 255]), (8, b'\0\x40\xff', [0, 64, 255])):
         assert shown(png([row], bits, 0, len(grey)))[0, :, 0].tolist() == shown(tiff(row, bits, len(grey)))[0, :, 0].tolist() == grey
@@ -291,6 +299,9 @@ def test_colour_profiles_and_gamma():
         assert abs(shown(flat) - want[0, 0]).max() < 5
     for image in (Image.new('L', (1, 1), 128), Image.new('LA', (1, 1), (128, 255)), Image.fromarray(np.full((1, 1), 128*257, np.uint16))):
         assert abs(shown(saved(image, 'PNG', icc_profile=linear)) - srgb(np.array(128/255))).max() < 2
+    for kind in ('JPEG', 'TIFF'):
+        cyan = saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)), kind), saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)), kind, icc_profile=inks())
+        assert abs(shown(cyan[0]) - np.array([0., 255, 255])).max() < 4 and shown(cyan[1]).max() < 4
     for bad in (linear, b'no profile', wide[:200], wide[:128]):    # for other channels, or damaged: ignored
         assert (shown(saved(Image.fromarray(colours), 'PNG', icc_profile=bad)) == colours).all()
     same = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
@@ -432,7 +443,7 @@ def test_adbench_tables_as_people_have_them():
                (dict(X=X, y=np.where(y, np.nan, 0)), 'labels 0, nan'), (dict(X=X, y=np.arange(200)), r'labels 0, 1, 2, 3, \.\.\.; exp'),
                (dict(X=np.where(X > 0, np.nan, X), y=y), 'x contains NaN'), (dict(X=np.where(X > 0, np.inf, X), y=y), 'x contains NaN or inf'),
                (dict(X=X * 1e40, y=y), 'more than float32 can hold'),
-               (dict(X=X.astype(complex), y=y), 'X is complex128'), (dict(X=X.astype(str), y=y), 'X is <U'), (dict(X=X, y=y.astype(str)), 'y <U'),
+               (dict(X=X.astype(complex), y=y), 'X is of type complex128'), (dict(X=X.astype(str), y=y), 'X is of type <U'), (dict(X=X, y=y.astype(str)), 'y is of type <U'),
                (dict(X=X.astype(object), y=y), 'holds Python objects'), (dict(X=X[:9], y=y), r'expected \(9,\)'), (dict(X=X[:, 0], y=y), r'X has shape \(200,\)'),
                (dict(X=X[:, :, None, None], y=y), 'X has shape'), (dict(X=X[:0], y=y[:0]), 'empty'), (dict(X=X[:, :0], y=y), 'empty'),
                (dict(X=dates, y=y), r'column 3 varies too little around 1\.6e\+09'), (dict(X=dates.astype(np.int64), y=y), 'column 3'), (dict(y=y), 'is corrupt')]
@@ -484,11 +495,11 @@ def test_folders_as_people_have_them():
             found = image_folder(top, 8)
         assert torch.equal(found.x, want.x) and torch.equal(found.y, want.y) and found.classes == want.classes
         (top/'blue'/'notes.txt').write_text('no image'), picture(top/'beside.png')
-        with pytest.warns(UserWarning, match="left out 2 files .*'notes.txt', ..."): assert torch.equal(image_folder(top, 8).x, want.x)
+        with pytest.warns(UserWarning, match="left out what .*'notes.txt', ..."): assert torch.equal(image_folder(top, 8).x, want.x)
         (top/'vide').mkdir(), (top/'vide'/'.DS_Store').write_bytes(b'')
-        with pytest.raises(ValueError, match="its subfolder 'vide' has no images"): image_folder(top, 8)
+        with pytest.raises(ValueError, match="no images in 'vide'$"): image_folder(top, 8)
         (top/'vide 2').mkdir()
-        with pytest.raises(ValueError, match="its subfolders 'vide', 'vide 2' have no images"): image_folder(top, 8)
+        with pytest.raises(ValueError, match="no images in 'vide', 'vide 2'$"): image_folder(top, 8)
         with pytest.raises(ValueError, match='size is 0'): image_folder(top, 0)
 
 # %% ../nbs/00_data.ipynb #26b6630c
