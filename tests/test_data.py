@@ -113,42 +113,6 @@ def test_unknown_names():
     assert 'did you mean' not in unknown('data set', 'xyz', ['digits', 'mnist'])
     assert "did you mean 'mnist'?" in unknown('data set', 'MNIST', ['digits', 'mnist']) and "'BN1'" in unknown('layer', 'bn1', ['BN1', 'fc'])
 
-# %% ../nbs/00_data.ipynb #65ede9be
-def test_data():
-    d = Data(torch.arange(100.)[:, None], torch.arange(100) % 3, ['a', 'b', 'c'], 'toy')
-    x, y, classes = d
-    assert x is d.x and y is d.y and classes == ['a', 'b', 'c'] and len(d) == 100
-    assert torch.equal(d.take(7).x, d.x[:7]) and len(d.pick(d.y == 0)) == 34
-    assert repr(d) == 'Data(toy: x float32 (100, 1), 3 classes)'
-    for bad in (0, -1, 101):
-        with pytest.raises(ValueError, match='cannot take'): d.take(bad)
-
-# %% ../nbs/00_data.ipynb #6bddc87d
-def test_split_is_stratified():
-    y = torch.tensor([0]*5 + [1]*61 + [2]*334)
-    d = Data(torch.arange(400.)[:, None], y, ['a', 'b', 'c'])
-    for n in (1, 8, 100, 399):
-        rest, held = d.split(n, seed=3)
-        assert len(held) == n and torch.equal(torch.cat([rest.x, held.x]).flatten().sort().values, d.x.flatten())
-        exact = n * y.bincount() / 400
-        assert ((held.y.bincount(minlength=3) - exact).abs() < 1).all()
-        assert torch.equal(held.x, d.split(n, seed=3)[1].x) and (held.x.diff(dim=0) > 0).all()
-    assert not torch.equal(d.split(100, seed=0)[1].x, d.split(100, seed=1)[1].x)
-    with pytest.raises(ValueError, match='hold out'): d.split(400)
-
-# %% ../nbs/00_data.ipynb #f8d187d4
-def test_labels_of_a_data_set():
-    x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 2, 1, 0])
-    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16):
-        d = Data(x, y.to(dtype), ['a', 'b', 'c'])
-        assert d.y.dtype == d.take(3).y.dtype == torch.int64 and torch.equal(d.y, y)
-        assert torch.equal(d.split(3)[1].x, Data(x, y, ['a', 'b', 'c']).split(3)[1].x)
-    for bad, error, said in ((y[:4], ValueError, r'shape \(4,\); expected \(6,\)'), (y[:, None], ValueError, 'one class number per example'),
-                             (y.float(), TypeError, 'float32; expected int64'), (y > 0, TypeError, 'bool; expected int64'),
-                             (y.to(torch.complex64), TypeError, 'complex64; expected int64'), (y.tolist(), TypeError, 'list')):
-        for use in (lambda d: d.take(3), lambda d: d.split(3)):
-            with pytest.raises(error, match=said): use(Data(x, bad, ['a', 'b', 'c']))
-
 # %% ../nbs/00_data.ipynb #dec70905
 def test_check_xy():
     x, y = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
@@ -191,6 +155,42 @@ def test_as_float():
     torch.testing.assert_close(as_float(x), x.double().div(255).float())
     assert as_float(as_float(x)).data_ptr() and as_float(x).dtype == as_float(x.double() / 255).dtype == torch.float32
     with pytest.raises(TypeError, match='int64'): as_float(x.long())
+
+# %% ../nbs/00_data.ipynb #65ede9be
+def test_data():
+    d = Data(torch.arange(100.)[:, None], torch.arange(100) % 3, ['a', 'b', 'c'], 'toy')
+    x, y, classes = d
+    assert x is d.x and y is d.y and classes == ['a', 'b', 'c'] and len(d) == 100
+    assert torch.equal(d.take(7).x, d.x[:7]) and len(d.pick(d.y == 0)) == 34
+    assert repr(d) == 'Data(toy: x float32 (100, 1), 3 classes)'
+    for bad in (0, -1, 101):
+        with pytest.raises(ValueError, match='cannot take'): d.take(bad)
+
+# %% ../nbs/00_data.ipynb #6bddc87d
+def test_split_is_stratified():
+    y = torch.tensor([0]*5 + [1]*61 + [2]*334)
+    d = Data(torch.arange(400.)[:, None], y, ['a', 'b', 'c'])
+    for n in (1, 8, 100, 399):
+        rest, held = d.split(n, seed=3)
+        assert len(held) == n and torch.equal(torch.cat([rest.x, held.x]).flatten().sort().values, d.x.flatten())
+        exact = n * y.bincount() / 400
+        assert ((held.y.bincount(minlength=3) - exact).abs() < 1).all()
+        assert torch.equal(held.x, d.split(n, seed=3)[1].x) and (held.x.diff(dim=0) > 0).all()
+    assert not torch.equal(d.split(100, seed=0)[1].x, d.split(100, seed=1)[1].x)
+    with pytest.raises(ValueError, match='hold out'): d.split(400)
+
+# %% ../nbs/00_data.ipynb #f8d187d4
+def test_labels_of_a_data_set():
+    x, y = torch.rand(6, 1, 2, 2), torch.tensor([0, 1, 2, 2, 1, 0])
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16):
+        d = Data(x, y.to(dtype), ['a', 'b', 'c'])
+        assert d.y.dtype == d.take(3).y.dtype == torch.int64 and torch.equal(d.y, y)
+        assert torch.equal(d.split(3)[1].x, Data(x, y, ['a', 'b', 'c']).split(3)[1].x)
+    for bad, error, said in ((y[:4], ValueError, r'shape \(4,\); expected \(6,\)'), (y[:, None], ValueError, 'one class number per example'),
+                             (y.float(), TypeError, 'float32; expected int64'), (y > 0, TypeError, 'bool; expected int64'),
+                             (y.to(torch.complex64), TypeError, 'complex64; expected int64'), (y.tolist(), TypeError, 'list')):
+        for use in (lambda d: d.take(3), lambda d: d.split(3)):
+            with pytest.raises(error, match=said): use(Data(x, bad, ['a', 'b', 'c']))
 
 # %% ../nbs/00_data.ipynb #ca349dab
 def test_toys():
@@ -431,7 +431,7 @@ def test_adbench_tables_as_people_have_them():
         X, y = rng.normal(size=(200, 3)) * 50, np.arange(200) < 20
         def table(**arrays):
             np.savez(path, **arrays)
-            return load('adbench/cardio', root=d)
+            return _load_adbench('adbench/cardio', 'train', d)
         want = table(X=X, y=y.astype(int))
         same = (y, y[:, None], y.astype(float), y.astype(np.uint8))
         assert all(torch.equal(table(X=X, y=v).y, want.y) and torch.equal(table(X=X, y=v).x, want.x) for v in same)
