@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils._python_dispatch import TorchDispatchMode
 from robustnb.data import Batches, load
 from robustnb.models import mlp
-from robustnb.training import Diverged, EMA, History, SWA, _Feed, accelerated, cosine, cross_entropy, fit, load_state, multistep, one_cycle, proximal, save_state, train, update
+from robustnb.training import Diverged, EMA, History, SWA, _Feed, accelerated, cosine, cross_entropy, epochs, fit, load_state, multistep, one_cycle, proximal, save_state, train, update
 
 # %% ../nbs/02_training.ipynb #bc091703
 def naive(model, batches, opt, epochs):
@@ -160,6 +160,30 @@ def test_schedule_limits():
     np.testing.assert_allclose(seen, [0.2]*4 + [0.02]*4)
     assert opt.param_groups[0]['lr'] == 0.2
     with pytest.raises(ValueError, match='shares'): multistep((100, 150))
+
+# %% ../nbs/02_training.ipynb #0830a697
+def test_means_weigh_by_samples():
+    h = History()
+    for u, (n, loss) in enumerate([(128, 1.), (1, 130.), (128, 3.), (1, 3.)]): h.add({'update': u, 'epoch': u//2, 'batch': u%2, 'loss': torch.tensor(loss), 'samples': n})
+    h.note({'test': 0.5})
+    np.testing.assert_allclose(h.epochs['loss'], [2., 3.])
+    np.testing.assert_array_equal(h.epochs['test'], [np.nan, 0.5])
+    np.testing.assert_allclose(h.recent(2), 3.)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    x, y = torch.rand(129, 1, 8, 8), torch.arange(129)%10
+    got = fit(model, Batches(x, y), cross_entropy, torch.optim.SGD(model.parameters(), 0.), progress=False)
+    assert got.frame['samples'].tolist() == [128, 1]
+    np.testing.assert_allclose(got.epochs['loss'], F.cross_entropy(model(x), y).item(), rtol=1e-5)
+
+# %% ../nbs/02_training.ipynb #5a8edd07
+def test_nan_that_was_measured_is_said_aloud():
+    model, opt = tiny()
+    def odd(model, x, y):
+        value, logs = cross_entropy(model, x, y)
+        return value, logs | {'ratio': value.detach()/0}
+    with pytest.warns(UserWarning, match='ratio is inf at update 0'): fit(model, Batches(digits, batch_size=50), odd, opt, progress=False)
+    with pytest.warns(UserWarning, match='test is nan at update 3'):
+        h = fit(model, Batches(digits, batch_size=50), cross_entropy, opt, progress=False, callback=lambda m, e: {'test': math.nan})
 
 # %% ../nbs/02_training.ipynb #c46d98ab
 def test_history():
