@@ -229,10 +229,13 @@ def _statistics(model):
     "(name, layer) of each layer that keeps running statistics"
     return [(k, m) for k, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None]
 
+def _running(model):
+    "The running statistics by name"
+    return {f'{k}.{b}'.lstrip('.'): getattr(m, b) for k, m in _statistics(model) for b in ('running_mean', 'running_var')}
+
 def _watched(model):
     "What must stay finite: the weights that are trained, and running statistics. Other buffers may hold infinities, such as the mask of attention"
-    stats = {f'{k}.{b}'.lstrip('.'): getattr(m, b) for k, m in _statistics(model) for b in ('running_mean', 'running_var')}
-    return {k: p for k, p in model.named_parameters() if p.requires_grad} | stats
+    return {k: p for k, p in model.named_parameters() if p.requires_grad} | _running(model)
 
 def _first_bad(tensors):
     "Name of the first tensor with NaN or infinity, None if there is none; one transfer from the device"
@@ -330,7 +333,7 @@ class History:
     def _warn(self, numbers, row):
         "In the table NaN stands for a number that is not there, so one that was measured is said aloud, once per column"
         for k, v in numbers.items():
-            if k in self.warned or math.isfinite(v): continue
+            if k in self.warned or not isinstance(v, (int, float)) or math.isfinite(v): continue
             self.warned.add(k)
             warnings.warn(f'{k} is {v} at update {row.get("update")}: a mean over it says nothing', stacklevel=4)
 
@@ -347,13 +350,14 @@ class History:
 def frame(self:History)->pd.DataFrame:
     "One row per update"
     self.flush()
-    return pd.DataFrame(self.columns).astype({k: int for k in ('update', 'epoch', 'batch') if k in self.columns})
+    whole = [k for k in ('update', 'epoch', 'batch', 'samples') if np.isfinite(self.columns.get(k, [math.nan])).all()]
+    return pd.DataFrame(self.columns).astype({k: int for k in whole})
 
 @patch(as_prop=True)
 def epochs(self:History)->pd.DataFrame:
     "One row per epoch: means over its samples, so that a smaller last batch weighs less. What is not there does not count"
     df = self.frame
-    n = df['samples'].fillna(1) if 'samples' in df else pd.Series(1, df.index) # a checkpoint of an earlier version has none
+    n = df['samples'] if 'samples' in df else pd.Series(1, df.index)
     values = df.drop(columns=['update', 'epoch', 'batch', 'samples'], errors='ignore')
     total = lambda t: t.mul(n, axis=0).groupby(df['epoch']).sum()
     return total(values)/total(values.notna())
@@ -407,16 +411,20 @@ class Average:
     )->nn.Module: # a copy; of a compiled model, of the model that was compiled
         "The model with the averaged parameters; its buffers are the model's own unless `batches` are given"
         if not self.n: raise ValueError(f'this {type(self).__name__} has not averaged anything yet')
-        model = _copied(_plain(model))
-        for p, s in zip(self._params(model), self.shadow): p.copy_(s)
-        bad = _first_bad(_watched(model))
+        model = _plain(model)
+        names = {id(p): k for k, p in model.named_parameters() if p.requires_grad}
+        found = {names[id(p)]: s for p, s in zip(self._params(model), self.shadow) if id(p) in names}
+        bad = _first_bad(found | ({} if batches is not None else _running(model)))
         if bad: raise ValueError(f'{bad!r} of the averaged model holds NaN or infinite values: the training has diverged')
+        model = _copied(model)
+        for p, s in zip(self._params(model), self.shadow): p.copy_(s)
         return model if batches is None else recompute_bn(model, batches)
 
     def _params(self, model):
         "The parameters that are averaged, or one sentence if the average is of another model"
         check_module(model)
         params = [p for p in model.parameters() if p.is_floating_point() or p.is_complex()]
+        if not params: raise ValueError(f'{type(model).__name__} has no parameters that could be averaged')
         if self.shadow and [p.shape for p in params] != [s.shape for s in self.shadow]:
             raise ValueError(f'this {type(self).__name__} averages another model: the shapes of the parameters differ')
         return params
@@ -435,7 +443,8 @@ def _plain(model):
 def _copied(model):
     "A deep copy, also where a hook has left a tensor with a graph: the weight under the old weight_norm and spectral_norm"
     made = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Tensor) and not v.is_leaf]
-    return copy.deepcopy(model, {id(v): v.detach().clone() for v in made})
+    try: return copy.deepcopy(model, {id(v): v.detach().clone() for v in made})
+    except RuntimeError as e: raise ValueError(f'{type(model).__name__} cannot be copied, it seems to keep tensors of its last pass: {e}') from e
 
 # %% ../nbs/02_training.ipynb #7c45c396
 class EMA(Average):
@@ -631,7 +640,7 @@ def _stream(batches):
     if labels: found['checksum of the labels'] = zlib.crc32(torch.cat([y.reshape(-1).cpu() for y in labels]).numpy())
     return found
 
-def _settings(model, batches, loss, step, schedule, averages, total, kw):
+def _settings(batches, loss, step, schedule, averages, total, kw):
     "Names and numbers of what may change between two sessions, though seldom on purpose"
     def name(f): return getattr(f, '__qualname__', None) or (name(f.func) if isinstance(f, partial) else type(f).__name__)
     rates = {'updates': total, 'schedule': [float(schedule(total*i//10, total)) for i in range(10)]} if schedule else {}
@@ -676,31 +685,29 @@ class _Run:
 
     def _load(self, parts):
         "Load every part, or none of them"
-        groups, was = _hyperparameters(self.opt), {k: copy.deepcopy(o.state_dict()) for k, o in self.parts.items()}
+        groups, was = _hyperparameters(self.opt, 'lr'), {k: copy.deepcopy(o.state_dict()) for k, o in self.parts.items()}
         for k, o in self.parts.items():
             try: o.load_state_dict(parts[k])
-            except (RuntimeError, ValueError, KeyError) as e:
-                for k2, o2 in self.parts.items(): # those before it, and what fitted of this one
-                    o2.load_state_dict(was[k2])
-                    if o2 is o: break
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
+                for k2, o2 in self.parts.items(): o2.load_state_dict(was[k2]) # those before it, and what fitted of this one
                 raise ValueError(f'{self.path} does not fit this {k}: {" ".join(str(e).split())[:200]}') from None
         for p, state in self.opt.state.items():
             for k, v in state.items():
                 if isinstance(v, torch.Tensor) and v.ndim and v.shape == p.shape: state[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
-        for given, kept in zip(groups, _hyperparameters(self.opt)):
+        for given, kept in zip(groups, _hyperparameters(self.opt, 'initial_lr')):
             for k in given:
                 if k in kept and given[k] != kept[k]:
                     warnings.warn(f"the optimiser goes on with the checkpoint's {k} of {kept[k]}, not with the {given[k]} given here: see resume=False", stacklevel=4)
 
 # %% ../nbs/02_training.ipynb #1bf30cfd
-def _hyperparameters(opt):
-    "Settings of each group of an optimiser; the learning rate is that before a schedule's factor"
-    kept = [{k: v for k, v in g.items() if k != 'params'} | {'lr': float(g.get('initial_lr', g['lr']))} for g in opt.param_groups]
-    return [{k: tuple(v) if isinstance(v, list) else v for k, v in g.items() if k != 'initial_lr' and not isinstance(v, torch.Tensor)} for g in kept]
+def _hyperparameters(opt, rate):
+    "Settings of each group of an optimiser; `rate` names the learning rate, 'initial_lr' where a schedule's factor may be in 'lr'"
+    groups = [{k: v for k, v in g.items() if k not in ('params', 'initial_lr')} | {'lr': float(g.get(rate, g['lr']))} for g in opt.param_groups]
+    return [{k: tuple(v) if isinstance(v, list) else v for k, v in g.items() if not isinstance(v, torch.Tensor)} for g in groups]
 
 def _brief(v):
     "A value for a message"
-    return f'{str(v)[:60]} ...' if len(str(v)) > 64 else v
+    return f'{str(v)[:60]} ...' if isinstance(v, list) and len(str(v)) > 64 else v
 
 def _writable(path):
     "The path of a checkpoint, refused now where it could not be written after the first epoch"
@@ -719,9 +726,9 @@ def check(self:_Run, record):
     if not bad:
         where = _first_bad(_watched(self.model))
         if not where: return
-        bad = next((r for r in waiting if not math.isfinite(r.get('grad_norm', 0))), record) # there it began
-        weights = 'running statistics' if where.endswith(('running_mean', 'running_var')) else 'weights'
-        what = f'the {weights} are not finite any more'
+        bad, what = record, f'the {"running statistics" if where.endswith(("running_mean", "running_var")) else "weights"} are not finite any more'
+    began = next((r for r in waiting if not math.isfinite(r.get('grad_norm', 0))), bad) # a gradient may spoil the weights of the update after it
+    if began['update'] <= bad['update'] and math.isfinite(began.get('loss', 0)) and not math.isfinite(began.get('grad_norm', 0)): bad, what = began, 'the norm of the gradient is {grad_norm}'
     last = f'the last checkpoint, {self.path}, is from after {self.saved} updates' if self.saved else 'there is no checkpoint'
     half = '. float16 overflows above 65504: keep the weights in float32 and train with precision=\'bf16\'' if floating_type(self.model) == torch.float16 else ''
     raise Diverged((what + ' at epoch {epoch}, batch {batch} (update {update}, all counted from 0); ').format_map(bad) + last + half)
@@ -757,7 +764,7 @@ def fit(
     _check_extras(averages, callback, dict(every=every, check_every=check_every))
     n = len(batches)
     total, every = epochs*n, every or n
-    run = _Run(model, batches, loss, opt, step, averages, checkpoint, _settings(model, batches, loss, step, schedule, averages, total, step_kw))
+    run = _Run(model, batches, loss, opt, step, averages, checkpoint, _settings(batches, loss, step, schedule, averages, total, step_kw))
     if channels_last: model.to(memory_format=torch.channels_last)
     start = run.resume(total) if resume else 0
     updates = _updates(model, run.feed, loss, opt, epochs, step, schedule, start, step_kw)
