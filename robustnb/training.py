@@ -354,7 +354,7 @@ def frame(self:History)->pd.DataFrame:
     return pd.DataFrame(self.columns).astype({k: int for k in whole})
 
 @patch(as_prop=True)
-def epochs(self:History)->pd.DataFrame:
+def by_epoch(self:History)->pd.DataFrame:
     "One row per epoch: means over its samples, so that a smaller last batch weighs less. What is not there does not count"
     df = self.frame
     n = df['samples'] if 'samples' in df else pd.Series(1, df.index)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils._python_dispatch import TorchDispatchMode
 from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
-from robustnb.training import Diverged, EMA, History, SWA, _Feed, accelerated, cosine, cross_entropy, epochs, fit, load_state, multistep, one_cycle, proximal, recompute_bn, save_state, train, update
+from robustnb.training import Diverged, EMA, History, SWA, _Feed, accelerated, cosine, cross_entropy, fit, load_state, multistep, one_cycle, proximal, recompute_bn, save_state, train, update
 
 # %% ../nbs/02_training.ipynb #bc091703
 def naive(model, batches, opt, epochs):
@@ -278,14 +278,14 @@ def test_means_weigh_by_samples():
     h = History()
     for u, (n, loss) in enumerate([(128, 1.), (1, 130.), (128, 3.), (1, 3.)]): h.add({'update': u, 'epoch': u//2, 'batch': u%2, 'loss': torch.tensor(loss), 'samples': n})
     h.note({'test': 0.5})
-    np.testing.assert_allclose(h.epochs['loss'], [2., 3.])
-    np.testing.assert_array_equal(h.epochs['test'], [np.nan, 0.5])
+    np.testing.assert_allclose(h.by_epoch['loss'], [2., 3.])
+    np.testing.assert_array_equal(h.by_epoch['test'], [np.nan, 0.5])
     np.testing.assert_allclose(h.recent(2), 3.)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     x, y = torch.rand(129, 1, 8, 8), torch.arange(129)%10
     got = fit(model, Batches(x, y), cross_entropy, torch.optim.SGD(model.parameters(), 0.), progress=False)
     assert got.frame['samples'].tolist() == [128, 1]
-    np.testing.assert_allclose(got.epochs['loss'], F.cross_entropy(model(x), y).item(), rtol=1e-5)
+    np.testing.assert_allclose(got.by_epoch['loss'], F.cross_entropy(model(x), y).item(), rtol=1e-5)
 
 # %% ../nbs/02_training.ipynb #5a8edd07
 def test_nan_that_was_measured_is_said_aloud():
