@@ -11,6 +11,7 @@ import copy, json, math, os, random, warnings, zlib
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import TensorDataset
 from tqdm.auto import tqdm
 from .models import check_module, eval_mode, floating_type, logits_of
 
@@ -172,7 +174,7 @@ def _check_parts(model, batches, loss, opt, epochs, step, schedule, start=0):
     if n == 0: raise ValueError('batches is empty: are there fewer samples than one batch, and drop_last?')
     if isinstance(batches, (list, tuple)):
         for b in batches: _pair(b)
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1: raise ValueError(f'epochs is a whole number from 1 on, not {epochs!r}')
+    if isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 1: raise ValueError(f'epochs is a whole number from 1 on, not {epochs!r}')
     if not 0 <= start <= epochs*n: raise ValueError(f'start={start} is not among the {epochs*n} updates')
     if isinstance(schedule, torch.optim.lr_scheduler.LRScheduler) or not (schedule is None or callable(schedule)):
         raise TypeError(f'schedule is a function (update, total) -> factor such as cosine(), not {_short(schedule)}')
@@ -635,14 +637,16 @@ def _stream(batches):
     if pairs: found['batch_size'] = [len(x) for x, _ in pairs]
     examples = getattr(batches, 'x', getattr(batches, 'dataset', None))
     if hasattr(examples, '__len__'): found['number of examples'] = len(examples)
-    labels = [y for _, y in pairs] if pairs else [getattr(batches, 'y', None), *getattr(examples, 'tensors', ())[1:2]]
+    labels = [y for _, y in pairs] if pairs else [getattr(batches, 'y', None), *(examples.tensors[1:2] if isinstance(examples, TensorDataset) else ())]
     labels = [y for y in labels if isinstance(y, torch.Tensor) and y.dtype == torch.int64]
     if labels: found['checksum of the labels'] = zlib.crc32(torch.cat([y.reshape(-1).cpu() for y in labels]).numpy())
     return found
 
 def _settings(batches, loss, step, schedule, averages, total, kw):
     "Names and numbers of what may change between two sessions, though seldom on purpose"
-    def name(f): return getattr(f, '__qualname__', None) or (name(f.func) if isinstance(f, partial) else type(f).__name__)
+    def name(f):
+        if isinstance(f, partial): return name(f.func) + ''.join(f', {k}={v}' for k, v in f.keywords.items() if isinstance(v, (int, float, str)))
+        return getattr(f, '__qualname__', type(f).__name__)
     rates = {'updates': total, 'schedule': [float(schedule(total*i//10, total)) for i in range(10)]} if schedule else {}
     own = {f'{type(a).__name__}.{k}': v for a in averages for k, v in vars(a).items() if k not in ('n', 'shadow', 'placed')}
     augment = getattr(batches, 'augment', None)
@@ -789,7 +793,7 @@ def _check_extras(averages, callback, numbers):
         if not isinstance(a, Average): raise TypeError(f'averages are EMA or SWA, not {_short(a)}')
     if not (callback is None or callable(callback)): raise TypeError(f'callback is a function (model, epoch), not {_short(callback)}')
     for k, v in numbers.items():
-        if v is not None and (isinstance(v, bool) or not isinstance(v, int) or v < 1): raise ValueError(f'{k} is a whole number of updates from 1 on, not {v!r}')
+        if v is not None and (isinstance(v, bool) or not isinstance(v, Integral) or v < 1): raise ValueError(f'{k} is a whole number of updates from 1 on, not {v!r}')
 
 @contextmanager
 def _compiled(model, on):

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import TensorDataset
 import re, tempfile
 import pytest
 from torch.optim import swa_utils
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 from torch.utils._python_dispatch import TorchDispatchMode
 from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
@@ -556,6 +557,26 @@ def test_resume_for_any_optimiser():
         with tempfile.TemporaryDirectory() as d:
             long_run(batches, f'{d}/c', 9, make=make)
             assert same(whole[0], long_run(batches, f'{d}/c', make=make, seed=3)[0]), make
+
+# %% ../nbs/02_training.ipynb #35f3562a
+def test_resume_in_every_type():
+    def typed(dtype, path=None, stop=None, seed=0):
+        model, opt = tiny(torch.optim.AdamW, 0.02)
+        opt.param_groups[0]['eps'], model, left, ema = 1e-3, model.to(dtype), iter(range(stop or 99)), EMA(0.9)
+        def step(*args, **kw):
+            if next(left, None) is None: raise Stop
+            return update(*args, **kw)
+        torch.manual_seed(seed)
+        try: h = fit(model, Batches(digits, batch_size=50), cross_entropy, opt, 3, step, averages=ema, clip=1., checkpoint=path, every=3, progress=False)
+        except Stop: return None
+        return model, ema.averaged(model), h.frame
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        with tempfile.TemporaryDirectory() as d:
+            whole = typed(dtype)
+            assert typed(dtype, f'{d}/c', 8) is None
+            parts = typed(dtype, f'{d}/c', seed=5)
+        assert same(whole[0], parts[0]) and same(whole[1], parts[1])
+        pd.testing.assert_frame_equal(whole[2], parts[2])
 
 # %% ../nbs/02_training.ipynb #46146e23
 def test_checkpoint_of_another_run():
