@@ -107,55 +107,6 @@ def test_precision():
     with pytest.raises(TypeError, match=r'returned a tensor of shape \(\)'): update(model, x, y, lambda m, x, y: m(x).sum(), opt)
     with pytest.raises(TypeError, match='returned a tuple of 2'): update(model, x, y, lambda m, x, y: (m(x), {}), opt)
 
-# %% ../nbs/02_training.ipynb #f1705597
-def test_floating_types():
-    x, y = next(iter(Batches(digits, batch_size=64)))
-    want = None
-    for dtype, rtol in ((torch.float64, 0), (torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 3e-3)):
-        model, opt = tiny()
-        model, before = model.to(dtype).eval(), x.clone()
-        value, logs = cross_entropy(model, x.to(torch.float64), y)
-        assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-        logs = update(model, x, y, cross_entropy, opt, clip=0.1)
-        want = want or logs
-        for k in ('loss', 'grad_norm'): np.testing.assert_allclose(logs[k], want[k], rtol=rtol or 1e-7)
-        assert {p.dtype for p in model.parameters()} == {dtype} and torch.equal(x, before)
-        value, _ = cross_entropy(model, x.to(torch.bfloat16), y) # whatever the images are
-        assert value.isfinite()
-        h = fit(model.train(), [(x, y)]*2, cross_entropy, opt, averages=EMA(), progress=False)
-        assert h.frame['loss'].iloc[1] < h.frame['loss'].iloc[0]
-    big, p = torch.full((4,), 6e4, dtype=torch.float16), nn.Parameter(torch.zeros(4, dtype=torch.float16))
-    def steep(model, x, y): return (p*big).sum(), {}
-    opt = torch.optim.SGD([p], 1.)
-    model = nn.ParameterList([p])
-    np.testing.assert_allclose(update(model, x, y, steep, opt, clip=1.)['grad_norm'], 1.2e5, rtol=1e-3)
-    np.testing.assert_allclose(p.detach(), -0.5*np.ones(4), rtol=1e-2)
-    model, opt = tiny()
-    with pytest.raises(ValueError, match='no effect on float64'): update(model.double(), x, y, cross_entropy, opt, precision='bf16')
-    with pytest.raises(TypeError, match='weights are torch.float64: an objective asks by logits_of'): update(model, x, y, lambda m, x, y: (m(x).sum(), {}), opt)
-    for clip in (0, -1., math.nan):
-        with pytest.raises(ValueError, match='clip is the largest norm'): update(*tiny()[:1], x, y, cross_entropy, tiny()[1], clip=clip)
-
-# %% ../nbs/02_training.ipynb #17eaa3ee
-def test_labels():
-    x, y = next(iter(Batches(digits, batch_size=32)))
-    want, logs = cross_entropy(tiny()[0], x, y)
-    for dtype in (torch.int32, torch.int16, torch.uint8, torch.int8, torch.uint16):
-        got, also = cross_entropy(tiny()[0], x, y.to(dtype))
-        assert torch.equal(got, want) and torch.equal(also['accuracy'], logs['accuracy'])
-    model, opt = tiny()
-    for bad, error, says in ((y.float(), TypeError, 'labels are torch.float32; expected class numbers'), (y > 4, TypeError, 'torch.bool'),
-                             (F.one_hot(y, 10), ValueError, r'expected \(32,\), one class number per example: y.argmax'), (y[:, None], ValueError, r'shape \(32, 1\)'),
-                             (y.clone().index_fill_(0, torch.tensor([3]), 10), ValueError, 'label 10 is out of range: the model returns 10 logits'),
-                             (y.clone().index_fill_(0, torch.tensor([3]), -100), ValueError, 'label -100 is out of range')):
-        before = [p.clone() for p in model.parameters()]
-        with pytest.raises(error, match=says): fit(model, [(x, bad)], cross_entropy, opt, progress=False)
-        assert all(map(torch.equal, before, model.parameters()))
-    for out, error, says in ((lambda z: {'logits': z}, TypeError, 'got dict'), (lambda z: (z, z), TypeError, 'got tuple'), (lambda z: z[:, :1], ValueError, 'at least two classes')):
-        odd = nn.Sequential(*tiny()[0])
-        odd.register_forward_hook(lambda m, args, z: out(z))
-        with pytest.raises(error, match=says): fit(odd, [(x, y)], cross_entropy, torch.optim.SGD(odd.parameters(), 0.1), progress=False)
-
 # %% ../nbs/02_training.ipynb #3cd39523
 def test_train_equals_the_naive_loop():
     for make, kw in [(torch.optim.SGD, dict(momentum=0.9)), (torch.optim.AdamW, {})]:
@@ -165,30 +116,6 @@ def test_train_equals_the_naive_loop():
         records = list(train(b, Batches(digits, batch_size=32), cross_entropy, opt_b, epochs=2))
         assert same(a, b)
     assert [(r['update'], r['epoch'], r['batch']) for r in records] == [(u, u//7, u%7) for u in range(14)]
-
-# %% ../nbs/02_training.ipynb #6984c516
-def test_the_callers_tensors_stay():
-    class InPlace(nn.Module):
-        def forward(self, x): return x.mul_(0.5)
-    def greedy(model, x, y, loss, opt, **kw):
-        x.add_(1); y.zero_()
-        return update(model, x, y, loss, opt, **kw)
-    def own(model, x, y): return F.cross_entropy(model(x), y), {}
-    pairs = [(x, y) for x, y in Batches(digits, batch_size=50, shuffle=False)]
-    arrays = [(x.numpy().astype('>f4'), y.numpy().astype(np.int32)) for x, y in pairs]
-    held = Batches(digits.x.float()/255, digits.y, batch_size=50, augment=lambda x, g: x.mul_(0.5))
-    before, x = [(x.clone(), y.clone()) for x, y in pairs], held.x.clone()
-    models = []
-    for batches, loss, step in ((pairs, cross_entropy, update), (arrays, cross_entropy, update), (pairs, own, update), (pairs, cross_entropy, greedy), (held, own, update)):
-        net, _ = tiny()
-        net = nn.Sequential(InPlace(), net)
-        fit(net, batches, loss, torch.optim.SGD(net.parameters(), 0.1), step=step, progress=False)
-        models.append(net)
-    assert all(torch.equal(a, b) and torch.equal(u, v) for (a, u), (b, v) in zip(pairs, before)) and torch.equal(x, held.x)
-    assert same(models[0], models[1]) and same(models[0], models[2])
-    x = pairs[0][0].clone().requires_grad_()
-    fit(net, [(x, pairs[0][1])], cross_entropy, torch.optim.SGD(net.parameters(), 0.1), progress=False)
-    assert x.grad is None
 
 # %% ../nbs/02_training.ipynb #49b69c2b
 def test_modes_are_left_alone():
@@ -200,17 +127,6 @@ def test_modes_are_left_alone():
     assert torch.equal(model[2].running_mean, frozen)
     model, opt = tiny()
     with pytest.warns(UserWarning, match='evaluation mode'): train(model.eval(), Batches(digits), cross_entropy, opt)
-
-# %% ../nbs/02_training.ipynb #bb7e1c30
-def test_a_last_batch_of_one():
-    model, opt = tiny()
-    x, y = digits.x[:129].float()/255, digits.y[:129]
-    with pytest.raises(ValueError, match='batch 1 of epoch 0 has 1 example, too few for batch norm .*drop_last=True'):
-        fit(model, Batches(x, y), cross_entropy, opt, schedule=cosine(), progress=False)
-    assert opt.param_groups[0]['lr'] == 0.1 and [m.training for m in model] == [True]*6
-    assert len(fit(model, Batches(x, y, drop_last=True), cross_entropy, opt, progress=False)) == 1
-    net = convnet((1, 8, 8), width=4)
-    assert len(fit(net, Batches(x, y), cross_entropy, torch.optim.SGD(net.parameters(), 0.1), progress=False)) == 2
 
 # %% ../nbs/02_training.ipynb #9ec62369
 def test_refusals():
@@ -274,30 +190,6 @@ def test_schedule_limits():
     assert opt.param_groups[0]['lr'] == 0.2
     with pytest.raises(ValueError, match='shares'): multistep((100, 150))
 
-# %% ../nbs/02_training.ipynb #0830a697
-def test_means_weigh_by_samples():
-    h = History()
-    for u, (n, loss) in enumerate([(128, 1.), (1, 130.), (128, 3.), (1, 3.)]): h.add({'update': u, 'epoch': u//2, 'batch': u%2, 'loss': torch.tensor(loss), 'samples': n})
-    h.note({'test': 0.5})
-    np.testing.assert_allclose(h.by_epoch['loss'], [2., 3.])
-    np.testing.assert_array_equal(h.by_epoch['test'], [np.nan, 0.5])
-    np.testing.assert_allclose(h.recent(2), 3.)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    x, y = torch.rand(129, 1, 8, 8), torch.arange(129)%10
-    got = fit(model, Batches(x, y), cross_entropy, torch.optim.SGD(model.parameters(), 0.), progress=False)
-    assert got.frame['samples'].tolist() == [128, 1]
-    np.testing.assert_allclose(got.by_epoch['loss'], F.cross_entropy(model(x), y).item(), rtol=1e-5)
-
-# %% ../nbs/02_training.ipynb #5a8edd07
-def test_nan_that_was_measured_is_said_aloud():
-    model, opt = tiny()
-    def odd(model, x, y):
-        value, logs = cross_entropy(model, x, y)
-        return value, logs | {'ratio': value.detach()/0}
-    with pytest.warns(UserWarning, match='ratio is inf at update 0'): fit(model, Batches(digits, batch_size=50), odd, opt, progress=False)
-    with pytest.warns(UserWarning, match='test is nan at update 3'):
-        h = fit(model, Batches(digits, batch_size=50), cross_entropy, opt, progress=False, callback=lambda m, e: {'test': math.nan})
-
 # %% ../nbs/02_training.ipynb #c46d98ab
 def test_history():
     h = History()
@@ -357,37 +249,6 @@ def test_averages_in_every_type():
     still.weight.data.fill_(1.); steps.update(still); still.weight.data.fill_(2.)
     for _ in range(1000): steps.update(still)
     np.testing.assert_allclose(steps.averaged(still).weight.float().item(), 2 - 0.999**1000, rtol=1e-2) # in bfloat16 it would not move at all
-
-# %% ../nbs/02_training.ipynb #8b3e4495
-def test_averages_of_models_as_people_have_them():
-    x, y = digits.x.float()/255, digits.y
-    def tied():
-        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 64, bias=False))
-        net[3].weight = net[1].weight
-        return net
-    def normed(norm):
-        def make():
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')
-                return nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 10)))
-        return make
-    wraps = [tied, *map(normed, (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm)),
-             lambda: torch.compile(tiny()[0], backend='eager'), lambda: nn.DataParallel(tiny()[0]), lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))]
-    for make in wraps:
-        torch.manual_seed(0)
-        net, ema = make(), EMA(0.)
-        fit(net, [(x, y)]*3, cross_entropy, torch.optim.SGD(net.parameters(), 0.1), averages=ema, progress=False)
-        got = ema.averaged(net)
-        with torch.no_grad(): torch.testing.assert_close(got.eval()(x), net.eval()(x), rtol=1e-4, atol=1e-5)
-        assert not any(k.startswith(('_orig_mod.', 'module.')) for k in got.state_dict())
-    got = SWA()
-    got.update(net)
-    with pytest.raises(ValueError, match='averages another model'): got.update(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match='averages another model'): got.averaged(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match='no parameters that could be averaged'): EMA().update(nn.ReLU())
-    with torch.no_grad(): net[1].weight.fill_(math.nan)
-    got.update(net)
-    with pytest.raises(ValueError, match="'1.weight' of the averaged model holds NaN"): got.averaged(net)
 
 # %% ../nbs/02_training.ipynb #0f5ef304
 def test_statistics_weigh_by_samples():
@@ -519,6 +380,145 @@ def test_channels_last():
         fit(m, Batches(digits, batch_size=50), cross_entropy, opt, channels_last=cl, progress=False)
     assert b[2].weight.is_contiguous(memory_format=torch.channels_last) and all(formats)
     for p, q in zip(a.parameters(), b.parameters()): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+# %% ../nbs/02_training.ipynb #f1705597
+def test_floating_types():
+    x, y = next(iter(Batches(digits, batch_size=64)))
+    want = None
+    for dtype, rtol in ((torch.float64, 0), (torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 3e-3)):
+        model, opt = tiny()
+        model, before = model.to(dtype).eval(), x.clone()
+        value, logs = cross_entropy(model, x.to(torch.float64), y)
+        assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        logs = update(model, x, y, cross_entropy, opt, clip=0.1)
+        want = want or logs
+        for k in ('loss', 'grad_norm'): np.testing.assert_allclose(logs[k], want[k], rtol=rtol or 1e-7)
+        assert {p.dtype for p in model.parameters()} == {dtype} and torch.equal(x, before)
+        value, _ = cross_entropy(model, x.to(torch.bfloat16), y) # whatever the images are
+        assert value.isfinite()
+        h = fit(model.train(), [(x, y)]*2, cross_entropy, opt, averages=EMA(), progress=False)
+        assert h.frame['loss'].iloc[1] < h.frame['loss'].iloc[0]
+    big, p = torch.full((4,), 6e4, dtype=torch.float16), nn.Parameter(torch.zeros(4, dtype=torch.float16))
+    def steep(model, x, y): return (p*big).sum(), {}
+    opt = torch.optim.SGD([p], 1.)
+    model = nn.ParameterList([p])
+    np.testing.assert_allclose(update(model, x, y, steep, opt, clip=1.)['grad_norm'], 1.2e5, rtol=1e-3)
+    np.testing.assert_allclose(p.detach(), -0.5*np.ones(4), rtol=1e-2)
+    model, opt = tiny()
+    with pytest.raises(ValueError, match='no effect on float64'): update(model.double(), x, y, cross_entropy, opt, precision='bf16')
+    with pytest.raises(TypeError, match='weights are torch.float64: an objective asks by logits_of'): update(model, x, y, lambda m, x, y: (m(x).sum(), {}), opt)
+    for clip in (0, -1., math.nan):
+        with pytest.raises(ValueError, match='clip is the largest norm'): update(*tiny()[:1], x, y, cross_entropy, tiny()[1], clip=clip)
+
+# %% ../nbs/02_training.ipynb #17eaa3ee
+def test_labels():
+    x, y = next(iter(Batches(digits, batch_size=32)))
+    want, logs = cross_entropy(tiny()[0], x, y)
+    for dtype in (torch.int32, torch.int16, torch.uint8, torch.int8, torch.uint16):
+        got, also = cross_entropy(tiny()[0], x, y.to(dtype))
+        assert torch.equal(got, want) and torch.equal(also['accuracy'], logs['accuracy'])
+    model, opt = tiny()
+    for bad, error, says in ((y.float(), TypeError, 'labels are torch.float32; expected class numbers'), (y > 4, TypeError, 'torch.bool'),
+                             (F.one_hot(y, 10), ValueError, r'expected \(32,\), one class number per example: y.argmax'), (y[:, None], ValueError, r'shape \(32, 1\)'),
+                             (y.clone().index_fill_(0, torch.tensor([3]), 10), ValueError, 'label 10 is out of range: the model returns 10 logits'),
+                             (y.clone().index_fill_(0, torch.tensor([3]), -100), ValueError, 'label -100 is out of range')):
+        before = [p.clone() for p in model.parameters()]
+        with pytest.raises(error, match=says): fit(model, [(x, bad)], cross_entropy, opt, progress=False)
+        assert all(map(torch.equal, before, model.parameters()))
+    for out, error, says in ((lambda z: {'logits': z}, TypeError, 'got dict'), (lambda z: (z, z), TypeError, 'got tuple'), (lambda z: z[:, :1], ValueError, 'at least two classes')):
+        odd = nn.Sequential(*tiny()[0])
+        odd.register_forward_hook(lambda m, args, z: out(z))
+        with pytest.raises(error, match=says): fit(odd, [(x, y)], cross_entropy, torch.optim.SGD(odd.parameters(), 0.1), progress=False)
+
+# %% ../nbs/02_training.ipynb #6984c516
+def test_the_callers_tensors_stay():
+    class InPlace(nn.Module):
+        def forward(self, x): return x.mul_(0.5)
+    def greedy(model, x, y, loss, opt, **kw):
+        x.add_(1); y.zero_()
+        return update(model, x, y, loss, opt, **kw)
+    def own(model, x, y): return F.cross_entropy(model(x), y), {}
+    pairs = [(x, y) for x, y in Batches(digits, batch_size=50, shuffle=False)]
+    arrays = [(x.numpy().astype('>f4'), y.numpy().astype(np.int32)) for x, y in pairs]
+    held = Batches(digits.x.float()/255, digits.y, batch_size=50, augment=lambda x, g: x.mul_(0.5))
+    before, x = [(x.clone(), y.clone()) for x, y in pairs], held.x.clone()
+    models = []
+    for batches, loss, step in ((pairs, cross_entropy, update), (arrays, cross_entropy, update), (pairs, own, update), (pairs, cross_entropy, greedy), (held, own, update)):
+        net, _ = tiny()
+        net = nn.Sequential(InPlace(), net)
+        fit(net, batches, loss, torch.optim.SGD(net.parameters(), 0.1), step=step, progress=False)
+        models.append(net)
+    assert all(torch.equal(a, b) and torch.equal(u, v) for (a, u), (b, v) in zip(pairs, before)) and torch.equal(x, held.x)
+    assert same(models[0], models[1]) and same(models[0], models[2])
+    x = pairs[0][0].clone().requires_grad_()
+    fit(net, [(x, pairs[0][1])], cross_entropy, torch.optim.SGD(net.parameters(), 0.1), progress=False)
+    assert x.grad is None
+
+# %% ../nbs/02_training.ipynb #bb7e1c30
+def test_a_last_batch_of_one():
+    model, opt = tiny()
+    x, y = digits.x[:129].float()/255, digits.y[:129]
+    with pytest.raises(ValueError, match='batch 1 of epoch 0 has 1 example, too few for batch norm .*drop_last=True'):
+        fit(model, Batches(x, y), cross_entropy, opt, schedule=cosine(), progress=False)
+    assert opt.param_groups[0]['lr'] == 0.1 and [m.training for m in model] == [True]*6
+    assert len(fit(model, Batches(x, y, drop_last=True), cross_entropy, opt, progress=False)) == 1
+    net = convnet((1, 8, 8), width=4)
+    assert len(fit(net, Batches(x, y), cross_entropy, torch.optim.SGD(net.parameters(), 0.1), progress=False)) == 2
+
+# %% ../nbs/02_training.ipynb #5f6ffee2
+def test_means_weigh_by_samples():
+    h = History()
+    for u, (n, loss) in enumerate([(128, 1.), (1, 130.), (128, 3.), (1, 3.)]): h.add({'update': u, 'epoch': u//2, 'batch': u%2, 'loss': torch.tensor(loss), 'samples': n})
+    h.note({'test': 0.5})
+    np.testing.assert_allclose(h.by_epoch['loss'], [2., 3.])
+    np.testing.assert_array_equal(h.by_epoch['test'], [np.nan, 0.5])
+    np.testing.assert_allclose(h.recent(2), 3.)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    x, y = torch.rand(129, 1, 8, 8), torch.arange(129)%10
+    got = fit(model, Batches(x, y), cross_entropy, torch.optim.SGD(model.parameters(), 0.), progress=False)
+    assert got.frame['samples'].tolist() == [128, 1]
+    np.testing.assert_allclose(got.by_epoch['loss'], F.cross_entropy(model(x), y).item(), rtol=1e-5)
+
+# %% ../nbs/02_training.ipynb #5a8edd07
+def test_nan_that_was_measured_is_said_aloud():
+    model, opt = tiny()
+    def odd(model, x, y):
+        value, logs = cross_entropy(model, x, y)
+        return value, logs | {'ratio': value.detach()/0}
+    with pytest.warns(UserWarning, match='ratio is inf at update 0'): fit(model, Batches(digits, batch_size=50), odd, opt, progress=False)
+    with pytest.warns(UserWarning, match='test is nan at update 3'):
+        h = fit(model, Batches(digits, batch_size=50), cross_entropy, opt, progress=False, callback=lambda m, e: {'test': math.nan})
+
+# %% ../nbs/02_training.ipynb #8b3e4495
+def test_averages_of_models_as_people_have_them():
+    x, y = digits.x.float()/255, digits.y
+    def tied():
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 64, bias=False))
+        net[3].weight = net[1].weight
+        return net
+    def normed(norm):
+        def make():
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')
+                return nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 10)))
+        return make
+    wraps = [tied, *map(normed, (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm)),
+             lambda: torch.compile(tiny()[0], backend='eager'), lambda: nn.DataParallel(tiny()[0]), lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))]
+    for make in wraps:
+        torch.manual_seed(0)
+        net, ema = make(), EMA(0.)
+        fit(net, [(x, y)]*3, cross_entropy, torch.optim.SGD(net.parameters(), 0.1), averages=ema, progress=False)
+        got = ema.averaged(net)
+        with torch.no_grad(): torch.testing.assert_close(got.eval()(x), net.eval()(x), rtol=1e-4, atol=1e-5)
+        assert not any(k.startswith(('_orig_mod.', 'module.')) for k in got.state_dict())
+    got = SWA()
+    got.update(net)
+    with pytest.raises(ValueError, match='averages another model'): got.update(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match='averages another model'): got.averaged(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match='no parameters that could be averaged'): EMA().update(nn.ReLU())
+    with torch.no_grad(): net[1].weight.fill_(math.nan)
+    got.update(net)
+    with pytest.raises(ValueError, match="'1.weight' of the averaged model holds NaN"): got.averaged(net)
 
 # %% ../nbs/02_training.ipynb #48753c39
 def test_no_update_waits_for_the_device():
