@@ -12,7 +12,7 @@ from scipy.signal import find_peaks, peak_prominences
 from scipy.stats import gaussian_kde
 from robustnb.models import mlp
 from robustnb.robustness.baselines import adversarial, tanh_logits
-from robustnb.robustness.lab import SETTINGS, accuracy, judges, measured, right, setting, splits, strongest_attack, trained, valley
+from robustnb.robustness.lab import SETTINGS, accuracy, gets_right, judges, measured, setting, splits, strongest_attack, trained, valley
 
 # %% ../nbs/robustness/00_lab.ipynb #255e8bd7
 def brute_force(model, x, y, eps):
@@ -81,7 +81,7 @@ def test_nan_is_neither_right_nor_wrong():
     bad = int((x[:, 0, 0, 0] > 0.5).sum())
     assert 0 < bad < 8 and accuracy(Half(-1.), x, y) == 1
     for value in (float('nan'), float('inf'), -float('inf')):
-        for f in (right, accuracy):
+        for f in (gets_right, accuracy):
             with pytest.raises(ValueError, match=f'NaN or infinite logits for {bad} of 8 inputs'): f(Half(value), x, y)
     for labels, error in ((y.float(), TypeError), (y[:, None], ValueError), (y + 2, ValueError)):
         with pytest.raises(error, match='label'): accuracy(Half(0.), x, labels)

@@ -26,7 +26,7 @@ from ..evaluation import predict
 from ..evidence import Claim, Paper
 from ..models import _ARCHITECTURES, architecture, architectures, find_head, logits_of
 from .baselines import Bounded, adversarial, kl_pgd, smoothed, squeezed, trades
-from .lab import SETTINGS, accuracy, measured, right, splits, strongest_attack, trained
+from .lab import SETTINGS, accuracy, gets_right, measured, splits, strongest_attack, trained
 from ..training import _plain
 
 # %% ../../nbs/robustness/03_blf.ipynb #70976f34
@@ -258,9 +258,9 @@ def missed(
     second, # likewise, which may find them
 )->float:
     "Share of the images that `second` breaks and `attack` does not"
-    rows = right(model, x, y) & ~right(model, second(model, x, y), y)
+    rows = gets_right(model, x, y) & ~gets_right(model, second(model, x, y), y)
     if not rows.any(): return 0.
-    return right(model, attack(model, x[rows], y[rows]), y[rows]).sum().item() / len(y)
+    return gets_right(model, attack(model, x[rows], y[rows]), y[rows]).sum().item() / len(y)
 
 # %% ../../nbs/robustness/03_blf.ipynb #a657ad33
 def experiment(arm:str, dataset:str, scale:str, seed:int, device)->dict:
