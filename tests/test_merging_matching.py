@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from robustnb.merging.permutations import Spec, permuted
 from robustnb.training import cross_entropy
-import copy, functools, itertools
+import copy, functools, itertools, warnings
 from collections import OrderedDict
 import pytest
 import torchvision
@@ -19,7 +19,7 @@ from robustnb.data import Batches, as_float, load
 from robustnb.merging.permutations import permutations
 from robustnb.models import convnet, mlp
 from robustnb.training import fit
-from robustnb.merging.matching import _Descent, _Moments, _bids, _sparse_assignment, _statistics, activation_matching, assignment, average, barrier, curve, interpolate, match, matched_keys, merge, merge_many, observed, overlap, repair, straight_through, value, weight_matching
+from robustnb.merging.matching import _Descent, _Moments, _bids, _sparse_assignment, _statistics, activation_matching, assignment, average, barrier, curve, interpolate, match, matched_keys, merge, merge_many, observed, overlap, repair, reset_batch_norm, straight_through, value, weight_matching
 
 # %% ../nbs/merging/01_matching.ipynb #4b065977
 def mlp_spec(model):
@@ -111,6 +111,39 @@ def trained(n=2, hidden=(64, 64), epochs=3):
         fit(model, Batches(data, batch_size=64, seed=seed), cross_entropy, torch.optim.Adam(model.parameters(), 3e-3), epochs, progress=False)
         models.append(model.eval())
     return models
+
+# %% ../nbs/merging/01_matching.ipynb #ecd01917
+def shuffled(model, x, seed=0, noise=0.):
+    "(spec, a copy of the model with its units in another order, the permutations that undo it)"
+    spec = permutations(model, x)
+    planted, other = random_perms(spec, seed), copy.deepcopy(model)
+    state = permuted(model.state_dict(), spec, planted)
+    floating = {k: v for k, v in state.items() if v.is_floating_point()}
+    other.load_state_dict(state | noisy(floating, noise) if noise else state)
+    return spec, other, {s: p.argsort() for s, p in planted.items()}
+
+def found_of(found, right): return sum(found[s].equal(right[s]) for s in right), len(right)
+
+# %% ../nbs/merging/01_matching.ipynb #df4da458
+def norms_at_once(net, x):
+    "State after one pass in training mode over everything, with the batch's own statistics kept"
+    net = copy.deepcopy(net).train()
+    for m in net.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm): m.reset_running_stats(); m.momentum = None
+    net(x.clone())
+    return net.state_dict()
+
+class Flat(nn.Module):
+    "Batch norm over vectors, sequences and volumes, and two that keep no statistics or are shared"
+    def __init__(self, momentum=.1):
+        super().__init__()
+        self.f, self.n1, self.c1, self.n2 = nn.Linear(6, 8), nn.BatchNorm1d(8, momentum=momentum), nn.Conv1d(8, 5, 1), nn.BatchNorm1d(5, affine=False)
+        self.c3, self.n3, self.free, self.g, self.twice, self.head = nn.Conv3d(1, 4, 1), nn.BatchNorm3d(4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)
+        self.other_name = self.n1
+    def forward(self, x):
+        h = self.n2(input=self.c1(self.n1(self.f(x.mul_(2)))[:, :, None].expand(-1, -1, 3)).tanh())
+        h = self.n3(self.c3(h[:, None, :, :, None])).relu().mean((2, 3, 4))
+        return self.head(self.twice(self.g(self.twice(h)).tanh()))
 
 # %% ../nbs/merging/01_matching.ipynb #0a665e7c
 def test_overlap_and_distance():
@@ -335,6 +368,113 @@ def test_activation_matching_recovers_planted():
     with pytest.raises(ValueError, match="did you mean 'stem'"): activation_matching(net, net, residual_spec(), where | dict(stream='stemm'), [(x, y)])
     with pytest.raises(ValueError, match='expected 8 units'): activation_matching(net, net, residual_spec(), where | dict(stream='a1'), [(x[:20], y[:20])])
 
+# %% ../nbs/merging/01_matching.ipynb #23c3c9e2
+def test_calls_of_a_module_are_told_apart():
+    torch.manual_seed(0)
+    x = torch.rand(8, 3, 32, 32)
+    for name, n in (('resnet18', 12), ('resnet50', 37)):
+        model = torchvision.models.get_model(name)
+        spec, other, right = shuffled(model, x)
+        calls = []
+        mine = other.layer1[0].relu.register_forward_hook(lambda m, args, out: calls.append(1))
+        modes = [m.training for m in other.modules()]
+        found = match(model, other, spec, 'activations', batches=[x[:6], (x[6:], None)])
+        assert found_of(found, right) == (n, n)
+        assert list(other.layer1[0].relu._forward_hooks) == [mine.id] and not model.relu._forward_hooks and [m.training for m in other.modules()] == modes
+    model = torchvision.models.resnet18()
+    spec, other, right = shuffled(model, x)
+    where = observed(model, spec, x)
+    assert found_of(match(model, other, spec, 'activations', batches=[(x,)], where=where | {'layer2.0.conv2': 'layer2.0'}), right) == (12, 12)    # a block shows its units too
+    for shown, text in (('layer1.0.relu', r"'layer1.0.relu' runs 2 times in a pass: say which call shows the units of 'layer1.0.conv1' by where=.*\('layer1.0.relu', number from 0\)"),
+                        (('layer1.0.relu', 2), 'there is no call number 2'), ('layer2.0', 'expected 64 units on axis 1')):
+        with pytest.raises(ValueError, match=text): match(model, other, spec, 'activations', batches=[(x,)], where=where | {'layer1.0.conv1': shown})
+
+# %% ../nbs/merging/01_matching.ipynb #659f30c0
+def test_reused_layers_and_functions():
+    class Loop(nn.Module):
+        "One activation for all, a layer that runs twice, functional activations, a ModuleList, a module that never runs, an in-place first step"
+        def __init__(self):
+            super().__init__()
+            self.act, self.spare, self.into, self.twice, self.head = nn.GELU(), nn.Linear(3, 3), nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(8, 3)
+            self.blocks = nn.ModuleList([nn.Linear(12, 10), nn.Linear(10, 9), nn.Linear(9, 8)])
+        def forward(self, x):
+            h = self.act(self.into(x.mul_(.5)))
+            h = self.act(self.twice(F.relu(self.twice(h))))
+            for b in self.blocks: h = self.act(b(h))
+            return self.head(h)
+    torch.manual_seed(0)
+    net, x = Loop(), torch.randn(64, 6)
+    old = x.clone()
+    spec, other, right = shuffled(net, x)
+    assert observed(net, spec, x) == {'into': ('act', 0), 'blocks.0': ('act', 2), 'blocks.1': ('act', 3), 'blocks.2': ('act', 4)}
+    assert found_of(match(net, other, spec, 'activations', batches=[(x[:60], 0), (x[60:], 0)]), right) == (4, 4) and x.equal(old)
+    with pytest.raises(ValueError, match="'twice' runs several times in a pass.*name other layers"): repair(net, net.state_dict(), (net.state_dict(),)*2, [x])
+    same = repair(net, net.state_dict(), (net.state_dict(),)*2, [x[:40], x[40:]], layers=['into', 'blocks'])
+    for k, v in net.state_dict().items(): torch.testing.assert_close(same[k], v, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="'spare' does not run"): repair(net, net.state_dict(), (net.state_dict(),)*2, [x], layers=['spare'])
+    with pytest.raises(ValueError, match="'spare' did not run"): match(net, other, spec, 'activations', batches=[x], where=observed(net, spec, x) | {'into': 'spare'})
+    class Turns(nn.Module):
+        "Two layers whose order depends on the batch"
+        def __init__(self): super().__init__(); self.f, self.g, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        def forward(self, x): return self.head(self.f(self.g(x)) if x.sum() > 0 else self.g(self.f(x)))
+    net = Turns()
+    with pytest.raises(ValueError, match="do not run in the same order for all batches: 'f', 'g' come next"):
+        repair(net, net.state_dict(), (net.state_dict(),)*2, [torch.rand(4, 6), -torch.rand(4, 6)])
+    assert x.equal(old)
+
+# %% ../nbs/merging/01_matching.ipynb #a3fc2c6e
+def test_sequences_and_maps_keep_their_axis():
+    torch.manual_seed(0)
+    for net, x in ((nn.Sequential(nn.Conv1d(3, 7, 1), nn.ReLU(), nn.Conv1d(7, 7, 1), nn.ReLU(), nn.Flatten(), nn.Linear(49, 3)), torch.randn(30, 3, 7)),
+                   (nn.Sequential(nn.Linear(3, 7), nn.ReLU(), nn.Linear(7, 7), nn.ReLU(), nn.Flatten(), nn.Linear(49, 3)), torch.randn(30, 7, 3))):
+        spec, other, right = shuffled(net, x)    # as many positions as units
+        assert found_of(match(net, other, spec, 'activations', batches=[x]), right) == (2, 2)
+
+# %% ../nbs/merging/01_matching.ipynb #b015eb7d
+def test_nan_activations_are_named():
+    class Root(nn.Module):
+        "NaN in one unit of fc2 for the darkest images"
+        def __init__(self): super().__init__(); self.fc1, self.fc2, self.relu, self.bn, self.head = nn.Linear(4, 6), nn.Linear(6, 5), nn.ReLU(), nn.BatchNorm1d(5), nn.Linear(5, 2)
+        def forward(self, x):
+            h = self.relu(self.fc1(x))
+            return self.head(self.bn(self.fc2(h.sqrt() + (x.mean(1, keepdim=True) - .1).sqrt())))
+    torch.manual_seed(0)
+    net, dark = Root(), torch.cat([.2 + .8*torch.rand(20, 4), torch.zeros(1, 4)])
+    spec, a = permutations(net, dark), net.state_dict()
+    with pytest.raises(ValueError, match="units of 'fc2', seen at 'bn', have NaN"): activation_matching(net, net, spec, None, [dark])
+    for cost in ('correlation', 'inner'):
+        with pytest.raises(ValueError, match="units of 'fc2', seen at 'fc2', have NaN"): activation_matching(net, net, spec, dict(fc1='fc1', fc2='fc2'), [dark], cost)
+    with pytest.raises(ValueError, match="'fc2' has NaN"): repair(net, a, (a, a), [dark], layers=['fc1', 'fc2'])
+    with pytest.raises(ValueError, match="'bn' has NaN"): reset_batch_norm(net, [dark])
+    line = curve(net, a, a, [(dark, torch.zeros(21, dtype=torch.int64))], 2)
+    sure = curve(net, a, a, [(dark[:20], torch.zeros(20, dtype=torch.int64))], 2)
+    assert np.isnan(line.loss).all() and np.isnan(barrier(line)) and np.allclose(line.accuracy*21, sure.accuracy*20)    # what is NaN is not right
+
+# %% ../nbs/merging/01_matching.ipynb #66e590cb
+def test_planted_in_other_networks():
+    torch.manual_seed(0)
+    class Words(nn.Module):
+        "Tied embedding and head over tokens"
+        def __init__(self):
+            super().__init__()
+            self.embed, self.fc, self.back = nn.Embedding(30, 12), nn.Linear(12, 20), nn.Linear(20, 12)
+            self.act, self.head = nn.ReLU(), nn.Linear(12, 30, bias=False)
+            self.head.weight = self.embed.weight
+        def forward(self, words):
+            h = self.embed(words)
+            return self.head(h + self.back(self.act(self.fc(h))))
+    images = torch.rand(24, 3, 8, 8)
+    grouped = nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(8, 16), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.GroupNorm(1, 8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))
+    plain = convnet((3, 8, 8), width=6)
+    cases = [(Words(), torch.randint(0, 30, (16, 9))), (grouped, images), (plain, images), (plain.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)),
+             (nn.DataParallel(plain), images), (torch.compile(plain, backend='eager'), images)]
+    for net, x in cases:
+        spec, other, right = shuffled(net, x, noise=.01)
+        assert found_of(match(net, other, spec), right) == (len(right),)*2 and right
+        if net is grouped: continue    # the units of a symbol are groups there
+        assert found_of(match(net, other, spec, 'activations', batches=[x[:20], x[20:]]), right) == (len(right),)*2
+    with pytest.raises(ValueError, match="expected 8 units"): match(grouped, grouped, permutations(grouped, images), 'activations', batches=[images])
+
 # %% ../nbs/merging/01_matching.ipynb #13f6a78e
 def test_straight_through_follows_the_definition():
     (ma, mb), data = trained(), load('digits')
@@ -440,6 +580,93 @@ def test_repair_resets_batch_norm():
     torch.testing.assert_close(out['block1.bn.running_mean'], means.mean(0).detach(), atol=1e-5, rtol=1e-4)
     assert all(v.equal(state[k]) for k, v in net.state_dict().items()) and net.training and net.block1.bn.momentum == .1
 
+# %% ../nbs/merging/01_matching.ipynb #5b0fc5ec
+def test_statistics_do_not_depend_on_the_batches():
+    torch.manual_seed(0)
+    for net, x in ((convnet((1, 8, 8), width=4), torch.cat([.3*torch.rand(128, 1, 8, 8), torch.ones(1, 1, 8, 8)])), (Flat(), torch.randn(129, 6)), (Flat(None), 1e3 + torch.randn(129, 6)),
+                   (nn.SyncBatchNorm.convert_sync_batchnorm(convnet((1, 8, 8), width=4)), torch.rand(129, 1, 8, 8)),
+                   (torchvision.models.resnet18(num_classes=5), torch.rand(13, 3, 32, 32))):
+        net, x = net.double(), x.double()
+        plain = copy.deepcopy(net)
+        if isinstance(net, nn.Sequential) and any(isinstance(m, nn.SyncBatchNorm) for m in net.modules()):    # which trains on GPUs only
+            plain = convnet((1, 8, 8), width=4).double(); plain.load_state_dict(net.state_dict())
+        expected, old, state = norms_at_once(plain, x), x.clone(), {k: v.clone() for k, v in net.state_dict().items()}
+        momenta, modes = ([getattr(m, name, None) for m in net.modules()] for name in ('momentum', 'training'))
+        for batches in ([(x, 0)], [x[:128], x[128:]], [(x[:5], 0), (x[5:12], 0), (x[12:], 0)], iter([x[:1], x[1:]])):
+            n = len(batches) if isinstance(batches, list) else 2
+            out = reset_batch_norm(net, batches)
+            assert out.keys() == state.keys()
+            for k, v in out.items():
+                if k.endswith('num_batches_tracked'): assert v == n
+                else: torch.testing.assert_close(v, expected[k], rtol=1e-9, atol=1e-9)
+        assert x.equal(old) and all(v.equal(state[k]) for k, v in net.state_dict().items())
+        assert momenta == [getattr(m, 'momentum', None) for m in net.modules()] and modes == [m.training for m in net.modules()]
+
+# %% ../nbs/merging/01_matching.ipynb #4268bb95
+def test_statistics_in_narrow_types_and_refusals():
+    torch.manual_seed(0)
+    net, x = convnet((1, 8, 8), width=4), torch.rand(33, 1, 8, 8)
+    exact = reset_batch_norm(net, [x])
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        out = reset_batch_norm(copy.deepcopy(net).to(dtype), [x[:32], x[32:]])
+        assert all(v.dtype == dtype for k, v in out.items() if v.is_floating_point())
+        assert all((out[k].float() - exact[k]).abs().max() <= 30*torch.finfo(dtype).eps*exact[k].abs().max() for k in out if k.endswith('running_var'))
+    wide = reset_batch_norm(net, [x[:32], x[32:]], {k: v.double() if v.is_floating_point() else v for k, v in net.state_dict().items()})    # the types are those of the weights
+    assert wide['block3.bn.running_var'].dtype == torch.float64
+    flat, state = Flat(), Flat().state_dict()
+    with pytest.raises(ValueError, match='sees one value per unit, which has no variance'): reset_batch_norm(flat, [torch.rand(1, 6)])
+    assert flat.n1.momentum == .1 and flat.training and flat.n1.num_batches_tracked == 0
+    for f in (lambda: reset_batch_norm(net, []), lambda: repair(net, net.state_dict(), None, iter([]))):
+        with pytest.raises(ValueError, match='batches is empty'): f()
+    with pytest.raises(ValueError, match=r'cannot take x of shape \(2, 3, 8, 8\) and torch.float32'): reset_batch_norm(net, [torch.rand(2, 3, 8, 8)])
+    with pytest.raises(ValueError, match=r"'block1.conv.weight' has shape \(5, .* in the state and \(4, .* in the model"): reset_batch_norm(net, [x], convnet((1, 8, 8), width=5).state_dict())
+    with pytest.raises(ValueError, match="'block1.conv.weight' is torch.int8 in the state and torch.float32 in the model"):
+        reset_batch_norm(net, [x], net.state_dict() | {'block1.conv.weight': torch.zeros(4, 1, 3, 3, dtype=torch.int8)})
+
+# %% ../nbs/merging/01_matching.ipynb #49846f85
+def test_repair_does_not_depend_on_the_batches():
+    (ma, mb), x = trained(2, (64, 64, 64)), as_float(load('digits').x)[:512]
+    a, spec = ma.state_dict(), mlp_spec(ma)
+    b = permuted(mb.state_dict(), spec, weight_matching(a, mb, spec))
+    merged = interpolate(a, b, .5)
+    once = repair(ma, merged, (a, b), [(x, 0)])
+    net = copy.deepcopy(ma); net.load_state_dict(once)
+    logits = net(x)
+    for batches in ([(h, 0) for h in x.split(32)], [x[:511], x[511:]], iter(x.split(100))):
+        out = repair(ma, merged, (a, b), batches)
+        for k in out: torch.testing.assert_close(out[k], once[k], rtol=2e-4, atol=2e-5)
+        net.load_state_dict(out)
+        assert (net(x) - logits).abs().max() < 1e-4*logits.abs().max()
+
+# %% ../nbs/merging/01_matching.ipynb #82705be6
+def test_repair_of_bottleneck_blocks():
+    torch.manual_seed(0)
+    def bottlenecks():
+        "torchvision's ResNet with bottleneck blocks, small, with the statistics of real batches"
+        net = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 2, 1, 1], num_classes=5, width_per_group=16)
+        for m in net.modules():
+            if isinstance(m, nn.BatchNorm2d): nn.init.uniform_(m.weight, .5, 1.5); nn.init.normal_(m.bias, std=.3)
+        net.load_state_dict(reset_batch_norm(net, [x]))
+        return net.eval()
+    x = torch.rand(24, 3, 32, 32)
+    net, other = bottlenecks(), bottlenecks()
+    a, b = net.state_dict(), other.state_dict()
+    out = repair(net, interpolate(a, b, .5), (a, b), [x[:16], x[16:]], layers=['layer1.0', 'layer2'])
+    for n in ('layer1.0.bn3', 'layer1.0.downsample.1', 'layer2.1.bn1', 'layer2.1.bn3'):
+        (m1, s1), (m2, s2), (m, s) = (_statistics(net, w, [n], [x])[n] for w in (a, b, out))
+        torch.testing.assert_close(s, (s1 + s2)/2, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(m, (m1 + m2)/2, atol=1e-3, rtol=1e-3)
+    assert out['layer1.0.conv3.weight'].equal(interpolate(a, b, .5)['layer1.0.conv3.weight'])    # batch norm takes it
+    spec, moved, right = shuffled(net, x[:2])
+    found = match(net, moved, spec, 'activations', batches=[x])
+    assert found_of(found, right) == (len(right),)*2
+    mine = permuted(moved.state_dict(), spec, found)
+    net.load_state_dict(repair(net, interpolate(a, mine, .5), (a, mine), [x], layers=['layer1', 'layer3.0', 'layer4.0.bn3']))
+    other.load_state_dict(a)
+    assert (net(x) - other(x)).abs().max() < 2e-3*other(x).abs().max()
+    with pytest.raises(ValueError, match="'layer1.0.conv3' has no bias or no weights"): repair(net, a, (a, a), [x], layers=['layer1.0.conv3'])
+    with pytest.raises(ValueError, match="'layer1.0.relu' has no bias or no weights"): repair(net, a, (a, a), [x], layers=['layer1.0.relu'])
+
 # %% ../nbs/merging/01_matching.ipynb #fbe1bb2b
 def test_the_door_takes_files_and_modules():
     import tempfile
@@ -512,6 +739,115 @@ def test_refusals():
     refused(ValueError, 'give batches', lambda: match(ma, mb, spec, 'activations'))
     refused(ValueError, 'give the architecture', lambda: match(a, b, spec, 'straight_through'))
     refused(ValueError, "'correlation'", lambda: match(ma, mb, spec, 'activations', batches=[1], cost='corelation'))
+
+# %% ../nbs/merging/01_matching.ipynb #7842cf22
+def test_what_networks_and_batches_are_refused():
+    (ma, mb), x, y = trained(), torch.rand(6, 1, 8, 8), torch.arange(6)
+    a, b, spec = ma.state_dict(), mb.state_dict(), mlp_spec(ma)
+    def refused(kind, text, f):
+        with pytest.raises(kind, match=text): f()
+    int8 = [{k: (40*v).to(torch.int8) for k, v in w.items()} for w in (a, b)]
+    for f in (lambda: merge(*int8, spec), lambda: match(*int8, spec, 'none'), lambda: overlap(*int8, spec), lambda: merge_many(int8, spec), lambda: matched_keys(spec, int8[0])):
+        refused(ValueError, "is torch.int8 and has units: .*convert quantised weights to floating point", f)
+    refused(ValueError, 'is torch.complex64, which is neither matched nor averaged', lambda: match(a | {'fc1.bias': a['fc1.bias'] + 0j}, b, spec))
+    refused(TypeError, "'model' is a dict, expected a tensor: give the state dict alone", lambda: match(dict(model=a), dict(model=b), Spec({}, {})))
+    for prefix in ('_orig_mod.', 'module.', '_orig_mod.module.', 'module._orig_mod.'):
+        wrapped = {prefix + k: v for k, v in b.items()}
+        for f in (lambda: match(a, wrapped, spec), lambda: match(wrapped, a, spec), lambda: match(wrapped, wrapped, spec), lambda: merge_many([a, wrapped], spec), lambda: curve(ma, wrapped, wrapped, [(x, y)], 2)):
+            refused(ValueError, f"all keys begin with '{prefix}', as .* write.?.?: take them from model.{prefix}state_dict", f)
+    class Gives(nn.Module):
+        "A network whose output `wrap` changes"
+        def __init__(self, wrap): super().__init__(); self.net, self.wrap = copy.deepcopy(ma), wrap
+        def forward(self, x): return self.wrap(self.net(x))
+    def line(model=ma, batches=[(x, y)]): return curve(model, model.state_dict(), model.state_dict(), batches, 2)
+    for wrap, kind, text in ((lambda z: dict(logits=z), TypeError, 'tensor of logits, got dict'), (lambda z: (z, z), TypeError, 'tensor of logits, got tuple'), (lambda z: z[:, :1], ValueError, 'at least two classes'),
+                             (lambda z: z.argmax(1), TypeError, 'floating-point logits')): refused(kind, text, lambda: line(Gives(wrap)))
+    ints = line(batches=[(x, y.int())])
+    assert ints.equals(line()) and ints.equals(line(batches=((x[i:i + 4], y[i:i + 4].to(torch.uint8)) for i in (0, 4))).round(12)) or np.allclose(ints, line(batches=[(x[:4], y[:4]), (x[4:], y[4:])]), rtol=1e-6)
+    for batches, kind, text in (([], ValueError, 'batches is empty'), ([(x, y.float())], TypeError, 'y is torch.float32, expected integer class numbers'), ([x], TypeError, 'pairs'), ([dict(x=x, y=y)], TypeError, 'pairs'),
+                                ([(x, y + 9)], ValueError, r'labels 9..14; expected \(6,\) and 0..9'), ([(x, y[:3])], ValueError, r'y has shape \(3,\)'), ([(x, F.one_hot(y, 10))], ValueError, r'y has shape \(6, 10\)'),
+                                ([(x[:, :, :5], y)], ValueError, r'cannot take x of shape \(6, 1, 5, 8\)'), ([(x.numpy(), y)], TypeError, 'x a tensor'), ([((255*x).byte(), y)], TypeError, 'x has dtype torch.uint8')):
+        refused(kind, text, lambda: line(batches=batches))
+    for method in ('activations', 'straight_through'):
+        for batches, kind, text in (([], ValueError, 'batches is empty'), ([(x[:, :, :5], y)], ValueError, 'cannot take x' if method == 'activations' else ''), ([dict(x=x)], TypeError, 'batches must give')):
+            if text: refused(kind, text, lambda: match(ma, mb, spec, method, batches=batches))
+    refused(ValueError, 'needs both parents', lambda: repair(ma, a, None, [(x, y)]))
+    refused(ValueError, "the model lacks a tensor|the state lacks a tensor", lambda: curve(convnet((1, 8, 8)), a, b, [(x, y)], 2))
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.ReLU(), nn.Linear(4, 2))
+    for f in (lambda: match(lazy, lazy, Spec({}, {})), lambda: curve(lazy, a, a, [(x, y)], 2), lambda: reset_batch_norm(lazy, [x]), lambda: repair(lazy, a, (a, a), [x])): refused(ValueError, 'has no values yet', f)
+    script = torch.jit.trace(ma, x)
+    for f in (lambda: match(script, script, spec, 'activations', batches=[x]), lambda: match(script, script, spec, 'straight_through', batches=[(x, y)]), lambda: repair(script, a, (a, a), [x])):
+        refused(ValueError, 'TorchScript', f)
+    refused(ValueError, 'the model lacks', lambda: curve(torch.jit.freeze(script), a, b, [(x, y)], 2))
+
+# %% ../nbs/merging/01_matching.ipynb #8f1eef9f
+def test_old_weight_norms_are_copied():
+    warnings.simplefilter('ignore')
+    x, y = torch.rand(6, 1, 8, 8), torch.arange(6)
+    for norm in (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.orthogonal):
+        torch.manual_seed(0)
+        net = mlp((1, 8, 8), 10, (16, 16)).eval(); norm(net.fc2)
+        a = {k: v.clone() for k, v in net.state_dict().items()}
+        b = {k: v + .1*torch.randn_like(v) for k, v in a.items()}
+        logits = net(x)    # leaves a result of autograd in the layer
+        line = curve(net, a, b, [(x, y)], 3)
+        assert abs(line.loss[0] - F.cross_entropy(logits, y).item()) < 1e-6 and line.loss[2] != line.loss[0] and net(x).equal(logits)
+        spec = Spec(dict(fc1=16), {k: v for k, v in mlp_spec(mlp((1, 8, 8), 10, (16,))).axes.items() if 'fc1' in k})
+        assert match(net, b, spec, 'activations', batches=[x], where=dict(fc1='relu1')).keys() == match(net, b, spec, 'straight_through', batches=[(x, y)]).keys() == {'fc1'}
+        with pytest.raises(ValueError, match="weight of 'fc2' is computed from others"): repair(net, a, (a, b), [x])
+        assert repair(net, interpolate(a, b, .5), (a, b), [x], layers=['fc1']).keys() == a.keys()
+
+# %% ../nbs/merging/01_matching.ipynb #2dcd044b
+def test_the_caller_keeps_model_and_images():
+    class InPlace(nn.Module):
+        "Works on its input where it lies, keeps count of its passes"
+        def __init__(self):
+            super().__init__()
+            self.f, self.bn, self.fc, self.head = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Linear(8, 3)
+            self.register_buffer('passes', torch.tensor(0))
+        def forward(self, x): self.passes += 1; return self.head(self.fc(self.bn(self.f(x.sub_(.5).mul_(2))).relu_()).relu_())
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        ma, mb = InPlace().to(dtype), InPlace().to(dtype)
+        x, y = torch.rand(12, 6), torch.arange(12) % 3    # images in float32, whatever the model has
+        spec, old, states = permutations(ma, x.to(dtype)), (x.clone(), y.clone()), [{k: v.clone() for k, v in m.state_dict().items()} for m in (ma, mb)]
+        a, b, batches, modes = ma.state_dict(), mb.state_dict(), [(x, y)], [m.training for m in ma.modules()]
+        for method in ('weights', 'activations', 'straight_through', 'none'): merged = merge(ma, mb, spec, method, batches=batches)
+        assert all(v.dtype == a[k].dtype for k, v in merged.items())
+        for layers in (None, ['f', 'bn', 'fc']): assert all(v.dtype == a[k].dtype for k, v in repair(ma, merged, (a, b), batches, layers=layers).items())
+        curve(ma, a, b, batches, 2), merge_many([ma, mb, ma], spec), reset_batch_norm(ma, batches)
+        assert x.equal(old[0]) and y.equal(old[1]) and [m.training for m in ma.modules()] == modes
+        for m, s in zip((ma, mb), states): assert all(v.equal(s[k]) for k, v in m.state_dict().items()) and all(p.grad is None for p in m.parameters())
+
+# %% ../nbs/merging/01_matching.ipynb #4074f5ca
+def test_unequal_batches_weigh_by_samples():
+    (ma, mb), d = trained(), load('digits')
+    x, y, spec = as_float(d.x)[:129], d.y[:129], mlp_spec(ma)
+    one, two = [(x, y)], [(x[:128], y[:128]), (x[128:], y[128:])]
+    lines = [curve(ma, ma.state_dict(), mb.state_dict(), batches, 5) for batches in (one, two)]
+    np.testing.assert_allclose(*lines, rtol=1e-6)
+    for cost in ('correlation', 'inner'):
+        found = [activation_matching(ma, mb, spec, None, batches, cost) for batches in (one, two)]
+        assert all(found[0][s].equal(found[1][s]) for s in spec.sizes)
+
+# %% ../nbs/merging/01_matching.ipynb #45cea344
+def test_each_type_is_measured_in_its_own():
+    (ma, mb), d = trained(), load('digits')
+    x, y, spec = as_float(d.x)[:200], d.y[:200], mlp_spec(ma)
+    a, b = ma.state_dict(), mb.state_dict()
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        na, nb = copy.deepcopy(ma).to(dtype), copy.deepcopy(mb).to(dtype)
+        ta, tb = na.state_dict(), nb.state_dict()
+        logits = na(x.to(dtype)).double()
+        for model in (ma, na):    # the weights' type decides, not the model's
+            row = curve(model, ta, tb, [(x, y)], 2).iloc[0]
+            assert abs(row.loss - F.cross_entropy(logits, y).item()) < 1e-9 and row.accuracy == (logits.argmax(1) == y).double().mean()
+        assert sum(p.ne(q).sum().item() for p, q in zip(match(na, nb, spec).values(), match(ma, mb, spec).values())) <= (0 if dtype == torch.float64 else 128)
+        p, q = (match(*pair, spec, 'activations', batches=[(x, y)]) for pair in ((na, nb), (ma, mb)))
+        assert sum((p[s] == q[s]).sum().item() for s in p) > (.95 if dtype == torch.float64 else .5)*128
+        (one, s1), (two, s2) = ({k: v.double() for k, v in repair(m, interpolate(w, v, .5), (w, v), [(x, y)]).items()}['fc2.weight'].max(0) for m, w, v in ((ma, a, b), (na, ta, tb)))
+        assert (one - two).abs().max() < 100*torch.finfo(dtype if dtype != torch.float64 else torch.float32).eps*one.abs().max()
+        assert straight_through(na, na, nb, spec, [(x, y)], lr=.1).keys() == spec.sizes.keys()
 
 # %% ../nbs/merging/01_matching.ipynb #45c896b2
 def test_double_half_and_mixed_modes():

@@ -515,6 +515,8 @@ class _Moments:
         for total, part in zip(self.sums, (x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0), x.T @ y)): total += part
         self.n += len(x)
 
+    def finite(self): return all(bool(v.isfinite().all()) for v in self.sums)
+
     def profit(self, cost):
         "Correlation, 0 for units that never vary, or the mean product"
         mx, my, xx, yy, xy = (s/self.n for s in self.sums)
@@ -548,19 +550,30 @@ def activation_matching(
     "Permutations of the units of `b` that make their activations most like those of `a`, each symbol on its own; modes and weights stay"
     if cost not in ('correlation', 'inner'): raise ValueError(unknown('cost', cost, ['correlation', 'inner']))
     _pair(a, b, spec)
-    sums, nets, seen, shown = {s: _Moments() for s in spec.sizes}, [twin(net).eval() for net in (a, b)], {}, None
+    sums, read, nets, seen, shown = {s: _Moments() for s in spec.sizes}, {}, [twin(net).eval() for net in (a, b)], {}, None
     modules = dict(nets[0].named_modules())
     for x in map(_inputs, batches):
         if shown is None:
             shown = _shown(spec, observed(nets[0], spec, x[:2]) if where is None else where, modules)
-            for i, net in enumerate(nets): _watch(net, {name for name, _ in shown.values()}, seen, i)
+            own = {s: modules.get(s) for s in spec.sizes if shown[s][0] != s and cost == 'correlation'}
+            read = {s: _Moments() for s, m in own.items() if spec.sizes[s] in (getattr(m, 'out_features', 0), getattr(m, 'out_channels', 0))}
+            for i, net in enumerate(nets): _watch(net, {name for name, _ in shown.values()} | set(read), seen, i)
         seen.clear()
         for net in nets: _ask(net, x)
-        for s, m in sums.items(): m.add(*(_rows_of(seen, i, s, spec.sizes[s], shown[s], modules) for i in (0, 1)))
+        read = {s: m for s, m in read.items() if (0, s) in seen}
+        for of, at in ((sums, shown), (read, {s: (s, 0) for s in read})):
+            for s, m in of.items(): m.add(*(_rows_of(seen, i, s, spec.sizes[s], at[s], modules) for i in (0, 1)))
     if shown is None: raise ValueError('batches is empty: activation matching needs data')
     for s, m in sums.items():
-        if not all(v.isfinite().all() for v in m.sums): raise ValueError(f'the units of {s!r}, seen at {shown[s][0]!r}, have NaN or infinite activations on the data')
-    return {s: assignment(m.profit(cost)) for s, m in sums.items()}
+        if not m.finite(): raise ValueError(f'the units of {s!r}, seen at {shown[s][0]!r}, have NaN or infinite activations on the data')
+    return {s: _settled(m.profit(cost), read[s].profit(cost) if s in read and read[s].finite() else None) for s, m in sums.items()}
+
+def _settled(profit, other):
+    "The assignment of largest `profit`. Units that it leaves open, such as those of which a ReLU lets nothing through, are assigned by `other`"
+    best = assignment(profit)
+    if other is None: return best
+    rows, also = torch.arange(len(best)), assignment(profit + 1e-3*other)
+    return also if profit[rows, also].sum() >= profit[rows, best].sum() - 1e-6*len(best) else best    # the solver's own tolerance
 
 # %% ../../nbs/merging/01_matching.ipynb #44f09852
 def _shown(spec, where, modules):
