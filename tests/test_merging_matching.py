@@ -649,10 +649,10 @@ def test_repair_of_bottleneck_blocks():
             if isinstance(m, nn.BatchNorm2d): nn.init.uniform_(m.weight, .5, 1.5); nn.init.normal_(m.bias, std=.3)
         net.load_state_dict(reset_batch_norm(net, [x]))
         return net.eval()
-    x = torch.rand(24, 3, 32, 32)
+    x = torch.rand(96, 3, 32, 32)
     net, other = bottlenecks(), bottlenecks()
     a, b = net.state_dict(), other.state_dict()
-    out = repair(net, interpolate(a, b, .5), (a, b), [x[:16], x[16:]], layers=['layer1.0', 'layer2'])
+    out = repair(net, interpolate(a, b, .5), (a, b), [x[:64], x[64:]], layers=['layer1.0', 'layer2'])
     for n in ('layer1.0.bn3', 'layer1.0.downsample.1', 'layer2.1.bn1', 'layer2.1.bn3'):
         (m1, s1), (m2, s2), (m, s) = (_statistics(net, w, [n], [x])[n] for w in (a, b, out))
         torch.testing.assert_close(s, (s1 + s2)/2, atol=1e-3, rtol=2e-3)
@@ -751,7 +751,7 @@ def test_what_networks_and_batches_are_refused():
     for f in (lambda: merge(*int8, spec), lambda: match(*int8, spec, 'none'), lambda: overlap(*int8, spec), lambda: merge_many(int8, spec), lambda: matched_keys(spec, int8[0])):
         refused(ValueError, "is torch.int8 and has units: .*convert quantised weights to floating point", f)
     refused(ValueError, 'is torch.complex64, which is neither matched nor averaged', lambda: match(a | {'fc1.bias': a['fc1.bias'] + 0j}, b, spec))
-    refused(TypeError, "'model' is a dict, expected a tensor: give the state dict alone", lambda: match(dict(model=a), dict(model=b), Spec({}, {})))
+    refused(TypeError, "'model' is a OrderedDict, expected a tensor: give the state dict alone", lambda: match(dict(model=a), dict(model=b), Spec({}, {})))
     for prefix in ('_orig_mod.', 'module.', '_orig_mod.module.', 'module._orig_mod.'):
         wrapped = {prefix + k: v for k, v in b.items()}
         for f in (lambda: match(a, wrapped, spec), lambda: match(wrapped, a, spec), lambda: match(wrapped, wrapped, spec), lambda: merge_many([a, wrapped], spec), lambda: curve(ma, wrapped, wrapped, [(x, y)], 2)):
@@ -828,7 +828,7 @@ def test_unequal_batches_weigh_by_samples():
     lines = [curve(ma, ma.state_dict(), mb.state_dict(), batches, 5) for batches in (one, two)]
     np.testing.assert_allclose(*lines, rtol=1e-6)
     for cost in ('correlation', 'inner'):
-        found = [activation_matching(ma, mb, spec, None, batches, cost) for batches in (one, two)]
+        found = [activation_matching(ma, mb, spec, dict(fc1='fc1', fc2='fc2'), batches, cost) for batches in (one, two)]    # no dead units there
         assert all(found[0][s].equal(found[1][s]) for s in spec.sizes)
 
 # %% ../nbs/merging/01_matching.ipynb #45cea344

@@ -142,7 +142,7 @@ def _loss_accuracy(model, batches):
         hit = (logits.argmax(1) == y) & ~logits.isnan().any(1)
         total, right, n = total + F.cross_entropy(logits, y, reduction='sum'), right + hit.sum(), n + len(y)
     if not n: raise ValueError('batches is empty: a curve needs data')
-    return dict(loss=float(total/n), accuracy=float(right/n))
+    return dict(loss=float(total)/n, accuracy=float(right)/n)
 
 # %% ../../nbs/merging/01_matching.ipynb #7f85ebe7
 def curve(
