@@ -398,20 +398,25 @@ def test_the_model_is_left_alone():
         def __init__(self):
             super().__init__()
             self.f, self.bn, self.drop, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(.5), nn.Linear(8, 2)
-            self.register_buffer('calls', torch.zeros(()))
+            self.register_buffer('calls', torch.zeros(())); self.register_buffer('seen', torch.tensor(0))
+            self.last, self.all, self.named = None, [], {}
         def forward(self, x):
             self.calls.add_(1)
-            x = self.drop(self.bn(self.f(x * torch.tensor(2.)))) + torch.rand(1)
+            self.seen += 1
+            self.last = self.drop(self.bn(self.f(x * torch.tensor(2.))))
+            self.all.append(self.last); self.named['last'] = self.last
+            x = self.last + torch.rand(1)
             return self.head(x.mean((2, 3)))
     model, x = Careless(), torch.rand(1, 3, 8, 8)
     model.bn.eval(); model.f.weight.requires_grad_(False); model.head.weight.grad = torch.ones(2, 8)
     look = lambda: ({k: (id(v), v._version, v.requires_grad, v.clone()) for k, v in model.state_dict(keep_vars=True).items()}, [m.training for m in model.modules()],
                     [set(vars(m)) for m in model.modules()], model.head.weight.grad.clone(), torch.get_rng_state(), x.clone())
     old = look()
+    with pytest.raises(ValueError): permutations(model, torch.ones(1, 4, 8, 8))    # also after a refusal
     with torch.inference_mode(): spec = permutations(model, x)
     assert spec == permutations(model, x) and spec.sizes == {'f': 8}
     new = look()
-    assert old[1:3] == new[1:3] and all(torch.equal(a, b) for a, b in zip(old[3:], new[3:]))
+    assert model.last is None and model.all == [] and model.named == {} and old[1:3] == new[1:3] and all(torch.equal(a, b) for a, b in zip(old[3:], new[3:]))
     assert all(old[0][k][:3] == new[0][k][:3] and torch.equal(old[0][k][3], new[0][k][3]) for k in old[0] | new[0])
 
 # %% ../nbs/merging/00_permutations.ipynb #4c6c9959

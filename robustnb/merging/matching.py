@@ -549,6 +549,7 @@ def activation_matching(
 )->dict: # symbol -> int64 (n,)
     "Permutations of the units of `b` that make their activations most like those of `a`, each symbol on its own; modes and weights stay"
     if cost not in ('correlation', 'inner'): raise ValueError(unknown('cost', cost, ['correlation', 'inner']))
+    for net in (a, b): inside(net)    # one that can be looked into
     _pair(a, b, spec)
     sums, read, nets, seen, shown = {s: _Moments() for s in spec.sizes}, {}, [twin(net).eval() for net in (a, b)], {}, None
     modules = dict(nets[0].named_modules())
@@ -645,7 +646,7 @@ def _midpoint(net, state, names, loss, x, y):
     device = leaves[0].device
     at = _At(part, {k.removeprefix(prefix): v for k, v in state.items()})
     with torch.enable_grad():
-        try: value, _ = loss(at, x.to(device, copy=True), y.to(device))
+        try: value, _ = loss(at, x.to(device, floating_type(net) if x.is_floating_point() else x.dtype, copy=True), y.to(device))
         except ValueError as e:
             if 'more than 1 value per channel' in str(e): raise ValueError(f'batch norm cannot work on a batch of {len(x)}: leave it out, as drop_last does') from e
             raise

@@ -731,13 +731,25 @@ def permutations(
     "The permutation symmetries of `model`, which is left as it is; inputs and outputs keep their order"
     (model, _), wrapper = inside(model), model
     table, inputs = RULES | dict(rules or {}), x if isinstance(x, (tuple, list)) else (x,)
-    d, old = Derivation(wrapper), set(vars(model))
+    d, held = Derivation(wrapper), _held(model)
     with eval_mode(model), torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True) as mode, _quiet():
-        graph, root = _trace(model, rules or {}, len(inputs))
-        try: _walk(d, graph, root, table, [Value(still(t.shape).axes, mode.from_tensor(t)) for t in inputs], mode)
-        finally:
-            for k in set(vars(model)) - old: delattr(model, k)  # constants that the tracer left there
+        try:
+            try: graph, root = _trace(model, rules or {}, len(inputs))
+            finally: _restore(held)  # what the forward pass keeps, a counter or its last features, is what it was again
+            _walk(d, graph, root, table, [Value(still(t.shape).axes, mode.from_tensor(t)) for t in inputs], mode)
+        finally: _restore(held, True)
     return _spec(d)
+
+def _held(model):
+    "What the submodules hold: (attributes, buffers, lists, ..., a copy) of each"
+    return [(d, copy.copy(d)) for m in model.modules() for d in (vars(m), *vars(m).values()) if isinstance(d, (dict, list))]
+
+def _restore(held, new=False):
+    "Put it back, and with `new` take away what has come, such as constants that the tracer left"
+    for d, old in held:
+        if isinstance(d, list): d[:] = old; continue
+        for k in d.keys() - old.keys() if new else (): del d[k]
+        d.update({k: v for k, v in old.items() if k != 'training'})
 
 @contextmanager
 def _quiet():
