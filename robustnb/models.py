@@ -310,6 +310,7 @@ def features(
     head:str|None=None, # the head's name in `named_modules`; None: `find_head`
 )->torch.Tensor: # (N,D): what enters the head, with its graph where gradients are on
     "The penultimate representation of `x`, which stays as it is. Modes are the caller's: see `eval_mode`"
+    check_module(model)
     model = getattr(model, '_orig_mod', model)    # a compiled model may pass its hooks by
     name, layer = find_head(model) if head is None else (head, _module(model, head))
     seen = []
@@ -359,6 +360,7 @@ def save_model(
     path, # file to write, customarily .safetensors; replaced as a whole or not at all
 ):
     "The path written: weights and buffers, and the architecture's call in the file's metadata. Tied weights are stored once"
+    check_module(model)
     path, model = _check_path(path), getattr(model, '_orig_mod', model)    # a compiled model is saved as what it was made of
     spec = getattr(model, 'spec', None)
     if spec is None: raise ValueError(f'{type(model).__name__} has no record of how it was built: make it by a function under @architecture')

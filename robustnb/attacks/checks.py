@@ -33,6 +33,7 @@ class Flag:
 @contextmanager
 def _at_rest(model, x):
     "`under_attack`, and afterwards parameters, their `.grad` and the random state are as before too"
+    check_module(model)
     old = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters()]
     with torch.random.fork_rng([x.device] if x.is_cuda else []), under_attack(model), autocast(x), torch.no_grad():
         try:
@@ -286,7 +287,6 @@ def check_model(model:nn.Module,
                 random_ok=False, # the model is known to be random, and attacked accordingly
                )->list: # of Flag
     "The flags of all checks that need a model and a batch"
-    check_module(model)
     if not hasattr(threat, 'around'): raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
     check_xy(x, y)
     x, y = x[:64], y[:64]

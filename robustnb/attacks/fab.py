@@ -97,7 +97,7 @@ def _each_rival(hunt, z, rivals):
     with torch.enable_grad(), autocast(z, hunt.precision):
         v = z.detach().requires_grad_()
         logits = logits_of(hunt.model, v)
-        gaps = [_gap(logits, hunt.y, rival) for rival in rivals.T]
+        gaps = [_gap(logits, hunt.y, rival).to(z.dtype) for rival in rivals.T]
         totals = [g.sum() for g in gaps]
     hunt.passes += len(z) * (1 + len(gaps))
     for i, (gap, total) in enumerate(zip(gaps, totals)):

@@ -52,7 +52,7 @@ def normal(keys:torch.Tensor, # int64 (N,)
 class Found:
     "What an attack found on each image"
     x_adv: torch.Tensor  # (N,...) the example that broke the image; for an image that holds the most harmful point seen
-    margin: torch.Tensor # float (N,) of `x_adv`: logit of the true class minus the best other logit
+    margin: torch.Tensor # (N,), in the type of the images, of `x_adv`: logit of the true class minus the best other logit
     step: torch.Tensor   # int64 (N,): pass that broke the image, 0 without any attack, -1 if it holds
     passes: int = 0      # images that went through the model, a gradient counting twice
     flat: torch.Tensor|None = None # bool (N,): images at a start of which a loss other than the cross-entropy had no gradient
@@ -93,7 +93,7 @@ class Hunt:
         self.all = Rows(x=x, y=y, keys=sample_keys(x, seed), clean=self.logits(x))
         fitting(ce_loss, y)(self.all.clean, y)
         margin, wrong = _judged(self.all.clean, y)
-        self.found = Found(x.clone(), margin, wrong.long() - 1)
+        self.found = Found(x.clone(), margin.to(x.dtype), wrong.long() - 1)
         self.start()
 
     def __len__(self): return len(self.index)
@@ -128,7 +128,7 @@ def gradient(self:Hunt, z, loss=ce_loss):
         logits, losses, grad = loss_gradient(self.model, z, self.y, loss, self.precision)
         mean = grad if mean is None else mean + grad
     self.blind[self.index] |= ~finite_rows(mean)
-    return logits, losses, mean / self.eot
+    return logits, losses.to(z.dtype), mean / self.eot  # a model in float64 must not turn steps into float64
 
 # %% ../../nbs/attacks/03_search.ipynb #c7bf21b0
 @patch
@@ -136,6 +136,7 @@ def record(self:Hunt, z, logits, step, exact=False):
     "Note the points `z` inside the ball, given the logits of `gradient` or `logits` there; bool (N,): broken now. `exact`: the logits are float32 whatever `precision` is"
     margin, wrong = _judged(logits, self.y)
     self.lost[self.index] |= ~margin.isfinite()
+    margin = margin.to(z.dtype)
     if self.precision == 'bf16' and not exact:
         near = (margin < .05 * (logits.amax(1) - logits.amin(1))).nonzero()[:, 0]
         margin, wrong = torch.full_like(margin, torch.inf), torch.zeros_like(wrong)
