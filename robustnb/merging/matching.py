@@ -79,14 +79,16 @@ def _averaged(key, first, *others):
             raise ValueError(f'{key!r} is {first.dtype} and differs between the networks: integers and booleans are not averaged, convert quantised weights to floating point first')
     return floating
 
+def _wide(t): return t if t.dtype == torch.float64 else t.float()
+
 def interpolate(
     a:Mapping, # state dict
     b:Mapping, # state dict with the same keys and types
     t:float, # 0: a, 1: b
 )->dict:
-    "`(1 - t) a + t b` for floating tensors, taken in float64 and returned in their type; others are those of `a`"
+    "`(1 - t) a + t b` for floating tensors, in their type, taken in float32 where it is narrower; others are those of `a`"
     _same_keys(a, b)
-    def mean(k, v, w): return torch.lerp(v.detach().double(), w.detach().to(v.device).double(), t).to(v.dtype) if _averaged(k, v, w) else v.clone()
+    def mean(k, v, w): return torch.lerp(_wide(v.detach()), _wide(w.detach().to(v.device)), t).to(v.dtype) if _averaged(k, v, w) else v.clone()
     return {k: mean(k, v, b[k]) for k, v in a.items()}
 
 # %% ../../nbs/merging/01_matching.ipynb #1a0fa052
@@ -632,8 +634,6 @@ def straight_through(
     if value is None: raise ValueError('batches is empty: the straight-through estimator needs data')
     if best[1] is None: raise ValueError('no batch gave a finite midpoint loss')
     return best[1]
-
-def _wide(t): return t if t.dtype == torch.float64 else t.float()
 
 class _At(nn.Module):
     "The network at other weights"
