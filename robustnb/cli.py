@@ -173,7 +173,10 @@ def writing(path):
     "What is raised where a file cannot be written, as one sentence that names it"
     from safetensors import SafetensorError
     try: yield
-    except (OSError, SafetensorError) as e: raise ev().BadInput(f"{path} could not be written: {getattr(e, 'strerror', None) or one_line(e)}") from e
+    except (OSError, SafetensorError) as e:
+        elsewhere = getattr(e, 'filename', None) and Path(path).absolute().parent not in Path(os.fsdecode(e.filename)).absolute().parents
+        if elsewhere: raise # another file's error, which names it
+        raise ev().BadInput(f"{path} could not be written: {getattr(e, 'strerror', None) or one_line(e)}") from e
 
 def put(path, write):
     "The path, after `write` has made a file that is moved there: whole or not at all"

@@ -7,12 +7,12 @@ import io
 from contextlib import redirect_stderr, redirect_stdout
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from robustnb.data import load
 from robustnb.evidence import Claim, Paper, Store
 from robustnb.models import mlp, save_model
-from robustnb.cli import Voice, behind, count, go_on, main, natural, parser, plan, put, radius, said, seed_list, tensor_name, writable
+from robustnb.cli import Voice, behind, count, fill, go_on, main, natural, parser, plan, put, radius, run, said, seed_list, tensor_name, writable
 
 # %% ../nbs/06_cli.ipynb #c5806cba
 def example(experiment=lambda arm, dataset, scale, seed, device: {'m': (arm == 'b') * (1 + .1*seed)}):
@@ -238,3 +238,137 @@ class Net(net.Net):
         status, out, err = told(*argv, '--state', 'run.safetensors', '--seed', '1')
         assert status == 2 and 'belongs to another model' in err and len(err.splitlines()) == 1
         sys.modules.pop('slow_net')
+
+# %% ../nbs/06_cli.ipynb #4050b434
+def test_attack_and_odd_weights():
+    def refused(*argv):
+        "The sentence of a refusal, before which nothing is printed"
+        status, out, err = told(*argv)
+        assert status == 2 and not out and len(err.splitlines()) == 1 and err.startswith('robustnb: '), (argv, status, out, err)
+        return err
+    with folder():
+        whole, ours, net = Path('w.safetensors').read_bytes(), fitted(), ('--model', 'net:Net', *RUN, '--eps', '.9', '--no-checks')
+        save_model(mlp((1, 8, 8), hidden=(4,)), 'ours.safetensors')
+        for k in (0, 5, 8, 40, -500, -1):
+            Path('cut.safetensors').write_bytes(whole[:k])
+            assert 'cut.safetensors is not a safetensors file, or is truncated' in refused(*net, '--weights', 'cut.safetensors')
+            assert 'cut.safetensors is not a safetensors file, or is truncated' in refused(*net, '--surrogate', 'cut.safetensors')
+            Path('cut.safetensors').write_bytes(Path('ours.safetensors').read_bytes()[:k])
+            assert 'cut.safetensors is not a safetensors file, or is truncated' in refused('--weights', 'cut.safetensors', *RUN)
+        Path('dir.safetensors').mkdir(); torch.save(ours, 'torch.safetensors'); Path('text.safetensors').write_text('epoch,loss\n' * 9)
+        for name, said in (('dir', 'is a folder'), ('torch', 'zip file by its content'), ('text', 'is not a safetensors file')): assert said in refused(*net, '--weights', f'{name}.safetensors')
+        for prefix, said in (('_orig_mod.', 'save model._orig_mod'), ('module._orig_mod.', 'save model.module._orig_mod'), ('state_dict.', "keys begin with 'state_dict.'"), ('model.', "keys begin with 'model.'")):
+            save_file({prefix + k: v for k, v in ours.items()}, 'prefix.safetensors')
+            assert said in refused(*net, '--weights', 'prefix.safetensors') and said in refused(*net, '--surrogate', 'prefix.safetensors')
+        for v in (torch.nan, torch.inf):
+            save_file(ours | {'1.bias': torch.full((10,), v)}, 'odd.safetensors')
+            assert "odd.safetensors: '1.bias' has NaN or infinite values" in refused(*net, '--weights', 'odd.safetensors')
+        for about in (dict(architecture='resnet18'), dict(architecture='3'), dict(architecture='{"name": "mlp"}'), dict(architecture='{"name": "mlp", "kwargs": {"depth": 3}}')):
+            save_file(ours, 'foreign.safetensors', metadata=about)
+            assert 'foreign.safetensors' in refused('--weights', 'foreign.safetensors', *RUN)
+            assert told(*net, '--weights', 'foreign.safetensors')[0] == 0 # what another program says of itself does not matter where the code is given
+
+# %% ../nbs/06_cli.ipynb #a8c5c69b
+def test_attack_and_types_of_weights():
+    with folder():
+        ours, net = fitted(), ('--model', 'net:Net', *RUN, '--eps', '.9', '--no-checks', '--json', 'out.json')
+        for kind in (torch.int8, torch.uint8, torch.int64, torch.bool):
+            save_file({k: v.to(kind) for k, v in ours.items()}, 'int.safetensors')
+            err = told(*net, '--weights', 'int.safetensors')[2]
+            assert "where the model has float32: quantised weights must be turned into floating point first" in err and len(err.splitlines()) == 1
+        found = {}
+        for kind in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            save_file({k: v.to(kind) for k, v in ours.items()}, 'kind.safetensors')
+            status, out, err = told(*net, '--weights', 'kind.safetensors')
+            assert status == 0 and ('holds F64, the model takes float32: weights are rounded' in err if kind == torch.float64 else not err), (kind, err)
+            found[kind] = json.loads(Path('out.json').read_text())['images']
+        assert found[torch.float64] == found[torch.float32] != found[torch.float16] # the same weights, and others
+        model = getattr(__import__('net'), 'Net')()
+        fill(model, 'kind.safetensors')
+        assert all(v.equal(ours[k].bfloat16().float()) for k, v in model.state_dict().items()) # converted, not reinterpreted
+        count = nn.BatchNorm1d(3)
+        save_file({k: v.float() for k, v in count.state_dict().items()}, 'counts.safetensors') # whole numbers that another program made floating-point
+        assert fill(nn.BatchNorm1d(3), 'counts.safetensors').num_batches_tracked.dtype == torch.int64
+        save_file(load_file('counts.safetensors') | dict(num_batches_tracked=torch.tensor(.5)), 'counts.safetensors')
+        with pytest.raises(ValueError, match="'num_batches_tracked' is F32 where the model has int64"): fill(nn.BatchNorm1d(3), 'counts.safetensors')
+
+# %% ../nbs/06_cli.ipynb #8de7196f
+def test_attack_and_odd_models():
+    ODD = '''
+import torch
+from net import Net
+from torch import nn
+class Out(nn.Module):
+    def __init__(self, f): super().__init__(); self.net, self.f = Net(), f
+    def forward(self, x): return self.f(self.net(x))
+class Rounded(nn.Module):
+    def __init__(self): super().__init__(); self.table, self.head = nn.Embedding(256, 4), nn.Linear(256, 10)
+    def forward(self, x): return self.head(self.table((255*x).long()).flatten(1))
+class Late(nn.Module):
+    "Fails after some passes"
+    passes, error = 0, RuntimeError
+    def __init__(self): super().__init__(); self.net = Net()
+    def forward(self, x):
+        self.passes += 1
+        if self.passes > 9: raise self.error('went wrong\\nin the middle')
+        return self.net(x)
+class Worse(Late): error = ValueError
+def dicts(): return Out(lambda z: dict(logits=z))
+def pairs(): return Out(lambda z: (z, z))
+def one(): return Out(lambda z: z[:, :1])
+def flat(): return Out(lambda z: z[:, 0])
+def names(): return Out(lambda z: z.argmax(1))
+def nan(): return Out(lambda z: z * torch.nan)
+def detached(): return Out(lambda z: z.detach())
+def nograd(): return Out(torch.no_grad()(lambda z: 1 * z))
+def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+'''
+    with folder():
+        Path('odd.py').write_text(ODD)
+        for name, said in dict(dicts='got dict: wrap it', pairs='got tuple: wrap it', one='the same as the two logits (0, z)', flat='the same as the two logits (0, z)', names='floating-point logits, got torch.int64',
+                               nan='NaN or infinite logits', detached='no gradient comes back', nograd='no gradient comes back', Rounded='no gradient comes back', lazy='its layer is lazy',
+                               Late='RuntimeError: went wrong in the middle (odd.py, line 17)', Worse='went wrong in the middle').items():
+            status, out, err = told('--model', f'odd:{name}', *RUN, '--state', 'run.safetensors')
+            assert status == 2 and said in err and not out and len(err.splitlines()) == 1 and err.startswith('robustnb: '), (name, status, out, err)
+        assert not Path('run.safetensors').exists()
+        sys.modules.pop('odd')
+
+# %% ../nbs/06_cli.ipynb #de50ecad
+def test_attack_and_odd_data():
+    with folder():
+        data, eps = load('digits', 'test', n=6), ('--eps', '.9', '--no-checks')
+        x, y = data.x, data.y
+        def run(name, **tensors):
+            if tensors: save_file(tensors, name)
+            return told(*MINE, '--data', name, *eps, '--json', 'out.json')
+        images = []
+        for a, b in [(x, y), (x, y.int()), (x / 255, y.to(torch.uint8)), ((x / 255).double(), y.to(torch.uint16)), (x, y.short())]:
+            status, out, err = run('d.safetensors', x=a, y=b)
+            images.append(json.loads(Path('out.json').read_text())['images'])
+            assert status == 0 and not err and images[-1] == images[0], err
+        assert run('d.safetensors', x=(x / 255).half(), y=y)[0] == run('d.safetensors', x=(x / 255).bfloat16(), y=y)[0] == 0
+        whole = Path('d.safetensors').read_bytes()
+        Path('cut.safetensors').write_bytes(whole[:-7]); Path('empty.safetensors').touch(); Path('x.npz').write_text('x'); Path('f.safetensors').mkdir()
+        for (status, out, err), said in ((run('cut.safetensors'), 'cut.safetensors is not a safetensors file, or is truncated'), (run('empty.safetensors'), 'empty.safetensors is not'), (run('x.npz'), 'x.npz is of another kind'),
+                (run('f.safetensors'), 'is a folder'), (run('d.safetensors', x=x, y=y.float()), 'expected int64 class numbers'), (run('d.safetensors', x=x, y=y - 100), 'expected not negative'),
+                (run('d.safetensors', x=x, y=nn.functional.one_hot(y, 10)), 'expected (6,)'), (run('d.safetensors', x=x, y=y + 5), 'labels beyond them'), (run('d.safetensors', x=x.short(), y=y), 'x has dtype torch.int16'),
+                (run('d.safetensors', x=x.to(torch.uint16), y=y), 'x has dtype torch.uint16'), (run('d.safetensors', x=x[:, 0], y=y), 'expected (N,C,H,W)'), (run('d.safetensors', x=x[:0], y=y[:0]), 'x is empty'),
+                (run('d.safetensors', x=x / 255 * torch.nan, y=y), 'NaN'), (run('d.safetensors', x=x.expand(6, 3, 8, 8).contiguous(), y=y), 'cannot take images of shape (3, 8, 8)'), (run('d.safetensors', x=x, y=y[:3]), 'expected (6,)')):
+            assert status == 2 and said in err and not out and len(err.splitlines()) == 1, (said, status, out, err)
+
+# %% ../nbs/06_cli.ipynb #e3922293
+def test_attack_and_odd_states():
+    with folder() as at:
+        run = (*MINE, *RUN, '--eps', '.9', '--no-checks', '--state', 'run.safetensors')
+        assert told(*run)[0] == 0
+        whole, there = Path('run.safetensors').read_bytes(), sorted(os.listdir())
+        save_file(fitted(), 'other.safetensors'); save_file(fitted(), 'named.safetensors', metadata=dict(run='{}')); save_file(fitted(), 'worse.safetensors', metadata=dict(run='[1'))
+        for content in (*(whole[:k] for k in (0, 7, 60, 3000, len(whole) - 1)), b'state\n' * 20, *(Path(f'{f}.safetensors').read_bytes() for f in ('other', 'named', 'worse'))):
+            Path('run.safetensors').write_bytes(content)
+            status, out, err = told(*run)
+            assert status == 2 and err == 'robustnb: run.safetensors is not the state of an attack, or is truncated: remove it, or give another path\n' and not out, (content[:50], err)
+            assert Path('run.safetensors').read_bytes() == content # it may be something that is needed
+        Path('run.safetensors').write_bytes(whole)
+        assert told(*run)[0] == 0
+        for state in ('w.safetensors/run', '/dev/null', 'net.py/a/b'): assert 'no file can be written at' in told(*MINE, *RUN, '--state', state)[2]
+        assert told(*run, '--state', 'a/b/run.safetensors')[0] == 0 # folders are made
