@@ -349,8 +349,8 @@ def behind(missing, unexpected):
         prefix = next((k.removesuffix(longest) for k in sorted(has) if k.endswith('.' + longest)), None)
         if not longest or not prefix or any(prefix + k not in has for k in lacks): continue
         by = ' and '.join(WRAPPERS[part] for part in prefix.split('.') if part in WRAPPERS)
-        if whose == 'its': return f'; its keys begin with {prefix!r}' + (f', as {by} writes them: save model.{prefix[:-1]}' if by else ': save them without it')
-        return f"; the model's keys begin with {prefix!r}" + (f', as {by} makes them' if by else '') + ': let --model build it without'
+        if whose == 'its': return f'; its keys begin with {prefix!r}' + (f', the prefix of {by}: save model.{prefix[:-1]}' if by else ': save them without it')
+        return f"; the model's keys begin with {prefix!r}" + (f', the prefix of {by}' if by else '') + ': let --model build it without'
     return ''
 
 # %% ../nbs/06_cli.ipynb #df36f32e

@@ -93,8 +93,8 @@ def test_files_are_whole_or_not_there():
 # %% ../nbs/06_cli.ipynb #31b51784
 def test_prefixes_are_named():
     keys = {'0.weight', '0.bias', 'head.weight'}
-    for prefix, said in (('module.', 'DataParallel writes them: save model.module'), ('_orig_mod.', 'torch.compile writes them: save model._orig_mod'),
-                         ('module._orig_mod.', 'DataParallel and torch.compile writes them: save model.module._orig_mod'), ('_orig_mod.module.', 'save model._orig_mod.module'),
+    for prefix, said in (('module.', 'DataParallel: save model.module'), ('_orig_mod.', 'torch.compile: save model._orig_mod'),
+                         ('module._orig_mod.', 'DataParallel and torch.compile: save model.module._orig_mod'), ('_orig_mod.module.', 'save model._orig_mod.module'),
                          ('state_dict.', "begin with 'state_dict.': save them without it"), ('model.', "begin with 'model.'"), ('state_dict.model.', "begin with 'state_dict.model.'")):
         assert said in behind(keys, {prefix + k for k in keys}) and said in behind(keys, {prefix + k for k in keys} | {'n_averaged'})
         assert f"the model's keys begin with {prefix!r}" in behind({prefix + k for k in keys}, keys)

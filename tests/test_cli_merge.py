@@ -4,6 +4,7 @@ from pathlib import Path
 import io, json, os, sys, tempfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 import pandas as pd
+import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -16,6 +17,7 @@ from robustnb.merging import matching
 from robustnb.merging.permutations import permutations, permuted, random_perms
 from robustnb.models import convnet, load_model, mlp, save_model
 from robustnb.training import cross_entropy, fit
+from robustnb.cli_merge import whole
 
 # %% ../nbs/08_cli_merge.ipynb #b6ee4fb7
 NETS = '''
@@ -212,3 +214,94 @@ def test_refuses_in_one_sentence():
             status, out, err = told(*argv)
             assert status == 2 and words in err and not out and len(err.splitlines()) == 1 and err.startswith('robustnb: '), (argv, out, err)
         assert [f for f in sorted(os.listdir()) if f != '__pycache__'] == before
+
+# %% ../nbs/08_cli_merge.ipynb #aae19551
+def test_whole_numbers_are_not_averaged():
+    QUANTISED = '''
+import torch
+from torch import nn
+class Q(nn.Module):
+    "A linear layer whose weight is kept in eight bits"
+    def __init__(self, i, o):
+        super().__init__()
+        self.register_buffer('weight', torch.randint(-99, 99, (o, i), dtype=torch.int8)); self.register_buffer('order', torch.arange(o)); self.scale = nn.Parameter(torch.ones(()))
+    def forward(self, x): return x @ (self.scale*self.weight).T
+class Bare(nn.Module):
+    def __init__(self): super().__init__(); self.register_buffer('weight', torch.ones(10, 64, dtype=torch.int8))
+    def forward(self, x): return x @ self.weight.T.float()
+def net(): return nn.Sequential(nn.Flatten(), Q(64, 12), nn.ReLU(), nn.Linear(12, 10))
+def bare(): return nn.Sequential(nn.Flatten(), Bare(), nn.ReLU())
+def ints(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+'''
+    with folder() as at:
+        Path('quantised_nets_of_the_test.py').write_text(QUANTISED)
+        q = {'__name__': 'q'}
+        exec(QUANTISED, q)
+        two, own = ('a.safetensors', 'b.safetensors'), lambda name: ('--model', f'quantised_nets_of_the_test:{name}', '--shape', '1,8,8', *OUT)
+        def refused(name, *more):
+            status, out, err = told(*two, *own(name), *more)
+            assert status == 2 and not out and len(err.splitlines()) == 1 and not Path('m.safetensors').exists(), (status, out, err)
+            return err
+        for kind in (torch.int8, torch.uint8, torch.int64):
+            for f in two: save_file({k: (9*v).to(kind) for k, v in q['ints']().state_dict().items()}, f)
+            for method in ('weights', 'none'): assert 'quantised weights must be turned into floating point first' in refused('ints', '--method', method)
+        for f in two: save_file(q['net']().state_dict(), f)
+        assert "'1.weight' is I8 and differs in b.safetensors" in refused('net', '--method', 'none')
+        same = q['net']().state_dict()
+        for i, f in enumerate(two): save_file(same | {'3.weight': torch.full((10, 12), float(i)), '1.scale': torch.tensor(1. + i)}, f)
+        status, out, err = told(*two, *own('net'), '--method', 'none')
+        found = load_file('m.safetensors')
+        assert status == 0 and (found['3.weight'] == .5).all() and found['1.scale'] == 1.5 and found['1.weight'].equal(same['1.weight']) and found['1.order'].dtype == torch.int64, err
+        Path('m.safetensors').unlink()
+        for f in two: save_file(q['bare']().state_dict(), f)
+        assert 'has no floating-point weights, only I8: there is nothing to average' in refused('bare', '--method', 'none')
+        sys.modules.pop('quantised_nets_of_the_test')
+
+# %% ../nbs/08_cli_merge.ipynb #90bd5f18
+def test_every_floating_type_is_averaged_in_its_own():
+    with folder():
+        own = (*OWN[:4], '--shape', '1,8,8', *OUT, '--method', 'none')
+        model = pair('cnn')
+        a, b = ({k: v.double() if v.is_floating_point() else v for k, v in load_file(f).items()} for f in OWN[:2])
+        a['0.weight'] = a['0.weight'] + 1e-12    # lost in float32
+        for kind in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            for f, s in zip(OWN, (a, b)): save_file({k: v.to(kind) if v.is_floating_point() else v for k, v in s.items()}, f)
+            status, out, err = told(*own)
+            assert status == 0, err
+            for k, v in load_file('m.safetensors').items():
+                if not v.is_floating_point(): assert v.equal(a[k]); continue
+                one, two = a[k].to(kind).double(), b[k].to(kind).double()
+                assert v.dtype == kind and ((v.double() - (one + two)/2).abs() <= torch.finfo(kind).eps * torch.maximum(one.abs(), two.abs())).all(), (kind, k)
+
+# %% ../nbs/08_cli_merge.ipynb #c5d902f7
+def test_prefixes_damage_and_places():
+    with folder() as at:
+        pair('cnn')
+        state, own = load_file('a.safetensors'), OWN[2:]
+        whole = Path('a.safetensors').read_bytes()
+        for prefix, said in (('_orig_mod.', 'save model._orig_mod'), ('module._orig_mod.', 'save model.module._orig_mod'), ('module.', 'save model.module'), ('model.', "begin with 'model.'")):
+            for f in 'pq': save_file({prefix + k: v for k, v in load_file(f'{"ab"[f == "q"]}.safetensors').items()}, f'{f}.safetensors')
+            assert said in told('p.safetensors', 'q.safetensors', *own, '--shape', '1,8,8')[2]
+        Path('d.safetensors').mkdir(); Path('x.npz').touch()
+        for k in (0, 7, 50, len(whole) // 2, len(whole) - 1):
+            Path('cut.safetensors').write_bytes(whole[:k])
+            for two in (('cut.safetensors', 'b.safetensors'), ('a.safetensors', 'cut.safetensors')):
+                status, out, err = told(*two, *own, '--shape', '1,8,8')
+                assert status == 2 and 'cut.safetensors is not a safetensors file, or is truncated' in err and not out and len(err.splitlines()) == 1
+        for argv, said in ((('a.safetensors', 'd.safetensors'), 'd.safetensors is a folder'), (('a.safetensors', 'b.safetensors', '--data', 'x.npz'), 'x.npz is a file'),
+                           (('a.safetensors', 'b.safetensors', '--data', 'digits', '--curve', '/dev/null'), 'no file can be written'), (('a.safetensors', 'b.safetensors', '--seed', '-1'), 'whole number from 0 on')):
+            status, out, err = told(*argv, *own, '--shape', '1,8,8')
+            assert status == 2 and said in err and 'Traceback' not in err and not out, err
+        assert not Path('m.safetensors').exists()
+
+# %% ../nbs/08_cli_merge.ipynb #7e397463
+def test_measuring_that_fails_costs_no_merge():
+    with folder() as at, pytest.MonkeyPatch.context() as patch:
+        pair('cnn')
+        for error, said in ((ValueError('the curve\nfailed'), 'robustnb: the curve failed\n'), (RuntimeError('torch failed'), 'robustnb: RuntimeError: torch failed ('), (OSError(28, 'No space left'), 'No space left'), (KeyboardInterrupt(), '')):
+            def failing(*args, **kw): raise error
+            patch.setattr('robustnb.cli_merge.measured', failing)
+            Path('m.safetensors').unlink(missing_ok=True)
+            status, out, err = told(*OWN, '--data', 'digits', '-n', '100', '--repair')
+            assert status == (2 if said else 130) and said in err and 'distance of the weights' in out and out.endswith(f'written: {at.resolve()}/m.safetensors\n') and 'Traceback' not in err, (status, out, err)
+            assert load_file('m.safetensors')['0.weight'].shape == (8, 1, 3, 3)
