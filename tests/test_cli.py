@@ -12,7 +12,7 @@ from torch import nn
 from robustnb.data import load
 from robustnb.evidence import Claim, Paper, Store
 from robustnb.models import mlp, save_model
-from robustnb.cli import Voice, behind, count, fill, go_on, main, natural, parser, plan, put, radius, run, said, seed_list, tensor_name, writable
+from robustnb.cli import Voice, behind, count, fill, go_on, main, natural, parser, plan, put, radius, seed_list, tensor_name, writable
 
 # %% ../nbs/06_cli.ipynb #c5806cba
 def example(experiment=lambda arm, dataset, scale, seed, device: {'m': (arm == 'b') * (1 + .1*seed)}):
@@ -93,10 +93,10 @@ def test_files_are_whole_or_not_there():
 # %% ../nbs/06_cli.ipynb #31b51784
 def test_prefixes_are_named():
     keys = {'0.weight', '0.bias', 'head.weight'}
-    for prefix, said in (('module.', 'DataParallel: save model.module'), ('_orig_mod.', 'torch.compile: save model._orig_mod'),
+    for prefix, words in (('module.', 'DataParallel: save model.module'), ('_orig_mod.', 'torch.compile: save model._orig_mod'),
                          ('module._orig_mod.', 'DataParallel and torch.compile: save model.module._orig_mod'), ('_orig_mod.module.', 'save model._orig_mod.module'),
                          ('state_dict.', "begin with 'state_dict.': save them without it"), ('model.', "begin with 'model.'"), ('state_dict.model.', "begin with 'state_dict.model.'")):
-        assert said in behind(keys, {prefix + k for k in keys}) and said in behind(keys, {prefix + k for k in keys} | {'n_averaged'})
+        assert words in behind(keys, {prefix + k for k in keys}) and words in behind(keys, {prefix + k for k in keys} | {'n_averaged'})
         assert f"the model's keys begin with {prefix!r}" in behind({prefix + k for k in keys}, keys)
     assert behind(keys, {'module.other'}) == behind(set(), {'module.0.bias'}) == behind(keys, set()) == ''
 
@@ -256,10 +256,10 @@ def test_attack_and_odd_weights():
             Path('cut.safetensors').write_bytes(Path('ours.safetensors').read_bytes()[:k])
             assert 'cut.safetensors is not a safetensors file, or is truncated' in refused('--weights', 'cut.safetensors', *RUN)
         Path('dir.safetensors').mkdir(); torch.save(ours, 'torch.safetensors'); Path('text.safetensors').write_text('epoch,loss\n' * 9)
-        for name, said in (('dir', 'is a folder'), ('torch', 'zip file by its content'), ('text', 'is not a safetensors file')): assert said in refused(*net, '--weights', f'{name}.safetensors')
-        for prefix, said in (('_orig_mod.', 'save model._orig_mod'), ('module._orig_mod.', 'save model.module._orig_mod'), ('state_dict.', "keys begin with 'state_dict.'"), ('model.', "keys begin with 'model.'")):
+        for name, words in (('dir', 'is a folder'), ('torch', 'zip file by its content'), ('text', 'is not a safetensors file')): assert words in refused(*net, '--weights', f'{name}.safetensors')
+        for prefix, words in (('_orig_mod.', 'save model._orig_mod'), ('module._orig_mod.', 'save model.module._orig_mod'), ('state_dict.', "keys begin with 'state_dict.'"), ('model.', "keys begin with 'model.'")):
             save_file({prefix + k: v for k, v in ours.items()}, 'prefix.safetensors')
-            assert said in refused(*net, '--weights', 'prefix.safetensors') and said in refused(*net, '--surrogate', 'prefix.safetensors')
+            assert words in refused(*net, '--weights', 'prefix.safetensors') and words in refused(*net, '--surrogate', 'prefix.safetensors')
         for v in (torch.nan, torch.inf):
             save_file(ours | {'1.bias': torch.full((10,), v)}, 'odd.safetensors')
             assert "odd.safetensors: '1.bias' has NaN or infinite values" in refused(*net, '--weights', 'odd.safetensors')
@@ -286,8 +286,8 @@ def test_attack_and_types_of_weights():
         model = getattr(__import__('net'), 'Net')()
         fill(model, 'kind.safetensors')
         assert all(v.equal(ours[k].bfloat16().float()) for k, v in model.state_dict().items()) # converted, not reinterpreted
-        count = nn.BatchNorm1d(3)
-        save_file({k: v.float() for k, v in count.state_dict().items()}, 'counts.safetensors') # whole numbers that another program made floating-point
+        bn = nn.BatchNorm1d(3)
+        save_file({k: v.float() for k, v in bn.state_dict().items()}, 'counts.safetensors') # whole numbers that another program made floating-point
         assert fill(nn.BatchNorm1d(3), 'counts.safetensors').num_batches_tracked.dtype == torch.int64
         save_file(load_file('counts.safetensors') | dict(num_batches_tracked=torch.tensor(.5)), 'counts.safetensors')
         with pytest.raises(ValueError, match="'num_batches_tracked' is F32 where the model has int64"): fill(nn.BatchNorm1d(3), 'counts.safetensors')
@@ -325,11 +325,11 @@ def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
 '''
     with folder():
         Path('odd.py').write_text(ODD)
-        for name, said in dict(dicts='got dict: wrap it', pairs='got tuple: wrap it', one='the same as the two logits (0, z)', flat='the same as the two logits (0, z)', names='floating-point logits, got torch.int64',
+        for name, words in dict(dicts='got dict: wrap it', pairs='got tuple: wrap it', one='the same as the two logits (0, z)', flat='the same as the two logits (0, z)', names='floating-point logits, got torch.int64',
                                nan='NaN or infinite logits', detached='no gradient comes back', nograd='no gradient comes back', Rounded='no gradient comes back', lazy='its layer is lazy',
                                Late='RuntimeError: went wrong in the middle (odd.py, line 17)', Worse='went wrong in the middle').items():
             status, out, err = told('--model', f'odd:{name}', *RUN, '--state', 'run.safetensors')
-            assert status == 2 and said in err and not out and len(err.splitlines()) == 1 and err.startswith('robustnb: '), (name, status, out, err)
+            assert status == 2 and words in err and not out and len(err.splitlines()) == 1 and err.startswith('robustnb: '), (name, status, out, err)
         assert not Path('run.safetensors').exists()
         sys.modules.pop('odd')
 
@@ -338,37 +338,37 @@ def test_attack_and_odd_data():
     with folder():
         data, eps = load('digits', 'test', n=6), ('--eps', '.9', '--no-checks')
         x, y = data.x, data.y
-        def run(name, **tensors):
+        def went(name, **tensors):
             if tensors: save_file(tensors, name)
             return told(*MINE, '--data', name, *eps, '--json', 'out.json')
         images = []
         for a, b in [(x, y), (x, y.int()), (x / 255, y.to(torch.uint8)), ((x / 255).double(), y.to(torch.uint16)), (x, y.short())]:
-            status, out, err = run('d.safetensors', x=a, y=b)
+            status, out, err = went('d.safetensors', x=a, y=b)
             images.append(json.loads(Path('out.json').read_text())['images'])
             assert status == 0 and not err and images[-1] == images[0], err
-        assert run('d.safetensors', x=(x / 255).half(), y=y)[0] == run('d.safetensors', x=(x / 255).bfloat16(), y=y)[0] == 0
+        assert went('d.safetensors', x=(x / 255).half(), y=y)[0] == went('d.safetensors', x=(x / 255).bfloat16(), y=y)[0] == 0
         whole = Path('d.safetensors').read_bytes()
         Path('cut.safetensors').write_bytes(whole[:-7]); Path('empty.safetensors').touch(); Path('x.npz').write_text('x'); Path('f.safetensors').mkdir()
-        for (status, out, err), said in ((run('cut.safetensors'), 'cut.safetensors is not a safetensors file, or is truncated'), (run('empty.safetensors'), 'empty.safetensors is not'), (run('x.npz'), 'x.npz is of another kind'),
-                (run('f.safetensors'), 'is a folder'), (run('d.safetensors', x=x, y=y.float()), 'expected int64 class numbers'), (run('d.safetensors', x=x, y=y - 100), 'expected not negative'),
-                (run('d.safetensors', x=x, y=nn.functional.one_hot(y, 10)), 'expected (6,)'), (run('d.safetensors', x=x, y=y + 5), 'labels beyond them'), (run('d.safetensors', x=x.short(), y=y), 'x has dtype torch.int16'),
-                (run('d.safetensors', x=x.to(torch.uint16), y=y), 'x has dtype torch.uint16'), (run('d.safetensors', x=x[:, 0], y=y), 'expected (N,C,H,W)'), (run('d.safetensors', x=x[:0], y=y[:0]), 'x is empty'),
-                (run('d.safetensors', x=x / 255 * torch.nan, y=y), 'NaN'), (run('d.safetensors', x=x.expand(6, 3, 8, 8).contiguous(), y=y), 'cannot take images of shape (3, 8, 8)'), (run('d.safetensors', x=x, y=y[:3]), 'expected (6,)')):
-            assert status == 2 and said in err and not out and len(err.splitlines()) == 1, (said, status, out, err)
+        for (status, out, err), words in ((went('cut.safetensors'), 'cut.safetensors is not a safetensors file, or is truncated'), (went('empty.safetensors'), 'empty.safetensors is not'), (went('x.npz'), 'x.npz is of another kind'),
+                (went('f.safetensors'), 'is a folder'), (went('d.safetensors', x=x, y=y.float()), 'expected int64 class numbers'), (went('d.safetensors', x=x, y=y - 100), 'expected not negative'),
+                (went('d.safetensors', x=x, y=nn.functional.one_hot(y, 10)), 'expected (6,)'), (went('d.safetensors', x=x, y=y + 5), 'labels beyond them'), (went('d.safetensors', x=x.short(), y=y), 'x has dtype torch.int16'),
+                (went('d.safetensors', x=x.to(torch.uint16), y=y), 'x has dtype torch.uint16'), (went('d.safetensors', x=x[:, 0], y=y), 'expected (N,C,H,W)'), (went('d.safetensors', x=x[:0], y=y[:0]), 'x is empty'),
+                (went('d.safetensors', x=x / 255 * torch.nan, y=y), 'NaN'), (went('d.safetensors', x=x.expand(6, 3, 8, 8).contiguous(), y=y), 'cannot take images of shape (3, 8, 8)'), (went('d.safetensors', x=x, y=y[:3]), 'expected (6,)')):
+            assert status == 2 and words in err and not out and len(err.splitlines()) == 1, (words, status, out, err)
 
 # %% ../nbs/06_cli.ipynb #e3922293
 def test_attack_and_odd_states():
     with folder() as at:
-        run = (*MINE, *RUN, '--eps', '.9', '--no-checks', '--state', 'run.safetensors')
-        assert told(*run)[0] == 0
+        went = (*MINE, *RUN, '--eps', '.9', '--no-checks', '--state', 'run.safetensors')
+        assert told(*went)[0] == 0
         whole, there = Path('run.safetensors').read_bytes(), sorted(os.listdir())
         save_file(fitted(), 'other.safetensors'); save_file(fitted(), 'named.safetensors', metadata=dict(run='{}')); save_file(fitted(), 'worse.safetensors', metadata=dict(run='[1'))
         for content in (*(whole[:k] for k in (0, 7, 60, 3000, len(whole) - 1)), b'state\n' * 20, *(Path(f'{f}.safetensors').read_bytes() for f in ('other', 'named', 'worse'))):
             Path('run.safetensors').write_bytes(content)
-            status, out, err = told(*run)
+            status, out, err = told(*went)
             assert status == 2 and err == 'robustnb: run.safetensors is not the state of an attack, or is truncated: remove it, or give another path\n' and not out, (content[:50], err)
             assert Path('run.safetensors').read_bytes() == content # it may be something that is needed
         Path('run.safetensors').write_bytes(whole)
-        assert told(*run)[0] == 0
+        assert told(*went)[0] == 0
         for state in ('w.safetensors/run', '/dev/null', 'net.py/a/b'): assert 'no file can be written at' in told(*MINE, *RUN, '--state', state)[2]
-        assert told(*run, '--state', 'a/b/run.safetensors')[0] == 0 # folders are made
+        assert told(*went, '--state', 'a/b/run.safetensors')[0] == 0 # folders are made
