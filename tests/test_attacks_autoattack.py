@@ -31,6 +31,15 @@ def short(threat):
     "A list that takes a second"
     return {'apgd-ce': apgd(threat, 8), 'fab': fab(threat, 5), 'square': square(threat, 60)}
 
+# %% ../nbs/attacks/09_autoattack.ipynb #b5092547
+def five_ways(threat):
+    return {'pgd': pgd(threat, 2), 'apgd': apgd(threat, 4), 'apgd-t': apgd(threat, 4, targets=2), 'fab': fab(threat, 3), 'square': square(threat, 12)}
+
+def grouped(channels):
+    "A network with group norm for images of any size"
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+
 # %% ../nbs/attacks/09_autoattack.ipynb #1636c201
 def test_the_report_agrees_with_itself_and_with_evaluate():
     model, x, y = small_model()
@@ -186,6 +195,39 @@ def test_every_door_is_guarded_before_any_work():
     for kind in (torch.float64, torch.bfloat16, torch.float16):
         report = autoattack(Linf(.1), attacks=short(Linf(.1))).report(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).to(kind), (x[:4], y[:4]), progress=False, checks=False)
         assert report.x_adv.dtype == (torch.float64 if kind == torch.float64 else torch.float32)
+
+# %% ../nbs/attacks/09_autoattack.ipynb #bb80f85b
+def test_sizes_radii_and_batches_of_every_kind():
+    for shape in ((1, 1, 1), (3, 1, 7), (3, 5, 4), (2, 21, 47)):
+        model, x = grouped(shape[0]), torch.rand(3, *shape)
+        right = model(x).argmax(1)
+        for threat in (Linf(.1), L2(.5), L1(2.), Linf(0.), L2(0.), L1(0.)):
+            attack = autoattack(threat, attacks=five_ways(threat))
+            for n in (3, 1):
+                found = attack.find(model, x[:n], right[:n])
+                assert (threat.norm(found.x_adv.double() - x[:n].double()) <= threat.eps).all()
+                if threat.eps == 0: assert not found.broken.any() and torch.equal(found.x_adv, x[:n])
+                wrong = attack.find(model, x[:n], (right[:n] + 1) % 5)
+                assert (wrong.step == 0).all() and torch.equal(wrong.x_adv, x[:n])
+
+# %% ../nbs/attacks/09_autoattack.ipynb #94ab78e4
+def test_views_scripts_and_other_batches_on_resume():
+    import tempfile
+    model, x = grouped(3), torch.rand(5, 8, 6, 3).permute(0, 3, 1, 2)    # channels last: a transposed view
+    y, script, threat = model(x).argmax(1), torch.jit.script(model), Linf(.1)
+    for attack in five_ways(threat).values():
+        z = attack(model, x.contiguous(), y)
+        for other in (attack(model, x, y), attack(script, x, y)): torch.testing.assert_close(other, z, rtol=0, atol=1e-5)
+    some, calls = five_ways(threat), []
+    def fails(model, x, y):
+        calls.append(len(x))
+        if len(calls) == 2: raise KeyboardInterrupt
+        return some['apgd-t'](model, x, y)
+    with tempfile.TemporaryDirectory() as tmp:
+        run = lambda size, **kw: autoattack(threat, attacks=some, batch_size=size).report(model, (x, y), checks=False, progress=False, **kw)
+        state, whole = Path(tmp)/'run.safetensors', run(5)
+        with pytest.raises(KeyboardInterrupt): autoattack(threat, attacks=some | {'apgd-t': fails}, batch_size=2).report(model, (x, y), checks=False, progress=False, state=state)
+        assert torch.equal(run(3, state=state).by, whole.by)
 
 # %% ../nbs/attacks/09_autoattack.ipynb #60e0e759
 def test_a_damaged_state_is_named():

@@ -175,8 +175,9 @@ def _find(attack, model, x, y):
     "What `attack` finds; for one that only returns examples, how they are judged"
     if hasattr(attack, 'find'): return attack.find(model, x, y)
     x_adv = attack(model, x, y)
-    with under_attack(model), torch.no_grad(): (_, missed), (margin, wrong) = (_judged(logits_of(model, z), y) for z in (x, x_adv))
-    return Found(x_adv, margin, torch.where(missed, 0, wrong.long() * 2 - 1), passes=2 * len(x), lost=~margin.isfinite())
+    with under_attack(model), torch.no_grad(): (clean, missed), (margin, wrong) = (_judged(logits_of(model, z), y) for z in (x, x_adv))
+    x_adv = torch.where(missed.view(-1, *[1] * (x.ndim - 1)), x, x_adv) # what is wrong by itself needs no example
+    return Found(x_adv, torch.where(missed, clean, margin), torch.where(missed, 0, wrong.long() * 2 - 1), passes=2 * len(x), lost=~margin.isfinite())
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #cc3bdfc5
 def _fingerprint(model, x, y, settings):
