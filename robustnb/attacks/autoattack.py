@@ -121,7 +121,7 @@ class _Run:
         n = len(x)
         self.names, self.mark, self.path = names, mark, path and Path(path)
         self.at, self.seconds, self.passes, self.skipped = 0, {}, {}, []  # attack in progress, ..., attacks that found no gradient
-        self.x_adv, self.margin, self.step = x.clone(), torch.full((n,), torch.inf), torch.full((n,), -1)
+        self.x_adv, self.margin, self.step = x.clone(memory_format=torch.contiguous_format), torch.full((n,), torch.inf), torch.full((n,), -1)
         self.by, (self.tried, self.flat, self.blind, self.lost) = torch.full((n,), -1), torch.zeros(4, n, dtype=torch.bool)
         if self.path and self.path.exists(): self._load()
 
