@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'COLUMNS', 'ROOT', 'BadInput', 'Claim', 'Job', 'Paper', 'interval', 'CannotJudge', 'differences', 'compare',
-           'judge', 'pick', 'Store', 'at_scale', 'find_device', 'in_checkout', 'default_store', 'provenance', 'run_job',
-           'JobsFailed', 'reproduce', 'find_papers', 'ledger', 'evidence', 'effect_text', 'show_ledger']
+           'judge', 'pick', 'Store', 'NotStored', 'at_scale', 'find_device', 'in_checkout', 'default_store',
+           'provenance', 'run_job', 'JobsFailed', 'reproduce', 'find_papers', 'ledger', 'evidence', 'effect_text',
+           'show_ledger']
 
 # %% ../nbs/05_evidence.ipynb #4cde53d9
 import hashlib, importlib, json, os, pkgutil, platform, signal, subprocess, sys, tempfile, time, traceback, warnings
@@ -54,6 +55,13 @@ class Claim:
             object.__setattr__(self, name, list(v) if isinstance(v, (list, tuple)) else [v])
         if self.better not in ('higher', 'lower'): raise BadInput(f"claim {self.number}: better is 'higher' or 'lower', not {self.better!r}")
         if not self.baselines or not self.metric: raise BadInput(f'claim {self.number} needs a metric and a baseline (an arm, or a number)')
+        known = [('paper_value', self.paper_value)]*(self.paper_value is not None)
+        for what, v in [('margin', self.margin), *known, *(('baseline', b) for b in self.baselines if not isinstance(b, str))]:
+            if not _finite(v): raise BadInput(f'claim {self.number}: its {what} is {v!r}; expected a finite number')
+
+def _finite(v):
+    "Whether `v` is a number, other than NaN and the infinities"
+    return isinstance(v, (int, float, np.number, np.bool_)) and not np.iscomplexobj(v) and bool(np.isfinite(v))
 
 # %% ../nbs/05_evidence.ipynb #30198680
 class Job(NamedTuple):
@@ -125,6 +133,7 @@ def interval(
 ):
     "Mean of `d` with the bounds of Student's t interval"
     d = np.asarray(d, dtype=np.float64)
+    if d.ndim != 1 or len(d) < 2 or not np.isfinite(d).all(): raise ValueError(f'an interval needs two finite differences or more, not {d.tolist()}')
     half = stdtrit(len(d)-1, (1+level)/2) * d.std(ddof=1) / len(d)**.5
     return d.mean(), d.mean()-half, d.mean()+half
 
@@ -133,12 +142,13 @@ class CannotJudge(ValueError): "No records could settle the comparison; the mess
 
 def _per_seed(records, dataset, metric, arm):
     "Value by seed, of one arm"
-    r = records[(records.dataset==dataset) & (records.metric==metric) & (records.arm==arm)].drop_duplicates(['seed', 'value'])
+    r = records[(records.dataset==dataset) & (records.metric==metric) & (records.arm==arm)]
     if r.empty: raise CannotJudge(f'no records of {arm}')
-    for s in r.seed[r.seed.duplicated()]: raise CannotJudge(f'{arm} has two different values for seed {s}')
     for s, v in zip(r.seed, r.value):
-        if not np.isfinite(v): raise CannotJudge(f'{arm} gave {v} for seed {s}')
-    return r.set_index('seed').value.sort_index()
+        if not _finite(v): raise CannotJudge(f'{arm} gave {v} for seed {s}')
+    r = r.drop_duplicates(['seed', 'value'])
+    for s in r.seed[r.seed.duplicated()]: raise CannotJudge(f'{arm} has two different values for seed {s}')
+    return r.set_index('seed').value.astype(np.float64).sort_index()
 
 # %% ../nbs/05_evidence.ipynb #9dfd9a0d
 def differences(claim, records, dataset, metric, baseline):
@@ -151,7 +161,7 @@ def differences(claim, records, dataset, metric, baseline):
     if claim.unit == 'points': return 100*(a-b), remark
     if claim.unit != '%': return a-b, remark
     if (b <= 0).any(): raise CannotJudge(f'{baseline} is not positive: no difference in per cent of it')
-    return 100*(a-b)/b, remark
+    with np.errstate(over='ignore'): return 100*(a-b)/b, remark
 
 # %% ../nbs/05_evidence.ipynb #a3e44c8a
 def compare(claim, records, dataset, metric, baseline):
@@ -160,10 +170,11 @@ def compare(claim, records, dataset, metric, baseline):
                n_seeds=0, effect=None, low=None, high=None, verdict='not run', reason='')
     try: d, remark = differences(claim, records, dataset, metric, baseline)
     except CannotJudge as e: return {**out, 'reason': str(e)}
-    out['n_seeds'] = n = len(d)
-    if n: out['effect'] = float(d.mean())
+    with np.errstate(all='ignore'): found = interval(d) if len(d) > 2 and np.isfinite(d).all() else [d.mean()] if len(d) else []
+    if not np.isfinite(found).all(): return {**out, 'reason': 'the difference is beyond the range of floating-point numbers'}
+    out |= dict(n_seeds=(n := len(d)), effect=float(found[0]) if n else None)
     if n < 3: return {**out, 'reason': '; '.join(filter(None, [f'needs 3 seeds, has {n}', remark]))}
-    out['effect'], out['low'], out['high'] = map(float, interval(d))
+    out['low'], out['high'] = map(float, found[1:])
     worst = _slack(claim, out)
     if worst > 0: why = 'every seed gave the same difference' if np.ptp(d) <= 1e-9*abs(out['effect']) else ''
     elif claim.margin: why = f'does not clear the margin of {claim.margin:g} {claim.unit}'
@@ -207,12 +218,13 @@ def judge(
 def pick(
     records:pd.DataFrame,
     name:str,              # the arm that is added, such as 'absum*'
-    rule:Callable          # table of means (a row per arm, a column per metric) of one data set -> arm, or None
+    rule:Callable          # table of means (a row per arm, a column per metric; NaN where a seed gave no finite value) of one data set -> arm, or None
 ):
     "`records` and, for each data set, the rows of the arm that `rule` picks, once more under `name`"
     out = [records]
     for _, r in records.groupby('dataset', sort=True):
-        arm = rule(r.pivot_table(index='arm', columns='metric', values='value', aggfunc='mean'))
+        means = r.assign(value=r.value.where(np.isfinite(r.value))).groupby(['arm', 'metric']).value.agg(lambda v: v.mean(skipna=False))
+        arm = rule(means.unstack())
         if arm is not None: out.append(r[r.arm == arm].assign(arm=name, picked=arm))
     return pd.concat(out, ignore_index=True)
 
@@ -222,38 +234,64 @@ class Store:
     def __init__(self, dir, base=None): self.dir, self.base = Path(dir), base and Path(base)
 
     def read(self, dir, key):
-        path = Path(dir)/f'{key}.json'
-        if not path.exists(): return {}
-        try: return {Job(r['scale'], r['dataset'], r['arm'], int(r['seed'])): r for r in json.loads(path.read_text(encoding='utf-8'))['jobs']}
-        except (ValueError, KeyError, TypeError) as e:
+        path, out = Path(dir)/f'{key}.json', {}
+        if not path.exists(): return out
+        try:
+            held = json.loads(path.read_text(encoding='utf-8'), parse_constant=str)
+            if held.get('paper', key) != key: raise ValueError(f"it holds results of {held['paper']!r}")
+            for r in held['jobs']:
+                job = _checked(r)
+                if out.setdefault(job, r) != r: raise ValueError(f'it has two results of {job}')
+        except OSError as e: raise BadInput(f'{path} cannot be read: {e.strerror}') from None
+        except (AttributeError, ValueError, KeyError, TypeError) as e:
             raise BadInput(f'{path} is not a results file ({type(e).__name__}: {e}); restore it, or move it away') from None
+        return out
 
     def jobs(self, key):
         "All stored results of a paper: `Job` -> dict"
         out = self.read(self.base, key) if self.base else {}
         return out | {j: r for j, r in self.read(self.dir, key).items() if j not in out or r['version'] >= out[j]['version']}
 
-# %% ../nbs/05_evidence.ipynb #ac5c7f5f
+# %% ../nbs/05_evidence.ipynb #f252de76
+def _checked(r):
+    "The `Job` of a stored result, whose fields have the types that verdicts count on"
+    job = Job(*(r[f] for f in Job._fields))
+    if not all(type(v) is str for v in job[:3]) or type(job.seed) is not int: raise TypeError(f'{job} is no job')
+    if type(r['version']) is not int: raise TypeError(f"version {r['version']!r} of {job}")
+    for m, v in r['metrics'].items():
+        if isinstance(v, bool) or not isinstance(v, (int, float)) and str(v).lower() not in _WORDS: raise TypeError(f'{m} is {v!r} in {job}')
+    return job
+
+_WORDS = ('nan', 'inf', '-inf', 'infinity', '-infinity') # of metrics, where JSON has no number
+
+# %% ../nbs/05_evidence.ipynb #41288230
+class NotStored(BadInput): "A result cannot be kept; the message names the file and says why"
+
 @patch
 def lock(self:Store, name):
     "A lock between processes; the system frees it when its holder dies"
     at = self.dir/'.locks'
-    at.mkdir(parents=True, exist_ok=True)
-    (at/'.gitignore').write_text('*\n')
+    try:
+        at.mkdir(parents=True, exist_ok=True)
+        (at/'.gitignore').write_text('*\n')
+    except OSError as e: raise NotStored(f'no results can be kept in {self.dir}: {e.strerror}') from None
     return FileLock(at/f'{name}.lock')
 
 @patch
 def save(self:Store, key, result):
     "Add one result: on return it is on the disk, and a reader sees the old file or the new one, nothing between"
-    with self.lock(key):
-        jobs = self.read(self.dir, key)
-        jobs[Job(*(result[f] for f in Job._fields))] = result
-        lines = ',\n'.join(json.dumps(jobs[j], allow_nan=False) for j in sorted(jobs))
-        tmp = self.dir/'.locks'/f'{key}.json'
-        with open(tmp, 'w', encoding='utf-8') as f:
-            f.write(f'{{"paper": {json.dumps(key)}, "jobs": [\n{lines}\n]}}\n')
-            f.flush(); os.fsync(f.fileno())
-        os.replace(tmp, self.dir/f'{key}.json')
+    path, tmp = self.dir/f'{key}.json', self.dir/'.locks'/f'{key}.json'
+    try:
+        with self.lock(key):
+            jobs = self.read(self.dir, key)
+            jobs[Job(*(result[f] for f in Job._fields))] = result
+            lines = ',\n'.join(json.dumps(jobs[j], allow_nan=False) for j in sorted(jobs))
+            with open(tmp, 'w', encoding='utf-8') as f:
+                f.write(f'{{"paper": {json.dumps(key)}, "jobs": [\n{lines}\n]}}\n')
+                f.flush(); os.fsync(f.fileno())
+            os.replace(tmp, path)
+    except OSError as e: raise NotStored(f'{path} could not be written: {e.strerror}') from None
+    except BadInput as e: raise NotStored(str(e)) from None
 
 # %% ../nbs/05_evidence.ipynb #981ef91c
 @patch
@@ -312,14 +350,14 @@ def provenance(device):
 def _git(*args):
     "What git prints in the source tree, or None where there is none"
     if not (in_checkout() and (ROOT.parent/'.git').exists()): return None
-    try: return subprocess.run(['git', *args], cwd=ROOT.parent, capture_output=True, text=True, check=True).stdout.strip()
+    try: return subprocess.run(['git', *args], cwd=ROOT.parent, capture_output=True, encoding='utf-8', errors='replace', check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError): return None
 
 def _device_name(device):
     "Name of the hardware"
     if device.type == 'cuda': return torch.cuda.get_device_name(device)
     info = Path('/proc/cpuinfo')
-    names = [l.split(':')[1].strip() for l in info.read_text().splitlines() if l.startswith('model name')] if info.exists() else []
+    names = [l.split(':')[1].strip() for l in info.read_text('utf-8', 'replace').splitlines() if l.startswith('model name')] if info.exists() else []
     return f"{device.type} ({names[0] if names else platform.processor() or platform.machine()})"
 
 # %% ../nbs/05_evidence.ipynb #21cea1b0
@@ -331,10 +369,19 @@ def run_job(paper, job, device):
         metrics = paper.experiment(job.arm, job.dataset, job.scale, job.seed, device)
     if not isinstance(metrics, dict) or not metrics:
         raise TypeError(f'experiment of {paper.key} returned {type(metrics).__name__}; expected a dict metric -> float with at least one entry')
-    values = {str(m): float(v) for m, v in metrics.items()}
+    values = {str(m): _number(paper, m, v) for m, v in metrics.items()}
+    if len(values) < len(metrics): raise TypeError(f'experiment of {paper.key} returned two metrics of one name: {list(metrics)}')
     values = {m: v if np.isfinite(v) else str(v) for m, v in values.items()}  # JSON has no nan: 'nan', 'inf', '-inf'
     return dict(**job._asdict(), version=paper.version, metrics=values, seconds=round(time.perf_counter()-t, 2),
                 date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+
+# %% ../nbs/05_evidence.ipynb #b4450a39
+def _number(paper, name, v):
+    "A metric as a float"
+    try:
+        if not isinstance(v, (str, bytes)): return float(v.detach() if isinstance(v, torch.Tensor) else v)
+    except (TypeError, ValueError, RuntimeError, OverflowError): pass
+    raise TypeError(f'metric {name!r} of {paper.key} is {v!r}; expected one real number')
 
 # %% ../nbs/05_evidence.ipynb #174eb150
 class JobsFailed(RuntimeError): "Some jobs raised an error; `store` has the others"
@@ -401,12 +448,14 @@ def reproduce(
     device, store, say = find_device(device), store or default_store(scale), say or (lambda *args, **kw: None)
     todo = [(p, j) for p, j in plan if again or not store.done(p, j)]
     if len(todo) < len(plan): say(f'{len(plan)-len(todo)} of {len(plan)} jobs are finished already')
+    if todo: store.lock('') # raises where nothing can be kept, before any work
     origin, start, failed, absent = provenance(device), time.perf_counter(), [], set()
     for i, (p, j, outcome) in enumerate(_outcomes(todo, workers, store, device, origin, again), 1):
         say(f'{i:{len(str(len(todo)))}}/{len(todo)}  {p.key}  {j.dataset}  {j.arm}  seed {j.seed}', end='  ', flush=True)
         try:
             if j.dataset in absent: raise FileNotFoundError(f'no data for {j.dataset}, as above')
             result = outcome()
+        except NotStored: raise
         except Exception as e:
             say(f'failed: {type(e).__name__}: {e}', flush=True)
             failed.append(f'{p.key} {j.dataset} {j.arm} seed {j.seed}: {type(e).__name__}: {e}')
@@ -459,7 +508,10 @@ def evidence(paper, scale, store=None):
     "The records on which the claims of `paper` are judged: those stored, and those derived from them"
     records = (store or default_store()).records(paper, scale)
     if not paper.derive or records.empty: return records
-    try: return paper.derive(records)
+    try:
+        derived = paper.derive(records)
+        if absent := set(COLUMNS) - set(derived.columns): raise ValueError(f'no column {sorted(absent)}')
+        return derived
     except Exception as e: # one paper with half its records must not cost the ledger of the others
         warnings.warn(f'{paper.key}: nothing derived from the records at scale {scale}: {type(e).__name__}: {e}')
         return records

@@ -310,6 +310,7 @@ def features(
     head:str|None=None, # the head's name in `named_modules`; None: `find_head`
 )->torch.Tensor: # (N,D): what enters the head, with its graph where gradients are on
     "The penultimate representation of `x`, which stays as it is. Modes are the caller's: see `eval_mode`"
+    check_module(model)
     model = getattr(model, '_orig_mod', model)    # a compiled model may pass its hooks by
     name, layer = find_head(model) if head is None else (head, _module(model, head))
     seen = []
@@ -359,15 +360,16 @@ def save_model(
     path, # file to write, customarily .safetensors; replaced as a whole or not at all
 ):
     "The path written: weights and buffers, and the architecture's call in the file's metadata. Tied weights are stored once"
+    check_module(model)
     path, model = _check_path(path), getattr(model, '_orig_mod', model)    # a compiled model is saved as what it was made of
     spec = getattr(model, 'spec', None)
     if spec is None: raise ValueError(f'{type(model).__name__} has no record of how it was built: make it by a function under @architecture')
-    try: call = json.dumps(spec)
+    try: call = json.dumps(spec | dict(dtype=str(floating_type(model))[6:]))
     except TypeError as e: raise ValueError(f"the call of {spec['name']!r} cannot be written down: {e}") from e
     _check_call(model, spec)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
-        st.save_model(model, Path(tmp)/'model', metadata=dict(architecture=call, dtype=str(floating_type(model))[6:]))
+        st.save_model(model, Path(tmp)/'model', metadata=dict(architecture=call))
         os.replace(Path(tmp)/'model', path)
     return path
 
@@ -386,7 +388,7 @@ def load_model(
     spec = json.loads(about['architecture'])
     if spec['name'] not in _ARCHITECTURES:
         raise ValueError(unknown('architecture', spec['name'], architectures()) + '. Import or define it first, under @architecture')
-    model = _ARCHITECTURES[spec['name']](**spec['kwargs']).to(device, getattr(torch, about.get('dtype', 'float32')))
+    model = _ARCHITECTURES[spec['name']](**spec['kwargs']).to(device, getattr(torch, spec.get('dtype', 'float32')))
     try: st.load_model(model, path, device=str(device))
     except RuntimeError as e: raise ValueError(f"{path} does not fit the architecture {spec['name']!r} of this version: {e}") from e
     return model

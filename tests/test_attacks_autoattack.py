@@ -2,21 +2,20 @@
 
 from pathlib import Path
 import torch
-from robustnb.attacks.apgd import apgd
+from robustnb.attacks.apgd import apgd, dlr_loss
 from robustnb.attacks.fab import fab
 from robustnb.attacks.gradient import margin_loss
 from robustnb.attacks.square import square
 from robustnb.attacks.threat_models import L1, Linf
-from robustnb.data import as_float
 import pytest
 from torch import nn
 from robustnb.attacks.gradient import check_attack, pgd, probe_model
 from robustnb.attacks.threat_models import L2
-from robustnb.data import Batches, load
+from robustnb.data import Batches, as_float, load
 from robustnb.evaluation import evaluate
 from robustnb.models import convnet
 from robustnb.training import cross_entropy, fit
-from robustnb.attacks.autoattack import accuracy, autoattack, members
+from robustnb.attacks.autoattack import accuracy, autoattack, members, table
 
 # %% ../nbs/attacks/09_autoattack.ipynb #f9568aa4
 def small_model(eps=.1):
@@ -31,6 +30,15 @@ def small_model(eps=.1):
 def short(threat):
     "A list that takes a second"
     return {'apgd-ce': apgd(threat, 8), 'fab': fab(threat, 5), 'square': square(threat, 60)}
+
+# %% ../nbs/attacks/09_autoattack.ipynb #b5092547
+def five_ways(threat):
+    return {'pgd': pgd(threat, 2), 'apgd': apgd(threat, 4), 'apgd-t': apgd(threat, 4, targets=2), 'fab': fab(threat, 3), 'square': square(threat, 12)}
+
+def grouped(channels):
+    "A network with group norm for images of any size"
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
 
 # %% ../nbs/attacks/09_autoattack.ipynb #1636c201
 def test_the_report_agrees_with_itself_and_with_evaluate():
@@ -148,3 +156,91 @@ def test_dead_gradients_are_reported():
     report = autoattack(Linf(.2), attacks={'apgd-t': apgd(Linf(.2), 3, targets=4), 'square': square(Linf(.2), 100)}).report(Stairs(model), (x[:20], y[:20]), checks=False, progress=False)
     assert {'flat starts', 'square'} <= {f.name for f in report.flags} and 'upper bound' in report.verdict
     assert report.accuracy['apgd-t'] > report.robust and 'custom AutoAttack' in report.verdict
+
+# %% ../nbs/attacks/09_autoattack.ipynb #8dc33375
+def test_no_gradient_and_nan_are_flagged():
+    class Front(nn.Module):
+        def __init__(self, act, net): super().__init__(); self.act, self.net = act, net
+        def forward(self, x): return self.net(self.act(x))
+    model, x, y = small_model()
+    threat, names = Linf(.12), lambda report: {f.name for f in report.flags}
+    attack, few = autoattack(threat, attacks=short(threat)), (x[:20], y[:20])
+    for cut in (lambda x: x.detach(), lambda x: (255 * x).long() / 255):
+        report = attack.report(Front(cut, model), few, progress=False)
+        assert 'no gradient' in names(report) and report.passes['square'] > 20 * 60 * report.robust and 'rests on square' in report.verdict
+        with pytest.warns(UserWarning, match='apgd-ce, fab could not run'): attack(Front(cut, model), *few)
+    root = Front(lambda x: torch.where(x > 0, x.sqrt(), 0.), model)    # digits have dark pixels
+    for checks in (True, False):
+        report = attack.report(root, few, progress=False, checks=checks)
+        assert 'NaN gradients' in names(report) and len(report.flags) == len(names(report)) and 'trusted' not in report.verdict
+    pit = Front(lambda x: torch.where((x > .005) & (x < .1), torch.nan, x), model)
+    clean = (x[:20] / .1).round() * .1
+    report = attack.report(pit, (clean, y[:20]), progress=False, checks=False)
+    assert 'NaN logits' in names(report) and report.robust == 0 and (report.margin[report.by > 0] == -torch.inf).any()
+
+# %% ../nbs/attacks/09_autoattack.ipynb #2b29bfe3
+def test_every_door_is_guarded_before_any_work():
+    model, x, y = small_model()
+    class Odd(nn.Module):
+        def __init__(self, head): super().__init__(); self.net, self.head, self.calls = model, head, 0
+        def forward(self, x): self.calls += 1; return self.head(self.net(x))
+    attack = autoattack(Linf(.1))
+    for head in (lambda z: dict(z=z), lambda z: (z,), lambda z: z[:, :1], lambda z: z[:, 0], lambda z: z.argmax(1), lambda z: z * torch.nan, lambda z: z[:, :2]):
+        odd = Odd(head)
+        with pytest.raises((TypeError, ValueError), match='the model (must return|gives)'): attack.report(odd, (x, y), progress=False)
+        assert odd.calls <= 1
+    table = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(ValueError, match='Square attack moves windows of images'): attack.report(table, (x.flatten(1), y), progress=False)
+    with pytest.raises(ValueError, match='DLR loss needs logits of at least 3'): autoattack(Linf(.1), attacks={'square': square(Linf(.1)), 'dlr': apgd(Linf(.1), loss=dlr_loss)}).report(nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), (x, y % 2), progress=False)
+    for kind in (torch.float64, torch.bfloat16, torch.float16):
+        report = autoattack(Linf(.1), attacks=short(Linf(.1))).report(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).to(kind), (x[:4], y[:4]), progress=False, checks=False)
+        assert report.x_adv.dtype == (torch.float64 if kind == torch.float64 else torch.float32)
+
+# %% ../nbs/attacks/09_autoattack.ipynb #bb80f85b
+def test_sizes_radii_and_batches_of_every_kind():
+    for shape in ((1, 1, 1), (3, 1, 7), (3, 5, 4), (2, 21, 47)):
+        model, x = grouped(shape[0]), torch.rand(3, *shape)
+        right = model(x).argmax(1)
+        for threat in (Linf(.1), L2(.5), L1(2.), Linf(0.), L2(0.), L1(0.)):
+            attack = autoattack(threat, attacks=five_ways(threat))
+            for n in (3, 1):
+                found = attack.find(model, x[:n], right[:n])
+                assert (threat.norm(found.x_adv.double() - x[:n].double()) <= threat.eps).all()
+                if threat.eps == 0: assert not found.broken.any() and torch.equal(found.x_adv, x[:n])
+                wrong = attack.find(model, x[:n], (right[:n] + 1) % 5)
+                assert (wrong.step == 0).all() and torch.equal(wrong.x_adv, x[:n])
+
+# %% ../nbs/attacks/09_autoattack.ipynb #94ab78e4
+def test_views_scripts_and_other_batches_on_resume():
+    import tempfile
+    model, x = grouped(3), torch.rand(5, 8, 6, 3).permute(0, 3, 1, 2)    # channels last: a transposed view
+    y, script, threat = model(x).argmax(1), torch.jit.script(model), Linf(.1)
+    for attack in five_ways(threat).values():
+        z = attack(model, x.contiguous(), y)
+        for other in (attack(model, x, y), attack(script, x, y)): torch.testing.assert_close(other, z, rtol=0, atol=1e-5)
+    some, calls = five_ways(threat), []
+    def fails(model, x, y):
+        calls.append(len(x))
+        if len(calls) == 2: raise KeyboardInterrupt
+        return some['apgd-t'](model, x, y)
+    with tempfile.TemporaryDirectory() as tmp:
+        run = lambda size, **kw: autoattack(threat, attacks=some, batch_size=size).report(model, (x, y), checks=False, progress=False, **kw)
+        state, whole = Path(tmp)/'run.safetensors', run(5)
+        with pytest.raises(KeyboardInterrupt): autoattack(threat, attacks=some | {'apgd-t': fails}, batch_size=2).report(model, (x, y), checks=False, progress=False, state=state)
+        assert torch.equal(run(3, state=state).by, whole.by)
+
+# %% ../nbs/attacks/09_autoattack.ipynb #60e0e759
+def test_a_damaged_state_is_named():
+    import tempfile
+    model, x, y = small_model()
+    attack = autoattack(Linf(.1), attacks={'pgd': pgd(Linf(.1), 1)})
+    run = lambda state: attack.report(model, (x, y), state=state, checks=False, progress=False)
+    with tempfile.TemporaryDirectory() as tmp:
+        state = Path(tmp)/'run.safetensors'
+        run(state)
+        whole = state.read_bytes()
+        for bad in (b'', whole[:4], whole[:len(whole) // 2], b'{}' * 99):
+            state.write_bytes(bad)
+            with pytest.raises(ValueError, match='run.safetensors is not the state of an evaluation, or is damaged'): run(state)
+        state.unlink(); state.mkdir()
+        with pytest.raises(ValueError, match='run.safetensors is not the state'): run(state)

@@ -3,18 +3,19 @@
 import functools
 import torch
 from torch import nn
-from robustnb.attacks.gradient import ce_loss, margin_loss, pgd
+from robustnb.attacks.gradient import NoGradient, ce_loss, input_gradient, margin_loss, pgd
+from robustnb.attacks.threat_models import Linf
 import copy
 import pytest
 from torch.nn.functional import interpolate, unfold
 from torchvision.models import resnet18
 from robustnb.attacks.apgd import apgd, dlr_loss
-from robustnb.attacks.gradient import input_gradient, probe_model, _changed, _snapshot
+from robustnb.attacks.gradient import probe_model, _changed, _snapshot
 from robustnb.attacks.square import square
-from robustnb.attacks.threat_models import L1, L2, Linf
+from robustnb.attacks.threat_models import L1, L2
 from robustnb.data import as_float, load
 from robustnb.models import convnet, mlp
-from robustnb.attacks.checks import Flag, advice, batch_dependence, changing_state, check_model, false_gradient, flat_starts, inner_gradients, large_eps, low_precision, probabilities, quantisation, randomness, saturation, square_better, transfer, zero_gradients
+from robustnb.attacks.checks import CHECKS, Flag, advice, batch_dependence, blind_flag, changing_state, check_model, false_gradient, flat_starts, inner_gradients, large_eps, lost_flag, low_precision, nan_gradients, nan_logits, probabilities, quantisation, randomness, saturation, square_better, transfer, zero_gradients
 
 # %% ../nbs/attacks/08_checks.ipynb #1b42ccea
 class Trap(nn.Module):
@@ -94,6 +95,11 @@ def decoy(x): return levels(x) - .001 * x  # correct at every point, wrong at ev
 
 def through(x): return x + (levels(x) - x).detach()
 
+# %% ../nbs/attacks/08_checks.ipynb #a629029a
+def root(x): return torch.where(x > 0, x.sqrt(), 0.)
+
+def pit(x): return torch.where((x > 0) & (x < 1 / 32), torch.nan, x)  # digits have multiples of 1/16
+
 # %% ../nbs/attacks/08_checks.ipynb #a2843230
 def traps():
     "name -> (model, the flag it is built for)"
@@ -110,6 +116,8 @@ def traps():
             'JPEG-like rounding': (Trap(net, jpeg), 'false gradient'),
             'median filter, cut graph': (Trap(net, median), 'false gradient'),
             'decoy slope': (Trap(net, decoy), 'false gradient'),
+            'square root at zero': (Trap(net, root), 'NaN gradients'),
+            'no answer for some grey': (Trap(net, pit), 'NaN logits'),
             'staircase activation': (stairs, 'quantised'),
             'input in 8 levels': (Trap(net, levels), 'quantised'),
             'the same, straight through': (Trap(net, through), 'quantised'),
@@ -188,6 +196,18 @@ def test_gradients_that_are_false():
     assert false_gradient(Trap(trained(), median), x, y, threat).message.startswith('Autograd has no gradient')
     assert false_gradient(Trap(trained(), lambda x: 0 * x), x, y, threat) is None  # a constant has nothing to foretell
 
+# %% ../nbs/attacks/08_checks.ipynb #7855c191
+def test_what_is_not_a_number():
+    x, y = digits()
+    for t in (Linf(.1), L2(.8), L1(6.)):
+        assert nan_gradients(Trap(trained(), root), x, y, t).value == 1 and nan_logits(Trap(trained(), root), x, y, t) is None
+        assert nan_logits(Trap(trained(), pit), x, y, t).value == 1
+        for model in honest().values(): assert nan_gradients(model, x, y, t) is None is nan_logits(model, x, y, t)
+    assert nan_gradients(Trap(trained(), root), x.clamp(min=.2), y, Linf(.1)) is None  # there it is as good as any
+    assert nan_logits(Trap(trained(), None, lambda z: torch.where(z.abs() < 5, z, torch.inf * z)), x, y, threat)
+    assert nan_gradients(Trap(trained(), median), x, y, threat) is None
+    assert blind_flag(0, 5) is None and lost_flag(1, 4).value == .25
+
 # %% ../nbs/attacks/08_checks.ipynb #34dca59c
 def test_quantised_inputs_and_activations():
     x, y = digits()
@@ -247,6 +267,15 @@ def test_checks_leave_no_trace():
     check_model(model, x, y, threat)
     assert not _changed(old, _snapshot(model))  # nothing at all for a model that behaves
 
+# %% ../nbs/attacks/08_checks.ipynb #fe3a3d6e
+def test_checks_see_through_nan():
+    x, y = digits()
+    holes = Trap(trained(), None, lambda z: z.masked_fill(torch.rand_like(z) > .5, torch.nan))
+    alone = Trap(trained(), None, lambda z: z if len(z) > 1 else z * torch.nan)
+    broken = Trap(trained(), None, lambda z: z * torch.nan)
+    for check in CHECKS: assert (flag := check(broken, x, y, threat)) is None or flag.name in ('NaN gradients', 'NaN logits'), check
+    assert randomness(holes, x).name == 'random' and batch_dependence(alone, x).value == torch.inf
+
 # %% ../nbs/attacks/08_checks.ipynb #77965430
 def test_random_models_may_be_expected():
     x, y = digits()
@@ -260,7 +289,7 @@ def test_random_models_may_be_expected():
 # %% ../nbs/attacks/08_checks.ipynb #55fc8a1c
 def test_bad_input_is_refused():
     x, y = digits()
-    with pytest.raises(TypeError, match='expected an nn.Module'): check_model(lambda x: x, x, y, threat)
+    with pytest.raises(TypeError, match='must be an nn.Module'): check_model(lambda x: x, x, y, threat)
     with pytest.raises(TypeError, match='expected Linf'): check_model(trained(), x, y, .1)
     with pytest.raises(ValueError, match=r'expected \[0, 1\]'): check_model(trained(), 255 * x, y, threat)
     with pytest.raises(ValueError, match='labels up to 10'): check_model(trained(), x, y + 1, threat)
@@ -292,7 +321,7 @@ def test_large_eps_on_traps_and_honest_models():
         for model in honest().values(): assert large_eps(model, x, y, t) is None
     assert large_eps(Trap(trained(), None, lambda z: 1e4 * z), x, y, threat).value > .5  # its cross-entropy is flat
 
-# %% ../nbs/attacks/08_checks.ipynb #7ebe9074
+# %% ../nbs/attacks/08_checks.ipynb #fd16173b
 def test_transfer_beats_masked_gradients():
     x, y = digits()
     white_box = lambda model: apgd(Linf(.15), 20).find(model, x, y).broken
@@ -303,6 +332,7 @@ def test_transfer_beats_masked_gradients():
     for model in (trained(), trained('robust')): assert transfer(model, [trained('convnet')], x, y, Linf(.15), white_box(model)) is None
     assert transfer(masked, [trained()], x, y, Linf(.15), torch.ones(64, dtype=torch.bool)) is None
     with pytest.raises(ValueError, match='at least one'): transfer(masked, [], x, y, threat, white_box(masked))
+    with pytest.raises(NoGradient): transfer(masked, [trained(), Trap(trained(), median)], x, y, threat, white_box(masked))
     with pytest.raises(ValueError, match='broken must be bool'): transfer(masked, [trained()], x, y, threat, torch.zeros(3, dtype=torch.bool))
 
 # %% ../nbs/attacks/08_checks.ipynb #3784e534

@@ -29,6 +29,16 @@ def moons_model():
     for _ in range(60): opt.zero_grad(); ce_loss(model(x), y).mean().backward(); opt.step()
     return model, x, y
 
+# %% ../nbs/attacks/03_search.ipynb #92858db4
+class Holes(nn.Module):
+    "Three classes of (N,2): the logits are NaN where the first number is above `nan`, infinite where it is above `inf`; all gradients are NaN where it is above `blind`"
+    def __init__(self, nan=9, inf=9, blind=9): super().__init__(); self.nan, self.inf, self.blind = nan, inf, blind
+    def forward(self, x):
+        a, b = x.unbind(1)
+        b = b + (a - a.detach() + (a <= self.blind)).abs().sqrt() - (a <= self.blind).to(a)    # a square root at 1 or at 0
+        z = torch.stack([torch.full_like(a, .97), b, 0 * a], 1)
+        return z.masked_fill(a[:, None] > self.nan, torch.nan) + torch.where((a > self.inf)[:, None], torch.tensor([torch.inf, 0., 0.]), 0.)
+
 # %% ../nbs/attacks/03_search.ipynb #a260a43a
 def test_noise_belongs_to_the_image():
     x = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -110,6 +120,20 @@ def test_gradients_are_averaged_over_the_passes():
 # %% ../nbs/attacks/03_search.ipynb #391c31f2
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match='labels up to 7'): random_search(Linf(.1), 1)(mlp((2,), 2), torch.rand(3, 2), torch.tensor([0, 1, 7]))
-    with pytest.raises(ValueError, match='NaN'): random_search(Linf(.1), 1)(nn.Sequential(nn.Linear(2, 2), nn.Threshold(1e9, float('nan'))), torch.rand(3, 2), torch.tensor([0, 1, 1]))
+    with pytest.raises(ValueError, match='for 3 of 3 images as they are'): random_search(Linf(.1), 1)(nn.Sequential(nn.Linear(2, 2), nn.Threshold(1e9, float('nan'))), torch.rand(3, 2), torch.tensor([0, 1, 1]))
     with pytest.raises(ValueError, match='precision'): random_search(Linf(.1), 1, precision='fp8')
     with pytest.raises(TypeError, match='expected Linf'): searching(None, .1)
+
+# %% ../nbs/attacks/03_search.ipynb #05a86529
+def test_what_is_not_finite_is_remembered():
+    x, y = torch.tensor([[.1, .1], [.45, .1], [.1, .95], [.45, .2]]), torch.zeros(4, dtype=torch.int64)
+    found = random_search(Linf(.1), 50).find(Holes(nan=.5), x, y)
+    assert found.broken.tolist() == [False, True, True, True] and (found.x_adv[[1, 3], 0] > .5).all()
+    assert found.lost.tolist() == [False, True, False, True] and not found.blind.any() and (found.margin[[1, 3]] == -torch.inf).all()
+    found = random_search(Linf(.1), 50).find(Holes(inf=.5), x, y)
+    assert found.broken.tolist() == [False, False, True, False] and found.lost.tolist() == [False, True, False, True]
+    hunt = Hunt(Holes(blind=.3), x, y)
+    hunt.gradient(x)
+    assert hunt.blind.tolist() == [False, True, False, True]
+    with pytest.warns(UserWarning, match='around 2 of 4 images'): random_search(Linf(.1), 50)(Holes(nan=.5), x, y)
+    with pytest.raises(ValueError, match='for 2 of 4 images as they are'): random_search(Linf(.1), 50)(Holes(nan=.4), x, y)

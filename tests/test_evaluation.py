@@ -202,6 +202,31 @@ def test_logarithms_of_probabilities_are_logits():
     cols = ['accuracy', 'loss', 'margin', 'ece']
     pd.testing.assert_frame_equal(evaluate(nn.Sequential(model, nn.LogSoftmax(1)), (x, y))[cols], evaluate(model, (x, y))[cols], rtol=1e-4)
 
+# %% ../nbs/03_evaluation.ipynb #563aa180
+def test_peculiar_models():
+    class Odd(nn.Module):
+        def __init__(self, act, kind=torch.float32): super().__init__(); self.fc, self.act = nn.Linear(4, 3).to(kind), act
+        def forward(self, x): return self.act(self, x)
+    torch.manual_seed(0)
+    x, y = torch.rand(9, 4), torch.arange(9) % 3
+    old, inplace = x.clone(), Odd(lambda self, x: self.fc(x.mul_(.5)))
+    nothing = lambda model, x, y: x
+    assert evaluate(inplace, (x, y), {'nothing': nothing}).accuracy.eq((inplace.fc(old / 2).argmax(1) == y).double().mean().item()).all()
+    assert torch.equal(predict(inplace, x), inplace.fc(old / 2)) and torch.equal(x, old)
+    for kind in (torch.float64, torch.bfloat16, torch.float16):
+        net, wide = Odd(lambda self, x: self.fc(x), kind), torch.promote_types(kind, torch.float32)
+        with torch.no_grad(): expected = net.fc(x.to(kind)).to(wide)
+        assert predict(net, x).dtype == wide and torch.equal(predict(net, x), expected)
+        assert evaluate(net, (x, y), {'nothing': nothing}).accuracy.eq((expected.argmax(1) == y).double().mean().item()).all()
+    exact = Odd(lambda self, x: self.fc(x), torch.float64)
+    wide = x.double() + 1e-12
+    assert torch.equal(predict(exact, wide), exact.fc(wide)) and torch.equal(predict(exact, torch.full((1, 4), 51, dtype=torch.uint8)), exact.fc(torch.full((1, 4), .2).double() * 0 + 51 / 255))
+    picky = lambda model, x, y: pytest.fail('an attack worked for nothing')
+    def needs(x, y, logits): raise ValueError('images, please')
+    second = lambda model, x, y: x
+    second.needs = needs
+    with pytest.raises(ValueError, match='images, please'): evaluate(inplace, (x, y), {'first': picky, 'second': second})
+
 # %% ../nbs/03_evaluation.ipynb #ae7ff6d0
 def test_refuses_data():
     model, x, y = toy()

@@ -8,7 +8,7 @@ from contextlib import redirect_stderr
 import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
-from robustnb.evidence import BadInput, Claim, Job, JobsFailed, Paper, Store, at_scale, compare, find_papers, interval, judge, ledger, pick, records, reproduce, show_ledger
+from robustnb.evidence import BadInput, Claim, Job, JobsFailed, NotStored, Paper, Store, at_scale, compare, find_papers, interval, judge, ledger, pick, records, reproduce, run_job, show_ledger
 
 # %% ../nbs/05_evidence.ipynb #b6a4f036
 def paper_of(experiment=None, **kw):
@@ -54,6 +54,8 @@ def test_declarations():
     with pytest.raises(BadInput, match='different scales'): paper_of(seeds={'tiny': 3, 'small': 3})
     with pytest.raises(BadInput, match="'higher' or 'lower'"): Claim(1, 's', 'm', 'b', ['a'], better='more')
     with pytest.raises(BadInput, match='needs a metric and a baseline'): Claim(1, 's', 'm', 'b', [])
+    for wrong in (dict(margin=float('nan')), dict(margin='1'), dict(paper_value=float('inf')), dict(baselines=['a', float('nan')]), dict(baselines=[None])):
+        with pytest.raises(BadInput, match='claim 1: its (margin|paper_value|baseline) is .*; expected a finite number'): Claim(**(dict(number=1, statement='s', metric='m', arm='b', baselines=['a']) | wrong))
     assert paper_of(claims=[Claim(1, 's', 'm', 'b*', ['a'])], derive=lambda records: records)  # `derive` may add any arm
 
 # %% ../nbs/05_evidence.ipynb #25fddb42
@@ -75,6 +77,8 @@ def test_interval_against_scipy():
         expected = stats.ttest_1samp(d, 0).confidence_interval(0.95)
         np.testing.assert_allclose([mean, *bounds], [d.mean(), expected.low, expected.high], rtol=1e-12)
     np.testing.assert_allclose(interval([2., 2., 2.]), 2.)
+    for wrong in ([], [1.], [1., float('nan'), 2.], [1., float('inf')]):
+        with pytest.raises(ValueError, match='two finite differences'): interval(wrong)
 
 # %% ../nbs/05_evidence.ipynb #aec35265
 def test_coverage():
@@ -117,6 +121,10 @@ def test_reasons():
     assert why(table(a=[1., 2], b=[1., 2])) == 'needs 3 seeds, has 2'
     assert why(table(a=[1., 2, 3], b=[1., float('nan'), 3])) == 'b gave nan for seed 1'
     assert why(table(a=[1., float('inf'), 3], b=[1., 2, 3])) == 'a gave inf for seed 1'
+    for odd in ('nan', '0.5', None, [1.]): # of other types than the store keeps
+        assert why(table(a=[1., odd, 3], b=[1., 2, 3])).startswith('a gave ') and compare(claim_of(), table(a=[1., odd, 3], b=[1., 2, 3]), 'd', 'm', 'a')['effect'] is None
+    c = compare(claim_of(), table(a=[0, np.float32(0), False], b=[1, np.int64(2), True]), 'd', 'm', 'a')
+    assert abs(c['effect'] - 4/3) < 1e-12 and c['reason'] == 'the interval includes zero'  # whole numbers, numpy's and truth values are numbers
     twice = pd.concat([table(a=[1., 2, 3], b=[2., 3, 5]), table(b=[2., 3, 4])])
     assert why(twice) == 'b has two different values for seed 2'
     same = pd.concat([table(a=[1., 2, 3], b=[2., 3, 5])]*2)  # the same record twice says nothing new
@@ -124,6 +132,13 @@ def test_reasons():
     assert why(table(a=[0., .1, .2], b=[2., 2.1, 2.3, 2.])) == 'seed 3 left out: only one arm has it'
     assert why(table(a=[1., 2, 3], b=[0., 1, 2.1])) == 'the other sign' and why(table(a=[1., 2, 3], b=[0., 3, 3])) == 'the interval includes zero'
     assert why(table(a=[1., 2, 3], b=[2., 3, 4])) == 'every seed gave the same difference'
+
+# %% ../nbs/05_evidence.ipynb #892cdd9d
+def test_beyond_the_range_is_not_run():
+    for a, b, unit in (([-1e308]*3, [1e308]*3, 'u'), ([-1e308, -1., -1.], [1., 1., 1e308], 'u'), ([1e-300]*3, [1e300]*3, '%'), ([-1e308]*2, [1e308]*2, 'u')):
+        for better in ('higher', 'lower'):
+            c = compare(claim_of(unit=unit, better=better), table(a=a, b=b), 'd', 'm', 'a')
+            assert c['verdict'] == 'not run' and 'beyond the range' in c['reason'] and c['effect'] is None and json.dumps(c, allow_nan=False), c
 
 # %% ../nbs/05_evidence.ipynb #74b979df
 def test_judge_against_the_naive_verdict():
@@ -165,6 +180,17 @@ def test_all_comparisons_must_hold():
     assert v['verdict'] == 'not run' and 'needs mnist' in v['reason'] and v['n_seeds'] == 0
     assert json.dumps([judge(c, both), v], allow_nan=False)
 
+# %% ../nbs/05_evidence.ipynb #9ef953ac
+def test_a_nan_is_never_a_verdict():
+    for bad in (float('nan'), float('inf'), -float('inf')):
+        for arm in 'ab':
+            for seed in range(3):
+                r = table(a=[0., .1, .2], b=[5., 5.2, 5.1])
+                r.loc[(r.arm == arm) & (r.seed == seed), 'value'] = bad
+                for better in ('higher', 'lower'):
+                    v = judge(claim_of(better=better), r)
+                    assert v['verdict'] == 'not run' and v['reason'] == f'{arm} gave {bad} for seed {seed}' and v['held'] == '0 of 1' and json.dumps(v, allow_nan=False)
+
 # %% ../nbs/05_evidence.ipynb #3902f899
 def test_judge_refuses_other_tables():
     with pytest.raises(BadInput, match=r"no column \['metric', 'value'\]"): judge(claim_of(), table(a=[1.]).drop(columns=['metric', 'value']))
@@ -180,6 +206,10 @@ def test_pick():
     added = out[out.arm == 'l1*']
     assert dict(zip(added.dataset, added.picked)) == {'d': 'l1@1', 'e': 'l1@2'}
     assert len(pick(r, 'l1*', lambda means: None)) == len(r)
+    best = lambda means: means.filter(like='l1@', axis=0).val.idxmax()
+    for bad in (float('nan'), float('inf')): # an arm that diverged once is not judged by its other seeds
+        once = r.assign(value=r.value.mask((r.arm == 'l1@1') & (r.dataset == 'd') & (r.metric == 'val') & (r.seed == 1), bad))
+        assert pick(once, 'l1*', best).dropna(subset='picked').groupby('dataset').picked.first().to_dict() == {'d': 'l1@2', 'e': 'l1@2'}
     c = compare(claim_of(arm='l1*', baselines=['l1@1']), out, 'e', 'm', 'l1@1')
     assert c['arm'] == 'l1* = l1@2' and c['n_seeds'] == 3 and abs(c['effect'] - 1) < 1e-12
 
@@ -217,17 +247,45 @@ def test_damaged_files_are_named():
     store = Store(tempfile.mkdtemp())
     store.save('p', result())
     whole = (store.dir/'p.json').read_text()
-    for text in (whole[:len(whole)//2], '<<<<<<< HEAD\n' + whole, '{"jobs": [{"arm": "a"}]}', '[]', ''):
+    job = json.loads(whole)['jobs'][0]
+    odd = [job | more for more in (dict(metrics=None), dict(metrics=[1.]), dict(metrics={'m': None}), dict(metrics={'m': 'much'}), dict(metrics={'m': True}), dict(metrics={'m': [1.]}),
+                                   dict(version='1'), dict(version=None), dict(seed=1.5), dict(seed='0'), dict(seed=None), dict(arm=['a']), dict(arm=None))]
+    odd += [{k: v for k, v in job.items() if k != left} for left in job]
+    for text in (whole[:len(whole)//2], '<<<<<<< HEAD\n' + whole, '{"jobs": [{"arm": "a"}]}', '[]', '', '{"jobs": 3}', '{"jobs": {"a": 1}}', 'null', '"jobs"', whole.replace('"p"', '"q"'),
+                 *(json.dumps(dict(jobs=[j])) for j in odd), json.dumps(dict(jobs=[job, job | dict(metrics={'m': 2.})]))):
         (store.dir/'p.json').write_text(text)
         for act in (lambda: store.jobs('p'), lambda: store.save('p', result(seed=1))):
             with pytest.raises(BadInput, match=r'p\.json is not a results file'): act()
         assert (store.dir/'p.json').read_text() == text  # never overwritten
+    (store.dir/'p.json').write_bytes(b'\xff\xfe{')
+    with pytest.raises(BadInput, match=r'p\.json is not a results file'): store.jobs('p')
+    (store.dir/'p.json').unlink(); (store.dir/'p.json').mkdir()
+    with pytest.raises(BadInput, match=r'p\.json cannot be read: '): store.jobs('p')
+
+# %% ../nbs/05_evidence.ipynb #2a474006
+def test_other_programs_write_nan_bare():
+    store, p = Store(tempfile.mkdtemp()), paper_of()
+    for s, v in enumerate((float('nan'), float('inf'), -float('inf'), 7)): # 7: a whole number is one too
+        (store.dir/'p.json').write_text(json.dumps(dict(paper='p', jobs=[*store.jobs('p').values(), result(seed=s, value=v)])))
+    store.save('p', result(seed=4))
+    assert [str(v) for v in store.records(p, 'tiny').value.tolist()] == ['nan', 'inf', '-inf', '7.0', '1.0'] and 'NaN,' not in (store.dir/'p.json').read_text()
 
 # %% ../nbs/05_evidence.ipynb #6c900c4d
 def test_at_scale():
     table = {('tiny', 'digits'): 1, ('small', 'mnist'): 2}
     assert at_scale(table, 'mnist', 'small') == 2
     with pytest.raises(ValueError, match=r"no setting for 'mnist' at scale 'tiny'; there are digits \(tiny\), mnist \(small\)"): at_scale(table, 'mnist', 'tiny')
+
+# %% ../nbs/05_evidence.ipynb #2f927ac7
+def test_metrics_of_every_type():
+    given = dict(int=3, bool=True, double=np.float64(.5), half=np.float16(.25), whole=np.int8(-2), flag=np.bool_(False), zero=np.array(1.5), one=torch.tensor([2.5]),
+                 bf16=torch.tensor(.5, dtype=torch.bfloat16), long=torch.tensor(7), grad=torch.ones((), requires_grad=True), nan=torch.tensor(torch.nan), low=-np.inf)
+    stored = run_job(paper_of(lambda *job: given), Job('tiny', 'd', 'a', 0), torch.device('cpu'))['metrics']
+    assert stored == dict(int=3., bool=1., double=.5, half=.25, whole=-2., flag=0., zero=1.5, one=2.5, bf16=.5, long=7., grad=1., nan='nan', low='-inf')
+    assert json.loads(json.dumps(stored, allow_nan=False)) == stored
+    for wrong in (None, '0.5', torch.ones(2), 2j, [1.], 10**400):
+        with pytest.raises(TypeError, match="metric 'm' of p is .*; expected one real number"): run_job(paper_of(lambda *job: {'m': wrong}), Job('tiny', 'd', 'a', 0), torch.device('cpu'))
+    with pytest.raises(TypeError, match='two metrics of one name'): run_job(paper_of(lambda *job: {1: 1., '1': 2.}), Job('tiny', 'd', 'a', 0), torch.device('cpu'))
 
 # %% ../nbs/05_evidence.ipynb #614a299d
 def test_jobs_do_not_depend_on_each_other():
@@ -278,6 +336,21 @@ def test_failures():
     with pytest.raises(BadInput, match="cannot import the paper 'p'"): reproduce(p, workers=2)
     with pytest.raises(BadInput, match='positive'): reproduce(p, workers=0)
 
+# %% ../nbs/05_evidence.ipynb #7504dce2
+def test_where_nothing_can_be_stored():
+    calls, at = [], Path(tempfile.mkdtemp())
+    count = lambda *job: calls.append(job) or {'m': 1.}
+    (at/'file').write_text('')
+    for there in (at/'file', at/'file'/'below'): # a file where a folder is due: no job is run
+        with pytest.raises(BadInput, match='no results can be kept in .*file'): reproduce(paper_of(count), store=Store(there), device='cpu', say=None)
+    assert not calls
+    def full(arm, dataset, scale, seed, device): # the folder goes away in the middle, and a file takes its place
+        calls.append(seed)
+        if len(calls) == 3: (at/'results').rename(at/'old'); (at/'results').write_text('')
+        return {'m': 1.}
+    with pytest.raises(NotStored, match='results'): reproduce(paper_of(full), store=Store(at/'results'), device='cpu', say=None)
+    assert len(calls) == 3 and len(Store(at/'old').jobs('p')) == 2  # no job is run whose result is lost
+
 # %% ../nbs/05_evidence.ipynb #5e495c19
 def test_find_papers():
     at, name = Path(tempfile.mkdtemp()), 'papers_of_a_test'
@@ -309,12 +382,21 @@ def test_ledger():
     assert ledger(p, 'tiny', store)[0]['reason'] == 'scale tiny leaves out c'
 
 # %% ../nbs/05_evidence.ipynb #7a0e33bc
+def test_ledger_of_diverged_runs():
+    p, store = paper_of(lambda arm, dataset, scale, seed, device: {'m': float('nan') if (arm, seed) == ('b', 1) else 1. + (arm == 'b')}, datasets={'tiny': ['d']}), Store(tempfile.mkdtemp())
+    reproduce(p, store=store, say=None)
+    row, = ledger(p, 'tiny', store)
+    assert row['verdict'] == 'not run' and row['reason'] == 'b gave nan for seed 1' and row['effect'] is None and 'b gave nan for seed 1' in str(show_ledger(p, 'tiny', store).why.tolist())
+    assert row == json.loads(json.dumps(row, allow_nan=False))
+
+# %% ../nbs/05_evidence.ipynb #dd493070
 def test_ledger_of_derived_arms():
     add = lambda records: pick(records, 'b*', lambda means: 'b')
     p, store = paper_of(claims=[Claim(1, 'b* is better', 'm', 'b*', ['a'])], derive=add), Store(tempfile.mkdtemp())
     assert ledger(p, 'tiny', store)[0]['reason'].endswith('no records of b*')
     reproduce(p, 'tiny', store, say=None)
     assert ledger(p, 'tiny', store)[0]['arm'] == 'b* = b'
-    p.derive = lambda records: records.no_such_column
-    with pytest.warns(UserWarning, match='p: nothing derived'): rows = ledger(p, 'tiny', store)
-    assert rows[0]['verdict'] == 'not run'
+    for broken in (lambda records: records.no_such_column, lambda records: None, lambda records: records.drop(columns='metric')):
+        p.derive = broken
+        with pytest.warns(UserWarning, match='p: nothing derived'): rows = ledger(p, 'tiny', store)
+        assert rows[0]['verdict'] == 'not run'

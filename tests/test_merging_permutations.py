@@ -398,20 +398,25 @@ def test_the_model_is_left_alone():
         def __init__(self):
             super().__init__()
             self.f, self.bn, self.drop, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(.5), nn.Linear(8, 2)
-            self.register_buffer('calls', torch.zeros(()))
+            self.register_buffer('calls', torch.zeros(())); self.register_buffer('seen', torch.tensor(0))
+            self.last, self.all, self.named = None, [], {}
         def forward(self, x):
             self.calls.add_(1)
-            x = self.drop(self.bn(self.f(x * torch.tensor(2.)))) + torch.rand(1)
+            self.seen += 1
+            self.last = self.drop(self.bn(self.f(x * torch.tensor(2.))))
+            self.all.append(self.last); self.named['last'] = self.last
+            x = self.last + torch.rand(1)
             return self.head(x.mean((2, 3)))
     model, x = Careless(), torch.rand(1, 3, 8, 8)
     model.bn.eval(); model.f.weight.requires_grad_(False); model.head.weight.grad = torch.ones(2, 8)
     look = lambda: ({k: (id(v), v._version, v.requires_grad, v.clone()) for k, v in model.state_dict(keep_vars=True).items()}, [m.training for m in model.modules()],
                     [set(vars(m)) for m in model.modules()], model.head.weight.grad.clone(), torch.get_rng_state(), x.clone())
     old = look()
+    with pytest.raises(ValueError): permutations(model, torch.ones(1, 4, 8, 8))    # also after a refusal
     with torch.inference_mode(): spec = permutations(model, x)
     assert spec == permutations(model, x) and spec.sizes == {'f': 8}
     new = look()
-    assert old[1:3] == new[1:3] and all(torch.equal(a, b) for a, b in zip(old[3:], new[3:]))
+    assert model.last is None and model.all == [] and model.named == {} and old[1:3] == new[1:3] and all(torch.equal(a, b) for a, b in zip(old[3:], new[3:]))
     assert all(old[0][k][:3] == new[0][k][:3] and torch.equal(old[0][k][3], new[0][k][3]) for k in old[0] | new[0])
 
 # %% ../nbs/merging/00_permutations.ipynb #4c6c9959
@@ -443,6 +448,61 @@ def test_refused_models():
     refused(r'module 0 \(Linear\) fails.*Is x what the model takes', nn.Sequential(nn.Linear(4, 8)), torch.rand(2, 5))
     wrong = lambda d, m, x: x
     refused(r'gives a tensor of shape \(2, 8\), its rule says \(2, 4\)', nn.Sequential(nn.Linear(4, 8)), torch.rand(2, 4), rules={nn.Linear: wrong})
+
+# %% ../nbs/merging/00_permutations.ipynb #29b09355
+def test_old_norms_and_scripts():
+    import warnings
+    warnings.simplefilter('ignore')
+    x = torch.rand(2, 20)
+    for norm in (nn.utils.weight_norm, nn.utils.spectral_norm):
+        model = mlp((20,), 3, hidden=(32, 16))
+        plain = permutations(model, x)
+        spec = Spec({'fc1': 32}, {k: v for k, v in plain.axes.items() if k.startswith('fc1')} | {'fc2.weight_orig': ((), (('fc1', 32),))})
+        norm(model.eval().fc2)    # in training mode spectral_norm moves on at each pass
+        if norm is nn.utils.weight_norm: spec.axes['fc2.weight_v'] = spec.axes.pop('fc2.weight_orig')
+        else: spec.axes['fc2.weight_v'] = ((('fc1', 32),),)
+        before = model(x)    # from now on the layer holds a result of autograd
+        with pytest.raises(ValueError, match=f'fc2 has the old {norm.__name__}: call torch.nn.utils.remove_{norm.__name__}'): permutations(model, x)
+        check_spec(model, spec, x)
+        weight = model.fc2.weight
+        assert type(weight) is torch.Tensor and not weight.is_leaf and model.fc2.weight is weight and model(x).equal(before)
+    scripted = torch.jit.trace(mlp((20,), 3).eval(), x)
+    for script in (scripted, torch.jit.freeze(scripted)):
+        with pytest.raises(ValueError, match='TorchScript module cannot be followed'): permutations(script, x)
+        with pytest.raises(ValueError, match='TorchScript module cannot be followed'): check_spec(script, Spec({}, {}), x)
+    lazy = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2))
+    for f in (permutations, lambda m, x: check_spec(m, Spec({}, {}), x)):
+        with pytest.raises(ValueError, match="'0.weight' of the model has no values yet"): f(lazy, x)
+    with pytest.raises(ValueError, match='fails in float64.*Is x what it takes'): check_spec(mlp((20,), 3), permutations(mlp((20,), 3), x), torch.rand(2, 21))
+
+# %% ../nbs/merging/00_permutations.ipynb #bd3a956b
+def test_wrapped_models():
+    model, x = convnet((1, 8, 8), width=4).eval(), torch.rand(2, 1, 8, 8)
+    plain = permutations(model, x)
+    for wrapped, prefix in ((torch.compile(model, backend='eager'), '_orig_mod.'), (nn.DataParallel(model), 'module.'),
+                            (torch.compile(nn.DataParallel(model), backend='eager'), '_orig_mod.module.')):
+        spec = agrees(wrapped, x)
+        assert spec.axes == {prefix + k: tuple(tuple((s and prefix + s, n) for s, n in a) for a in axes) for k, axes in plain.axes.items()}
+        with pytest.raises(ValueError, match=f"all keys begin with '{prefix}', as .* take them from model.{prefix}state_dict"): permuted(wrapped.state_dict(), plain, {})
+
+# %% ../nbs/merging/00_permutations.ipynb #d60535e5
+def test_each_type_of_numbers_moves():
+    spec, perms = Spec({'p': 4}, {'w': ((('p', 4),), ())}), {'p': torch.tensor([2, 0, 3, 1])}
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.int8, torch.int64, torch.bool, torch.complex64):
+        w = torch.arange(12).view(4, 3).to(dtype)
+        moved = permuted({'w': w}, spec, perms)['w']
+        assert moved.dtype == dtype and moved.tolist() == w[[2, 0, 3, 1]].tolist()
+
+# %% ../nbs/merging/00_permutations.ipynb #19b06bb6
+def test_a_model_that_works_in_place():
+    class InPlace(nn.Module):
+        "Halves its input where it lies"
+        def __init__(self): super().__init__(); self.f, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+        def forward(self, x): return self.head(self.f(x.mul_(.5)).relu_())
+    x = torch.rand(3, 4, dtype=torch.float64)
+    old = x.clone()
+    check_spec(InPlace(), permutations(InPlace(), x), x)
+    assert x.equal(old)
 
 # %% ../nbs/merging/00_permutations.ipynb #c8982acc
 def test_rules_of_ones_own():

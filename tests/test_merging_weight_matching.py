@@ -63,6 +63,11 @@ def test_alignment_refuses():
     _, spec, a, b = pair()
     for gamma in (-0.1, 1.1, float('nan')):
         with pytest.raises(ValueError, match='gamma is a fraction'): alignment(a, b, spec, gamma=gamma)
+    int8 = {k: (40*v).to(torch.int8) for k, v in a.items()}
+    for f in (lambda: distance(int8, int8, spec), lambda: directions(int8, spec), lambda: alignment(int8, int8, spec), lambda: distance_reduction(int8, int8, spec, {})):
+        with pytest.raises(ValueError, match='is torch.int8 and has units'): f()
+    with pytest.raises(ValueError, match='there is no distance'): distance(int8, int8, Spec({}, {k: tuple(() for _ in v) for k, v in spec.axes.items()}))
+    with pytest.raises(ValueError, match="'fc2.weight' has NaN"): directions(a | {'fc2.weight': a['fc2.weight']*torch.nan}, spec)
     with pytest.raises(ValueError, match='nothing has singular directions'): directions(a, Spec(spec.sizes, {k: v for k, v in spec.axes.items() if k.endswith('bias')}))
 
 # %% ../nbs/merging/02_weight_matching.ipynb #be75d461
@@ -79,6 +84,30 @@ def test_distance_in_singular_values():
         np.testing.assert_allclose(distance_reduction(a, b, spec, perms), 1 - square.sqrt()/distance(a, b, spec), rtol=1e-9)
         assert singular_change(b, spec, perms) < 1e-12 < 1e-3 < abs(1 - torch.linalg.svdvals(b[k].flatten(1))[0] / torch.linalg.svdvals(a[k].flatten(1))[0])
         assert distance_reduction(a, permuted(a, spec, perms), spec, inverse(perms)) == 1 and distance_reduction(a, b, spec, {}) == 0
+
+# %% ../nbs/merging/02_weight_matching.ipynb #823d3005
+def test_distances_in_each_type():
+    _, spec, a, b = pair()
+    exact = sum((a[k].double() - b[k].double()).square().sum() for k in matched_keys(spec, a)).sqrt().item()
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        one, two = ({k: v.to(dtype) for k, v in w.items()} for w in (a, b))
+        true = sum((one[k].double() - two[k].double()).square().sum() for k in matched_keys(spec, a)).sqrt().item()
+        assert abs(distance(one, two, spec) - true) <= 1e-12*true and abs(true - exact) < .02*exact
+        assert abs(alignment(one, two, spec) - alignment(a, b, spec)) < .1
+
+# %% ../nbs/merging/02_weight_matching.ipynb #2cd428ae
+def test_the_estimate_leaves_the_images_alone():
+    class InPlace(nn.Module):
+        "Works on its input where it lies"
+        def __init__(self): super().__init__(); self.f, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+        def forward(self, x): return self.head(self.f(x.mul_(.5)).tanh())
+    torch.manual_seed(0)
+    net, x, y = InPlace(), torch.rand(20, 4), torch.arange(20, dtype=torch.int32) % 3
+    old, a = x.clone(), net.state_dict()
+    b = {k: v + .01*torch.randn_like(v) for k, v in a.items()}
+    wide = [{k: v.double() for k, v in w.items()} for w in (a, b)]
+    true, guess = taylor_excess(net.double(), *wide, (x, y))
+    assert x.equal(old) and abs(true - guess) < 1e-2*abs(true)
 
 # %% ../nbs/merging/02_weight_matching.ipynb #bd9fc58a
 def test_taylor():

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np, pandas as pd
 from matplotlib.figure import Figure
 from robustnb.evidence import Claim, Paper, ledger
-from robustnb.report import bar, figures, page, table
+from robustnb.report import bar, figures, page, summary, table
 
 # %% ../nbs/05_report.ipynb #720d65bc
 def made_up(arm, dataset, scale, seed, device):
@@ -83,3 +83,15 @@ def test_figures_that_fail_are_named():
         warnings.simplefilter('always')
         assert figures(broken, 'tiny', Made()) == ''
     assert 'example: no figures' in str(caught[0].message)
+
+# %% ../nbs/05_report.ipynb #83c39006
+def test_a_diverged_run_is_named():
+    class Diverged(Made):
+        def records(self, paper, scale):
+            r = super().records(paper, scale)
+            return r.assign(value=r.value.mask((r.arm == 'method') & (r.seed == 2) & (r.metric == 'accuracy'), float('nan')))
+    rows = ledger(example, 'tiny', Diverged())
+    text, whole = table(rows, {'example': example}), page(rows, {'example': example}, Diverged())
+    assert [r['verdict'] for r in rows] == ['not run', 'reproduced', 'not reproduced', 'not run', 'not run'] and summary(rows) in text
+    for out in (' '.join(text.split()), whole): assert 'method gave nan for seed 2' in out and 'nan points' not in out
+    assert bar(rows[0]) == bar(rows[3]) == '' and 'x1="nan' not in whole

@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 from robustnb.training import cross_entropy, update
+import copy, warnings
 import numpy as np
 import pandas as pd
 import pytest
 from robustnb.training import train
-from robustnb.robustness.absum import absum, absum_penalty, as_robust, best, conv_filters, experiment, high_frequency_noise, lenet, prox_absum, prox_l1, prox_l2, shrink_spectral
+from robustnb.robustness.absum import absum, absum_penalty, as_robust, best, conv_filters, experiment, high_frequency_noise, lenet, on_filters, prox_absum, prox_l1, prox_l2, shrink_spectral
 
 # %% ../nbs/robustness/01_absum.ipynb #fb1f2189
 def test_the_method():
@@ -15,6 +16,14 @@ def test_the_method():
     assert [w.shape for w in conv_filters(m)] == [(3, 2, 3, 3), (4, 1, 3, 3)]
     loop = sum(abs(w[o, i].sum().item()) for w in conv_filters(m) for o in range(len(w)) for i in range(w.shape[1]))
     np.testing.assert_allclose(absum_penalty(m).item(), loop, rtol=1e-5)
+    m.append(m[0])
+    m.append(nn.Conv2d(2, 3, 3))
+    m[-1].weight = m[0].weight
+    assert len(conv_filters(m)) == 2 # a weight that layers share is one
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        narrow = copy.deepcopy(m).to(dtype)
+        want = sum(w.detach().double().sum((2, 3)).abs().sum() for w in conv_filters(narrow))
+        np.testing.assert_allclose(absum_penalty(narrow).item(), want.item(), rtol=1e-5)
     absum_penalty(m).backward() # the sign of the sum, at each entry
     torch.testing.assert_close(m[0].weight.grad, m[0].weight.sum((2, 3), keepdim=True).sign().expand(3, 2, 3, 3))
 
@@ -52,10 +61,35 @@ def test_step():
     for a, b in zip(one(absum(0)).parameters(), plain.parameters()): assert torch.equal(a, b)
 
 # %% ../nbs/robustness/01_absum.ipynb #eaf6fd06
+def test_models_as_people_have_them():
+    x, y = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8)
+    for dtype in (torch.float64, torch.bfloat16, torch.float16): # the result is that of exact arithmetic, rounded once
+        m = lenet((1, 8, 8), width=2).to(dtype)
+        before = [w.detach().clone() for w in conv_filters(m)]
+        with torch.no_grad(): on_filters(prox_absum, 0.05)(m, 0.1)
+        for a, b in zip(before, conv_filters(m)): torch.testing.assert_close(b, prox_absum(a.double(), 0.005).to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
+        kept = x.clone()
+        for _ in train(m, [(x, y)], cross_entropy, torch.optim.SGD(m.parameters(), lr=0.1), step=absum(0.05)): pass
+        assert {p.dtype for p in m.parameters()} == {dtype} and torch.equal(x, kept)
+    m = lenet((1, 8, 8), width=2)
+    m[1].weight.requires_grad_(False)
+    frozen, trained_ = conv_filters(m)[0].clone(), conv_filters(m)[1].detach().clone()
+    with torch.no_grad(): on_filters(prox_absum, 0.05)(m, 0.1)
+    assert torch.equal(conv_filters(m)[0], frozen) and not torch.equal(conv_filters(m)[1], trained_)
+    for norm in (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            m = nn.Sequential(norm(nn.Conv2d(1, 2, 3)), nn.Flatten(), nn.Linear(72, 10))
+        with pytest.raises(ValueError, match='computed from other weights'): absum(0.1)(m, x, y, cross_entropy, torch.optim.SGD(m.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match='lazy'): conv_filters(nn.LazyConv2d(2, 3))
+
+# %% ../nbs/robustness/01_absum.ipynb #30c772c3
 def test_refusals():
-    for bad in (-1., float('nan')):
+    for bad in (-1., float('nan'), float('inf')):
         with pytest.raises(ValueError, match='strength must be'): absum(bad)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match='no convolution'): absum_penalty(linear)
+    with pytest.raises(ValueError, match='4 pixels or more'): lenet((1, 3, 8))
     with pytest.raises(ValueError, match='no convolution'): absum(0.1)(linear, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), cross_entropy, torch.optim.SGD(linear.parameters(), lr=0.1))
 
 # %% ../nbs/robustness/01_absum.ipynb #17a25118
@@ -78,6 +112,7 @@ def test_noise():
     noisy = high_frequency_noise(x, 0.1, 0)
     assert abs((noisy - x).std() - 0.1) < 1e-6
     spectrum = torch.fft.fft2(noisy - x).abs()
+    with pytest.raises(ValueError, match='1 x 1 pixels have no frequency'): high_frequency_noise(x[..., :1, :1], 0.1, 0)
     assert spectrum[:, :, :7, :7].max() < 1e-3*spectrum.max() and torch.equal(noisy, high_frequency_noise(x, 0.1, 0))
 
 # %% ../nbs/robustness/01_absum.ipynb #fbf2ec4a
@@ -97,3 +132,7 @@ def test_choice():
     assert as_robust('wd')(means) == 'wd@0.01'
     means.loc['absum*'] = (.9, .95)
     assert as_robust('wd')(means) == 'wd@0.1' and as_robust('l1')(means) is None
+    nan = pd.DataFrame(dict(valid_accuracy=[.9, .9, .9], valid_wave=[.5, float('nan'), .6]), index=['none', 'wd@0.001', 'wd@0.01'])
+    assert best('wd', 'valid_wave')(nan) == 'wd@0.01' and as_robust('wd')(nan) == 'wd@0.01'  # NaN loses
+    nan.valid_accuracy = float('nan')
+    assert best('wd', 'valid_wave')(nan) is None and as_robust('wd')(nan.iloc[1:2]) is None

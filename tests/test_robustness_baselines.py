@@ -8,7 +8,7 @@ from robustnb.attacks.gradient import ce_loss, generator_for, margin_loss, pgd
 from robustnb.attacks.threat_models import Linf
 from robustnb.data import Batches
 from robustnb.training import fit, update
-import copy, functools, tempfile
+import copy, functools, tempfile, warnings
 from dataclasses import replace
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from robustnb.attacks.threat_models import L1, L2
 from robustnb.data import as_float, load
 from robustnb.models import convnet, mlp, preact_resnet18
 from robustnb.training import cross_entropy, proximal, train
-from robustnb.robustness.baselines import Best, Later, Objective, Recipe, adversarial, awp, boosted, boundary, ewat, fgsm_rs, friendly, gairat, kl, kl_pgd, mail, mart, mma, perturb, probability_margin, smoothed, squeezed, tanh_logits, trades, triangle, weighted
+from robustnb.robustness.baselines import Best, Later, Objective, Recipe, Tally, adversarial, awp, boosted, boundary, ewat, fgsm_rs, friendly, gairat, kl, kl_pgd, mail, mart, mma, perturb, probability_margin, smoothed, soft_margin, squeezed, tanh_logits, trades, triangle, weighted
 
 # %% ../nbs/robustness/00_baselines.ipynb #86c9e9c6
 def linear_problem():
@@ -40,6 +40,16 @@ def trained():
     opt.zero_grad()
     return model, as_float(test.x), test.y
 
+class Given(nn.Module):
+    "A model that gives `clean` on images of zeros and `attacked` on images of ones, whatever their type: see `places`"
+    def __init__(self, clean, attacked):
+        super().__init__()
+        self.clean, self.attacked = nn.Parameter(clean.detach().clone()), nn.Parameter(attacked.detach().clone())
+    def forward(self, x): return torch.where(x[:, :1] > 0.5, self.attacked, self.clean)
+
+def given(clean, attacked=None): return Given(clean, clean if attacked is None else attacked)
+def places(n): return torch.zeros(n, 1), torch.ones(n, 1)
+
 def flat_grad(value, model): return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()))])
 
 def refused(match, *calls, kind=ValueError):
@@ -49,9 +59,9 @@ def refused(match, *calls, kind=ValueError):
 # %% ../nbs/robustness/00_baselines.ipynb #19950a3b
 def weights_of(objective, z, y):
     "The normalised weights that an objective of `weighted` gives a batch with these logits: its gradient against that of equal weights"
-    grad = lambda value: torch.autograd.grad(value, z)[0]
-    z = z.clone().requires_grad_()
-    return grad(objective.outer(lambda _: z, None, None, y)[0]).abs().sum(1)/grad(ce_loss(z, y).mean()).abs().sum(1)
+    model = given(z)
+    grad = lambda value: torch.autograd.grad(value, model.attacked)[0]
+    return grad(objective.outer(model, *places(len(z)), y)[0]).abs().sum(1)/grad(ce_loss(model.attacked, y).mean()).abs().sum(1)
 
 # %% ../nbs/robustness/00_baselines.ipynb #a85c24c1
 def minimum(loss, classes=5):
@@ -78,6 +88,25 @@ def stepped(step, loss, updates=3, prepare=None, **kw):
 
 def equal(a, b): return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values()))
 
+# %% ../nbs/robustness/00_baselines.ipynb #fd49b410
+def every_objective(ball, steps=2):
+    "Name -> objective, all of this page, in a small ball"
+    attack, climb = pgd(ball, steps), kl_pgd(ball, steps)
+    return dict(at=adversarial(attack), smoothed=adversarial(attack, smoothed()), squeezed=adversarial(attack, squeezed()), trades=trades(climb, 2), mart=mart(attack),
+                mail=mail(attack), ewat=ewat(attack), gairat=gairat(ball, steps), fat=adversarial(friendly(ball, steps)), mma=mma(attack),
+                soft_mma=mma(attack, loss=soft_margin, mode='train'), fast=adversarial(fgsm_rs(ball)))
+
+class Root(nn.Module):
+    "The square root, written so that its gradient is NaN where it is 0"
+    def forward(self, x): return torch.where(x > 0, x.sqrt(), 0)
+
+class Wrapped(nn.Module):
+    "`after` the output of `model`"
+    def __init__(self, model, after):
+        super().__init__()
+        self.model, self.after = model, after
+    def forward(self, x): return self.after(self.model(x))
+
 # %% ../nbs/robustness/00_baselines.ipynb #7f9ef412
 def test_adversarial_is_the_loss_of_attacked_images():
     linear, x, y, w = linear_problem()
@@ -103,6 +132,9 @@ def test_kl_is_the_divergence():
     assert torch.autograd.gradcheck(kl, (a.requires_grad_(), b.requires_grad_()))
     sure = torch.tensor([[200., -200.], [-200., 200.]], requires_grad=True)
     assert torch.equal(kl(sure, sure.flip(1)), torch.tensor([400., 400.])) and torch.autograd.grad(kl(sure, sure.flip(1)).sum(), sure)[0].isfinite().all()
+    mask = lambda z: torch.cat([z.detach(), torch.full((5, 2), -torch.inf, dtype=z.dtype)], 1).requires_grad_() # two more classes, masked
+    torch.testing.assert_close(kl(mask(a), mask(b)), kl(a, b))
+    torch.testing.assert_close(torch.autograd.grad(kl(c := mask(a), mask(b)).sum(), c)[0][:, :4], torch.autograd.grad(kl(a, b).sum(), a)[0])
 
 # %% ../nbs/robustness/00_baselines.ipynb #b42988ec
 def test_kl_pgd_climbs_the_divergence():
@@ -165,6 +197,22 @@ def test_mart_against_its_formula():
         torch.testing.assert_close(flat_grad(ours(beta), model), flat_grad(formula(beta), model), rtol=1e-3, atol=1e-4) # the weight 1 - p is not held fixed
     torch.testing.assert_close(ours(0.), boosted(model(x_adv), y).mean())
 
+# %% ../nbs/robustness/00_baselines.ipynb #4f5be6b5
+def test_mart_where_probabilities_are_saturated():
+    for gap, dtype in ((70., torch.float32), (1e4, torch.float32), (70., torch.float64)): # at a gap of 70 the smallest probability is below 1e-30
+        z = gap*torch.eye(3, dtype=dtype)
+        clean, attacked, y = z.repeat_interleave(3, 0), z.repeat(3, 1), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
+        model = given(clean, attacked)
+        value = mart(None, 5.).outer(model, *places(9), y)[0]
+        grads = torch.autograd.grad(value, (model.clean, model.attacked))
+        assert value.isfinite() and all(g.isfinite().all() for g in grads) and value.dtype == dtype
+        c, a = clean.double().log_softmax(1), attacked.double().log_softmax(1)
+        rest = lambda t, k: torch.stack([t[i][torch.arange(3) != k[i]].logsumexp(0) for i in range(9)])
+        other = attacked.scatter(1, y[:, None], -torch.inf).argmax(1)
+        exact = -a[range(9), y] - rest(a, other) + 5*rest(c, y).exp()*(c.exp()*(c - a)).sum(1)
+        torch.testing.assert_close(value.double(), exact.mean(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(mart(None, 1.).outer(given(-z[:1], z[:1]), *places(1), y[:1])[0], mart(None, 1.).outer(given(-z[:1] + 7, z[:1] - 3), *places(1), y[:1])[0])
+
 # %% ../nbs/robustness/00_baselines.ipynb #8c4c52e7
 def test_weights_have_mean_one_and_no_gradient():
     model, x, y = trained()
@@ -191,11 +239,16 @@ def test_mail_and_ewat_weights():
     margin = p[rows, y] - p.scatter(1, y[:, None], -1.).amax(1)
     torch.testing.assert_close(probability_margin(z, y).double(), margin, atol=1e-6, rtol=0)
     entropy = torch.distributions.Categorical(probs=p).entropy()
-    expect = {mail(None, 7., 0.2): 1/(1 + (7*(margin - 0.2)).exp()), ewat(None, 3.): 1 + 3*entropy, ewat(None, 1e6): entropy}
+    expect = {mail(None, 7., 0.2): 1/(1 + (7*(margin - 0.2)).exp()), mail(None): 1/(1 + (10*(margin + 0.5)).exp()), ewat(None, 3.): 1 + 3*entropy, ewat(None, 1e6): entropy}
     for objective, w in expect.items(): torch.testing.assert_close(weights_of(objective, z, y).double(), w/w.mean(), rtol=1e-3, atol=1e-4)
     for objective in (mail(None, 0.), ewat(None, 0.)): torch.testing.assert_close(weights_of(objective, z, y), torch.ones(50))
     w = weights_of(mail(None), z, y)[margin.argsort()]
     assert (w.diff() <= 1e-5).all() and w[0] > 1. > 0.1 > w[-1] # a small margin, a large weight
+    two = torch.tensor([[0., math.log(3)], [0., 20.]]) # margins -1/2 and -1: the first has half of the largest weight
+    w = weights_of(mail(None, 100.), two, torch.zeros(2, dtype=torch.long))
+    torch.testing.assert_close(w[0]/w[1], torch.tensor(0.5), rtol=1e-4, atol=0)
+    masked = torch.cat([z, torch.full((50, 1), -torch.inf)], 1) # a class that is masked changes nothing
+    for objective in expect: torch.testing.assert_close(weights_of(objective, masked, y), weights_of(objective, z, y), rtol=1e-4, atol=1e-5)
 
 # %% ../nbs/robustness/00_baselines.ipynb #10ce1c0e
 def test_gairat_counts_and_weights():
@@ -236,6 +289,10 @@ def test_friendly_stops_at_the_first_broken_point():
             ends.append(t)
             assert torch.equal(ours[i], path[t][i]), (tau, i, t)
         assert len(set(ends)) > 3 # early and late ones, or the test says little
+    noisy = friendly(Linf(0.15), 1, 0.04, tau=1, random_start=False, omega=0.01)(model, x, y) # one step: the noise is what differs
+    inside = (x > 0.2) & (x < 0.8)
+    noise = (noisy - friendly(Linf(0.15), 1, 0.04, tau=1, random_start=False)(model, x, y))[inside]
+    assert 0.009 < noise.std() < 0.011 and noise.mean().abs() < 0.001
 
 # %% ../nbs/robustness/00_baselines.ipynb #7d16dc96
 def test_boundary_of_a_linear_model():
@@ -266,6 +323,11 @@ def test_mma_parts_and_limits():
     torch.testing.assert_close(value(0.)[0], ce_loss(model(z), y)[find.crossed].sum()/len(y)) # images out of reach are left alone
     torch.testing.assert_close(value(0.25)[0], 0.25*value(1.)[0] + 0.75*value(0.)[0])
     torch.testing.assert_close(value(0.)[1]['near'], find.crossed.float().mean())
+    with torch.no_grad(): p = model(z := boundary(attack, 12, soft_margin)(model, x, y)).softmax(1).gather(1, y[:, None])[:, 0]
+    on = (z != x).flatten(1).any(1) & (z != attack(model, x, y)).flatten(1).any(1)
+    assert on.any() and (p[on] - 0.5).abs().max() < 0.01 # the soft margin's boundary is where the class has half of the probability
+    torch.testing.assert_close(soft_margin(model(x), y), (1/model(x).double().softmax(1).gather(1, y[:, None])[:, 0] - 1).log().float(), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(boundary(attack, 8, mode='train')(model, x, y), boundary(attack, 8)(model, x, y)) # of the bisection alone: the attack has a mode of its own
     nowhere = mma(pgd(Linf(0.)), 0.)(model, x, y)[0] # radius 0: only the images that are wrong
     torch.testing.assert_close(nowhere, ce_loss(model(x), y)[model(x).argmax(1) != y].sum()/len(y))
 
@@ -301,13 +363,20 @@ def test_perturbation_has_its_size_and_direction():
         v = (p - w).detach()
         torch.testing.assert_close(v.norm()/w.norm(), torch.tensor(0.02), rtol=1e-4, atol=0)
         torch.testing.assert_close(F.cosine_similarity(v.flatten(), g.flatten(), 0), torch.tensor(1.))
-        torch.testing.assert_close(dict(zip(map(lambda t: t.data_ptr(), [w for w, _ in moved]), [v for _, v in moved]))[p.data_ptr()].norm()/w.norm(), torch.tensor(0.02))
+        assert torch.equal({q.data_ptr(): before for q, before in moved}[p.data_ptr()], w)
     again = copy.deepcopy(model)
     perturb(again, [None if g is None else 1e-12*g for g in grads], 0.5) # the gradient's size does not matter
     for p, q in zip(again.parameters(), model.parameters()):
         if p.ndim > 1 and p.requires_grad: torch.testing.assert_close((p - q).norm()/q.norm(), torch.tensor(0.5), rtol=1e-4, atol=0)
     zeros = nn.Linear(2, 2); nn.init.zeros_(zeros.weight)
-    assert perturb(zeros, [torch.ones(2, 2), None], 0.1)[0][1].eq(0).all() and perturb(zeros, [torch.zeros(2, 2), None], 0.1)[0][1].eq(0).all()
+    for grad in (torch.ones(2, 2), torch.zeros(2, 2)): assert perturb(zeros, [grad, None], 0.1)[0][0].eq(0).all()
+    for dtype in (torch.float16, torch.bfloat16, torch.float64): # each type: the size is right, a gradient too small for half precision's norm is none the less a direction
+        net = nn.Linear(64, 64).to(dtype)
+        for size in (1e-6, 1., 60.):
+            (w, old), = perturb(net, [torch.full((64, 64), size, dtype=dtype), None], 0.1)
+            torch.testing.assert_close((w - old).double().norm()/old.double().norm(), torch.tensor(0.1, dtype=torch.float64), rtol=0.02, atol=0)
+        (w, old), = perturb(net, [torch.zeros(64, 64, dtype=dtype), None], 0.1)
+        assert torch.equal(w, old)
     refused('nothing to perturb', lambda: perturb(nn.BatchNorm1d(3), [torch.ones(3)]*2, 0.1))
 
 # %% ../nbs/robustness/00_baselines.ipynb #9056bc7b
@@ -321,6 +390,9 @@ def test_later_switches_and_counts():
     assert other.turn() == 'c' and (other.done, other.then.done) == (6, 4)
     assert Later(0, 'a', 'b').turn() == 'b'
     refused('updates must be', lambda: Later(-1, 'a', 'b'), lambda: Later(2.5, 'a', 'b'))
+    model, x, y = trained()
+    whole = Later(2, adversarial(friendly(Linf(0.1), tau=0)), Later(2, adversarial(friendly(Linf(0.1), tau=1)), adversarial(friendly(Linf(0.1), tau=2))))
+    for tau in (0, 0, 1, 1, 2, 2): assert torch.equal(whole.turn().attack(model, x, y), friendly(Linf(0.1), tau=tau)(model, x, y)) # the published schedule
 
 # %% ../nbs/robustness/00_baselines.ipynb #cc90affb
 def test_awp_without_perturbation_is_the_step():
@@ -363,7 +435,16 @@ def test_awp_leaves_only_the_update_behind():
     before = copy.deepcopy(model)
     def broken(*args, **kw): raise RuntimeError('out of order')
     refused('out of order', lambda: awp(0.05, broken)(before, x, y, cross_entropy, torch.optim.SGD(before.parameters(), 0.1)), kind=RuntimeError)
-    for a, b in zip(before.parameters(), model.parameters()): torch.testing.assert_close(a, b, atol=1e-6, rtol=0) # the weights come back
+    assert equal(before, model) # the weights come back, to the bit
+    def breaks(model, x, y): model(x); raise RuntimeError('out of order')
+    refused('out of order', lambda: awp(0.05)(before, x, y, breaks, torch.optim.SGD(before.parameters(), 0.1)), kind=RuntimeError)
+    assert equal(before, model) # and the running statistics
+    refused('all weights are frozen', lambda: awp(0.05)(before.requires_grad_(False), x, y, cross_entropy, torch.optim.SGD(before.parameters(), 0.1)))
+    for dtype in (torch.bfloat16, torch.float64):
+        low, opt = copy.deepcopy(model).to(dtype), lambda m: torch.optim.SGD(m.parameters(), 0.)
+        m = copy.deepcopy(low).eval()
+        for _ in range(3): awp(0.05)(m, x.to(dtype), y, cross_entropy, opt(m))
+        assert equal(m, low) # whatever the type
 
 # %% ../nbs/robustness/00_baselines.ipynb #0f2da4f3
 def test_awp_composes_with_other_steps():
@@ -497,33 +578,115 @@ def test_attacks_keep_the_contract():
     x, y = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round(decimals=1), torch.arange(6)
     for threat in (Linf(8/255), L2(0.5), L1(3.)):
         for attack in (kl_pgd(threat, 2), kl_pgd(threat, 2, mode='train', precision='bf16'), friendly(threat, 3), friendly(threat, 2, tau=1, mode='train', precision='bf16'),
-                       friendly(threat, 2, random_start=False), boundary(pgd(threat, 2)), boundary(fgsm(threat), 1), fgsm_rs(threat), gairat(threat, 2).attack):
+                       friendly(threat, 2, random_start=False), friendly(threat, 3, omega=0.01), boundary(pgd(threat, 2)), boundary(pgd(threat, 2), 3, soft_margin, 'train'), boundary(fgsm(threat), 1), fgsm_rs(threat), gairat(threat, 2).attack):
             check_attack(attack, threat, probe_model(), x, y)
 
-# %% ../nbs/robustness/00_baselines.ipynb #fd49b410
+# %% ../nbs/robustness/00_baselines.ipynb #b4d1f490
 def test_objectives_train():
     model, x, y = trained()
-    attack, ball = pgd(Linf(0.1), 2), Linf(0.1)
-    objectives = dict(at=adversarial(attack), smoothed=adversarial(attack, smoothed()), squeezed=adversarial(attack, squeezed()), trades=trades(kl_pgd(ball, 2)), mart=mart(attack),
-                      mail=mail(attack), ewat=ewat(attack), gairat=gairat(ball, 2), fat=adversarial(friendly(ball, 2)), mma=mma(attack), fast=adversarial(fgsm_rs(ball)))
-    for name, loss in objectives.items():
+    for name, loss in every_objective(Linf(0.1)).items():
         for precision in (None, 'bf16'):
             m = copy.deepcopy(model)
             logs = [update(m, x, y, loss, opt, precision=precision) for opt in [torch.optim.SGD(m.parameters(), 0.02)] for _ in range(6)]
             assert logs[-1]['loss'] < logs[0]['loss'] and all(not v.requires_grad and v.ndim == 0 for v in logs[0].values()), (name, precision)
             assert logs[0]['loss'].dtype == torch.float32, name
 
-# %% ../nbs/robustness/00_baselines.ipynb #b4d1f490
+# %% ../nbs/robustness/00_baselines.ipynb #9eb34ede
+def test_gradients_in_float64_are_exact():
+    g = torch.Generator().manual_seed(0)
+    x, x_adv = (torch.rand(24, 1, 6, 1, generator=g, dtype=torch.float64) for _ in range(2))
+    torch.manual_seed(0)
+    model, y = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 5)).double(), torch.randint(0, 5, (24,), generator=g)
+    with torch.no_grad():
+        for p in model.parameters(): p.mul_(3)
+    params, way = list(model.parameters()), [torch.randn(p.shape, generator=g, dtype=torch.float64) for p in model.parameters()]
+    at, h = [p.detach().clone() for p in params], 1e-5
+    def shifted(value, t): # of the parameters, along one direction
+        with torch.no_grad():
+            for p, w, d in zip(params, at, way): p.copy_(w + t*d)
+        return value()
+    z0 = model(x_adv).detach()
+    frozen = {name: w/w.mean() for name, w in dict(mail=torch.sigmoid(-10*(probability_margin(z0, y) + 0.5)), ewat=1 + torch.distributions.Categorical(logits=z0).entropy(),
+                                                   gairat=(1 + (-1 + 5*(1 - 2*(z0.argmax(1) == y).double())).tanh())/2).items()} # no gradient flows through weights
+    for name, objective in every_objective(Linf(0.), 1).items():
+        objective.attack(model, x, y) # for those who remember what they found: in a ball of radius 0, so that x is also where they found it
+        if name == 'gairat': objective.attack(model, x_adv, y)
+        value = lambda: objective.outer(model, x, x_adv, y)[0]
+        smooth = value if name not in frozen else lambda: (frozen[name]*ce_loss(model(x_adv), y)).mean()
+        torch.testing.assert_close(shifted(value, 0.), smooth(), rtol=1e-9, atol=0)
+        assert value().dtype == torch.float64, name
+        slope = sum((a*b).sum() for a, b in zip(torch.autograd.grad(value(), params), way))
+        with torch.no_grad(): difference = (8*(shifted(smooth, h) - shifted(smooth, -h)) - shifted(smooth, 2*h) + shifted(smooth, -2*h))/(12*h)
+        shifted(value, 0.)
+        torch.testing.assert_close(slope, difference, rtol=1e-6, atol=0, msg=lambda m: f'{name}: {m}')
+
+# %% ../nbs/robustness/00_baselines.ipynb #55dcb194
+def test_every_floating_type_and_every_integer_label():
+    model, x, y = trained()
+    for name, loss in every_objective(Linf(0.1)).items():
+        value = lambda dtype, y, x=x: loss(copy.deepcopy(model).eval().to(dtype), x, y)[0]
+        base = value(torch.float32, y)
+        for labels in (torch.int32, torch.uint8): assert torch.equal(value(torch.float32, y.to(labels)), base), name
+        assert abs(value(torch.float64, y).item() - base.item()) < 0.01*base.item() and value(torch.float64, y).dtype == torch.float64, name
+        assert abs(value(torch.bfloat16, y).item() - base.item()) < 0.1*base.item() and value(torch.bfloat16, y).dtype == torch.float32, name
+        m = copy.deepcopy(model).to(torch.bfloat16)
+        update(m, x, y, loss, torch.optim.SGD(m.parameters(), 0.01))
+        assert all(p.isfinite().all() for p in m.parameters()) and value(torch.float32, y, x.double()).isfinite(), name
+        refused('expected int64', lambda: loss.outer(model, x, x, y.float()), lambda: loss(model, x, y == 0), kind=TypeError)
+
+# %% ../nbs/robustness/00_baselines.ipynb #ac374053
+def test_inputs_stay_and_what_is_no_classifier_is_refused():
+    model, x, y = trained()
+    class InPlace(nn.Module):
+        def forward(self, x): return x.mul_(0.5).add_(0.25)
+    strange = nn.Sequential(InPlace(), copy.deepcopy(model))
+    before, ball = x.clone(), Linf(0.1)
+    for name, loss in every_objective(ball).items():
+        x_adv = loss.attack(strange, x, y)
+        moved = x_adv.clone()
+        assert (ball.norm(x_adv - x) <= 0.1).all(), name
+        loss.outer(strange, x, x_adv, y)[0].backward()
+        assert torch.equal(x, before) and torch.equal(x_adv, moved), name
+        for after, message, kind in ((lambda z: dict(logits=z), 'must return a tensor of logits, got dict', TypeError), (lambda z: (z, z), 'must return a tensor of logits, got tuple', TypeError),
+                                     (lambda z: z[:, :1], 'at least two classes', ValueError), (lambda z: z.argmax(1), 'floating-point logits', TypeError)):
+            net = Wrapped(copy.deepcopy(model), after)
+            refused(message, lambda: loss(net, x, y), lambda: loss.attack(net, x, y), lambda: loss.outer(net, x, x, y), kind=kind)
+        refused('labels up to 11', lambda: loss(model, x, y + 11 - y))
+
+# %% ../nbs/robustness/00_baselines.ipynb #ffa176bb
+def test_nan_is_no_success():
+    model, x, y = trained()
+    model = copy.deepcopy(model).eval()
+    sick = Wrapped(model, lambda z: z + torch.where(torch.arange(len(z))[:, None] < 4, math.nan, 0.)) # NaN logits on four images
+    for attack in (boundary(fgsm(Linf(0.1))), boundary(fgsm(Linf(0.1)), loss=soft_margin)):
+        with pytest.warns(UserWarning, match='gradient was NaN'): found = attack(sick, x, y)
+        assert torch.equal(found[:4], x[:4]) and attack.crossed[:4].all() # wrong as it is
+    with pytest.warns(UserWarning, match='gradient was NaN'): stopped = friendly(Linf(0.1), 3, random_start=False)(sick, x, y)
+    assert torch.equal(stopped[:4], x[:4])
+    tally = Tally()
+    tally(torch.full((2, 3), math.nan), torch.tensor([0, 1]))
+    assert tally.right.tolist() == [0, 0]
+    for name, loss in every_objective(Linf(0.1)).items():
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            value, logs = loss(sick, x, y)
+        assert value.isnan() and logs['robust_accuracy'] <= 60/64, name # it stays visible
+    with pytest.warns(UserWarning, match='gradient was NaN'): kl_pgd(Linf(0.1), 2)(nn.Sequential(Root(), model), x, y)
+
+# %% ../nbs/robustness/00_baselines.ipynb #0cdcf53c
 def test_bad_arguments_are_named():
     ball, attack = Linf(0.1), pgd(Linf(0.1))
-    refused('beta must be', lambda: trades(attack, -1.), lambda: mart(attack, math.nan))
+    refused('beta must be', lambda: trades(attack, -1.), lambda: mart(attack, math.nan), lambda: trades(attack, math.inf))
     refused('slope must be', lambda: mail(attack, -1.))
+    refused('bias must be', lambda: mail(attack, bias=math.nan), lambda: mail(attack, bias=-math.inf))
     refused('strength must be', lambda: ewat(attack, -1.), lambda: squeezed(-0.1))
     refused('share must be', lambda: smoothed(1.5), lambda: smoothed(math.nan), lambda: mma(attack, -0.1))
     refused('scale must be', lambda: tanh_logits(nn.Identity(), 0.))
     refused('halvings must be', lambda: boundary(attack, 0), lambda: mma(attack, halvings=2.5))
     refused('tau must be', lambda: friendly(ball, tau=-1), lambda: friendly(ball, tau=0.5))
-    refused('start must be', lambda: kl_pgd(ball, start=0.))
+    refused('omega must be', lambda: friendly(ball, omega=-0.1), lambda: friendly(ball, omega=math.nan))
+    refused('mode must be', lambda: boundary(attack, mode='training'), lambda: mma(attack, mode='training'))
+    refused('start must be', lambda: kl_pgd(ball, start=0.), lambda: kl_pgd(ball, start=math.inf))
     refused('steps must be', lambda: kl_pgd(ball, 0), lambda: friendly(ball, 0), lambda: gairat(ball, 0))
     refused('shift must be', lambda: gairat(ball, shift=math.nan), lambda: gairat(ball, shift=-math.inf))
     refused('no restarts, no compile', lambda: gairat(ball, restarts=2), lambda: gairat(ball, compile=True))

@@ -67,6 +67,14 @@ def test_far_out():
         out = f.h(z)
         slopes, = torch.autograd.grad(out.sum(), z)
         assert out.isfinite().all() and slopes.isfinite().all() and (out.abs() <= f.height*(1 + 1e-6)).all(), name
+    for name, f in FORMS.items():
+        for dtype in (torch.float16, torch.bfloat16): # rounded once: as exact as the type is
+            z = torch.cat([torch.linspace(-8, 8, 101), torch.tensor([-6e4, -300., 300., 6e4])]).to(dtype).requires_grad_()
+            out, exact = Bound(3., name)(z), 3*f.h(z.detach().double())
+            slopes, = torch.autograd.grad(out.sum(), z)
+            assert out.dtype == dtype and slopes.isfinite().all()
+            torch.testing.assert_close(out.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-7)
+        for bad in (math.nan,) + (math.inf, -math.inf)*(name != 'tanh'): assert Bound(3., name)(torch.tensor(bad)).isnan() # nothing hides an overflow below
     z = torch.tensor([20., 40., 60.], requires_grad=True)
     for name in ('swish', 'logistic', 'sech'):  # float32: tiny, of the right sign and size, not zero
         slopes, = torch.autograd.grad(FORMS[name].h(z).sum(), z)
@@ -154,6 +162,15 @@ def test_attack():
     check_attack(prelogit_attack(Linf(0.1), steps=5), Linf(0.1), probe_model(), x, y)
     with pytest.raises(ValueError, match='steps'): prelogit_attack(Linf(0.1), steps=0)
 
+# %% ../nbs/robustness/03_blf.ipynb #cd6c2714
+def test_models_as_people_have_them():
+    x, y, threat = torch.full((1, 1, 4, 4), 0.6), torch.tensor([0]), Linf(0.2)
+    for wrap in (lambda m: torch.compile(m, backend='eager'), nn.DataParallel):
+        fooled = blf(_Steep(), form='logistic')
+        assert fooled(prelogit_attack(threat, steps=10)(wrap(fooled), x, y)).argmax() == 1 and pre_logits(wrap(fooled)) is fooled.model
+    for f in (straight_through, pre_logits, lambda m: prelogit_attack(threat)(m, x, y)):
+        with pytest.raises(ValueError, match='the bound is inside the model'): f(nn.Sequential(blf(_Steep()), _Times(2.)))
+
 # %% ../nbs/robustness/03_blf.ipynb #41567bc6
 def test_candidates():
     assert hyperparameter('at+blf@0.99', 'mnist', 'small') == ('at+blf', 0.99) and hyperparameter('none', 'mnist', 'small') == ('none', None)
@@ -163,6 +180,8 @@ def test_candidates():
     rows = [('blf', a, 0, 'small', 'mnist', 'valid_robust', v) for a, v in {'tanh@0.9': 0.5, 'tanh@0.5': 0.6, 'tanh@0.99': 0.6, 'blf@0.9': 1.}.items()]
     assert best_candidates(pd.DataFrame(rows, columns=COLUMNS)) == dict(tanh=0.5)  # the first of equals; blf is not complete
     assert best_candidates(pd.DataFrame([], columns=COLUMNS)) == {}
+    rows = [('blf', a, seed, 'small', 'mnist', 'valid_robust', v) for a, v, seed in (('tanh@0.9', math.nan, 0), ('tanh@0.5', 0.2, 0), ('tanh@0.99', 0.9, 0), ('tanh@0.99', math.nan, 1))]
+    assert best_candidates(pd.DataFrame(rows, columns=COLUMNS)) == dict(tanh=0.5)  # NaN loses, also that of one seed
 
 # %% ../nbs/robustness/03_blf.ipynb #46b9a2b7
 def test_missed():
@@ -172,6 +191,7 @@ def test_missed():
     assert missed(fooled, x, y, weak, strong) == 0.75 and missed(fooled, x, y, strong, strong) == 0 and missed(fooled, x, y, strong, weak) == 0
     found = norms(fooled, x)
     assert found['prelogit_norm'] == pytest.approx(10*2**0.5, rel=1e-5) and found['logit_norm'] == pytest.approx(4*10*math.exp(-10)*2**0.5, rel=1e-3)
+    assert norms(nn.DataParallel(fooled), x) == found
     plain = norms(_Steep(), x)
     assert plain['logit_norm'] == plain['prelogit_norm'] == found['prelogit_norm']
 

@@ -12,7 +12,7 @@ from scipy.signal import find_peaks, peak_prominences
 from scipy.stats import gaussian_kde
 from robustnb.models import mlp
 from robustnb.robustness.baselines import adversarial, tanh_logits
-from robustnb.robustness.lab import SETTINGS, accuracy, judges, measured, setting, splits, strongest_attack, trained, valley
+from robustnb.robustness.lab import SETTINGS, accuracy, gets_right, judges, measured, setting, splits, strongest_attack, trained, valley
 
 # %% ../nbs/robustness/00_lab.ipynb #255e8bd7
 def brute_force(model, x, y, eps):
@@ -72,6 +72,20 @@ def test_judges():
     bound, part = brute_force(m, x, y, 0.05).item(), strongest_attack(Linf(0.05), False)(m, x, y)
     assert accuracy(m, part, y) < 1 and (part - x).abs().max() <= 0.05 and abs(scores[0] - bound) < 0.04 and abs(accuracy(m, part, y).item() - bound) < 0.04
 
+# %% ../nbs/robustness/00_lab.ipynb #692cb9a2
+def test_nan_is_neither_right_nor_wrong():
+    class Half(torch.nn.Module):
+        def __init__(self, value): super().__init__(); self.value = value
+        def forward(self, x): return torch.stack([x.flatten(1).mean(1), torch.where(x.flatten(1)[:, 0] > 0.5, self.value, 0.)], 1)
+    x, y = torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(8, dtype=torch.uint8)
+    bad = int((x[:, 0, 0, 0] > 0.5).sum())
+    assert 0 < bad < 8 and accuracy(Half(-1.), x, y) == 1
+    for value in (float('nan'), float('inf'), -float('inf')):
+        for f in (gets_right, accuracy):
+            with pytest.raises(ValueError, match=f'NaN or infinite logits for {bad} of 8 inputs'): f(Half(value), x, y)
+    for labels, error in ((y.float(), TypeError), (y[:, None], ValueError), (y + 2, ValueError)):
+        with pytest.raises(error, match='label'): accuracy(Half(0.), x, labels)
+
 # %% ../nbs/robustness/00_lab.ipynb #5c04dd85
 @pytest.mark.slow
 def test_autoattack_judges():
@@ -83,7 +97,9 @@ def test_valley():
     rng = np.random.default_rng(0)
     normal = torch.distributions.Normal(0., 1.).icdf((torch.arange(500, dtype=torch.float64) + 0.5) / 500)
     two = torch.cat([normal[::2] - 4, normal[::2] + 4])
-    assert valley(normal) == 0 and valley(torch.arange(100.)) == 0 and valley(torch.zeros(50)) == 0 and valley(two) > 0.95
+    for bad in ([], [1., float('nan')], [float('inf'), 0.], [[1., 2.]]):
+        with pytest.raises(ValueError, match='finite numbers in one row'): valley(torch.tensor(bad))
+    assert valley(torch.tensor([3.])) == 0 and valley(normal) == 0 and valley(torch.arange(100.)) == 0 and valley(torch.zeros(50)) == 0 and valley(two) > 0.95
     for v in (two, normal + 2.5 * (torch.arange(500) % 3 == 0), torch.tensor(rng.gamma(2, size=300))):
         assert abs(valley(v) - valley(10 * v - 3)) < 1e-6 and abs(valley(v) - valley(-v)) < 0.02
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from itertools import product
 import torch
-from .gradient import ce_loss, margin_loss
+from .gradient import ce_loss, fitting, margin_loss
 from .search import Rows, normal, searching, uniform
 from .threat_models import L1, Linf, _rows
 
@@ -109,6 +109,7 @@ def _climb(hunt, pace, start, loss, steps, step, futile=None, counts=True, **mor
     project = pace.threat.around(hunt.x)
     s = Rows(x=start, old=start, best=start, **more)
     logits, s.high, s.grad = hunt.gradient(s.x, loss(s))
+    s.high = s.high.nan_to_num(-torch.inf, torch.inf, -torch.inf) # NaN would never be surpassed
     s.grad_best, s.last, s.before = s.grad, s.high, s.high
     if loss(s) is not ce_loss: hunt.flat[hunt.index] |= (s.grad == 0).flatten(1).all(1)
     s.low = -margin_loss(logits, hunt.y)
@@ -121,7 +122,7 @@ def _climb(hunt, pace, start, loss, steps, step, futile=None, counts=True, **mor
             better = value > s.high
             s.high, s.before, s.last = torch.where(better, value, s.high), s.last, value
             s.best, s.grad_best = torch.where(_rows(better, s.x), s.x, s.best), torch.where(_rows(better, s.x), s.grad, s.grad_best)
-            s.low = torch.minimum(s.low, -margin_loss(logits, hunt.y))
+            s.low = torch.fmin(s.low, -margin_loss(logits, hunt.y))
         gone = hunt.record(s.x, logits, step + i) if counts else None
         if i in late: gone |= s.low > futile * -margin_loss(hunt.clean, hunt.y)
         if i: pace.review(s, hunt.x, i)
@@ -172,12 +173,13 @@ def apgd(threat,        # Linf(eps), L2(eps) or L1(eps)
         if not isinstance(n, int) or n < least: raise ValueError(f'{name} must be an integer >= {least}, not {n!r}')
     if not callable(loss): raise TypeError(f'loss must be a function (logits, y) -> (N,), such as ce_loss, not {loss!r}')
     if larger and not isinstance(threat, L1): raise ValueError('larger=True is a schedule for the L1 ball')
+    def needs(x, y, logits):
+        if targets >= logits.shape[1]: raise ValueError(f'{targets} targets need {targets + 1} classes, the model has {logits.shape[1]}')
+        fitting(targeted_dlr(1 - y.clamp(max=1)) if targets else loss, y)(logits, y)
     def run(hunt):
-        if targets >= hunt.clean.shape[1]:
-            raise ValueError(f'{targets} targets need {targets + 1} classes, the model has {hunt.clean.shape[1]}')
         ranks = range(2, targets + 2) if targets else [None]
         for n, (rank, restart) in enumerate(product(ranks, range(restarts))):
             if not hunt.start(): return
             more = dict(t=hunt.clean.argsort(1)[:, -rank]) if rank else {}
             _run(hunt, threat, (lambda s: targeted_dlr(s.t)) if rank else (lambda s: loss), steps, rho, larger, n * (steps + 1) + 1, n, futile, **more)
-    return searching(run, threat, seed, precision, eot, mode)
+    return searching(run, threat, seed, precision, eot, mode, needs)

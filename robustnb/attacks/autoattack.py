@@ -6,25 +6,27 @@
 __all__ = ['VERSIONS', 'members', 'Report', 'autoattack', 'robustness']
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #84eb1766
-import hashlib, json, os, time
+import hashlib, json, os, time, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from fastcore.basics import patch
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from .apgd import apgd, dlr_loss
-from .checks import Flag, advice, check_model, flat_starts, large_eps, square_better, transfer
+from .checks import (Flag, advice, blind_flag, check_model, check_output, check_surrogates, flat_starts, large_eps,
+    lost_flag, square_better, transfer)
 from .fab import fab
-from .gradient import ce_loss, guarded, margin_loss, under_attack
-from .search import Found
+from .gradient import NoGradient, ce_loss, check_needs, guarded, margin_loss, under_attack
+from .search import Found, _judged, _told
 from .square import square
 from .threat_models import L1, Linf
-from ..data import as_float, unknown
-from ..evaluation import _batches, _device, wilson
+from ..data import unknown
+from ..evaluation import _batches, _device, as_input, wilson
+from ..models import check_module, logits_of
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #0d37f749
 VERSIONS = ('standard', 'plus', 'rand')
@@ -112,42 +114,45 @@ def __repr__(self:Report): return f'{self.verdict}\n\n{self.table.round(3)}'
 # %% ../../nbs/attacks/09_autoattack.ipynb #3660b916
 class _Run:
     "What an evaluation knows so far; written to `path` after each chunk"
-    FIELDS = ('x_adv', 'margin', 'step', 'by', 'tried', 'flat')
+    FIELDS = ('x_adv', 'margin', 'step', 'by', 'tried', 'flat', 'blind', 'lost')
+    ABOUT = ('at', 'seconds', 'passes', 'skipped')
 
     def __init__(self, x, names, mark, path=None):
         n = len(x)
         self.names, self.mark, self.path = names, mark, path and Path(path)
-        self.at, self.seconds, self.passes = 0, {}, {}  # attack in progress
-        self.x_adv, self.margin, self.step = x.clone(), torch.full((n,), torch.inf), torch.full((n,), -1)
-        self.by, (self.tried, self.flat) = torch.full((n,), -1), torch.zeros(2, n, dtype=torch.bool)
+        self.at, self.seconds, self.passes, self.skipped = 0, {}, {}, []  # attack in progress, ..., attacks that found no gradient
+        self.x_adv, self.margin, self.step = x.clone(memory_format=torch.contiguous_format), torch.full((n,), torch.inf), torch.full((n,), -1)
+        self.by, (self.tried, self.flat, self.blind, self.lost) = torch.full((n,), -1), torch.zeros(4, n, dtype=torch.bool)
         if self.path and self.path.exists(): self._load()
 
     def _load(self):
-        with safe_open(self.path, 'pt') as f:
-            meta = json.loads((f.metadata() or {}).get('run', '{}'))
-            if meta.get('mark') != self.mark:
-                raise ValueError(f'{self.path} belongs to another model, other data or other settings: remove it, or give another path')
-            for k in self.FIELDS: setattr(self, k, f.get_tensor(k))
-        self.at, self.seconds, self.passes = (meta[k] for k in ('at', 'seconds', 'passes'))
+        try:
+            with safe_open(self.path, 'pt') as f: meta, tensors = json.loads((f.metadata() or {}).get('run', '{}')), {k: f.get_tensor(k) for k in f.keys()}
+        except (SafetensorError, OSError, ValueError) as e:
+            raise ValueError(f'{self.path} is not the state of an evaluation, or is damaged ({e}): remove it, or give another path') from None
+        if meta.get('mark') != self.mark or set(tensors) != set(self.FIELDS):
+            raise ValueError(f'{self.path} belongs to another model, other data, other settings or another version: remove it, or give another path')
+        vars(self).update(tensors | {k: meta[k] for k in self.ABOUT})
 
     def save(self):
         if not self.path: return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        meta = {k: getattr(self, k) for k in ('mark', 'at', 'seconds', 'passes')}
+        meta = {k: getattr(self, k) for k in ('mark', *self.ABOUT)}
         part = self.path.with_name(self.path.name + f'.{os.getpid()}')
         save_file({k: getattr(self, k) for k in self.FIELDS}, part, metadata=dict(run=json.dumps(meta)))
         os.replace(part, self.path)
 
     def note(self, rows, found, seconds):
         "Take over what an attack found on the images `rows`"
-        name, margin, step = self.names[self.at], found.margin.cpu(), found.step.cpu()
+        name, margin, step = self.names[self.at], found.margin.float().cpu(), found.step.cpu()
         better = found.broken.cpu() | (margin < self.margin[rows])
         self.x_adv[rows[better]], self.margin[rows[better]] = found.x_adv.cpu()[better].to(self.x_adv.dtype), margin[better]
         self.step[rows], self.tried[rows] = step, True
         self.by[rows] = torch.where(step < 0, -1, torch.where((step == 0) & (self.at == 0), 0, self.at + 1))
         self.seconds[name] = self.seconds.get(name, 0.) + seconds
         self.passes[name] = self.passes.get(name, 0) + found.passes
-        if found.flat is not None: self.flat[rows] |= found.flat.cpu()
+        for k in ('flat', 'blind', 'lost'):
+            if getattr(found, k) is not None: getattr(self, k)[rows] |= getattr(found, k).cpu()
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #dc1ae6e6
 def _search(attacks, model, x, y, run, batch_size, progress):
@@ -158,7 +163,11 @@ def _search(attacks, model, x, y, run, batch_size, progress):
         left = ((run.by < 0) & ~run.tried).nonzero()[:, 0]
         for rows in tqdm(left.split(batch_size), desc=run.names[at], disable=not progress, leave=False) if len(left) else ():
             start = time.perf_counter()
-            found = _find(attacks[at], model, x[rows].to(device), y[rows].to(device))
+            batch = x[rows].to(device), y[rows].to(device)
+            try: found = _find(attacks[at], model, *batch)
+            except NoGradient:
+                found = _find(lambda model, x, y: x, model, *batch)
+                if run.names[at] not in run.skipped: run.skipped.append(run.names[at])
             run.note(rows, found, time.perf_counter() - start)
             run.save()
 
@@ -166,9 +175,9 @@ def _find(attack, model, x, y):
     "What `attack` finds; for one that only returns examples, how they are judged"
     if hasattr(attack, 'find'): return attack.find(model, x, y)
     x_adv = attack(model, x, y)
-    with under_attack(model), torch.no_grad(): clean, logits = model(x).float(), model(x_adv).float()
-    wrong, margin = logits.argmax(1) != y, -margin_loss(logits, y)
-    return Found(x_adv, margin, torch.where(clean.argmax(1) != y, 0, wrong.long() * 2 - 1), passes=2 * len(x))
+    with under_attack(model), torch.no_grad(): (clean, missed), (margin, wrong) = (_judged(logits_of(model, z), y) for z in (x, x_adv))
+    x_adv = torch.where(missed.view(-1, *[1] * (x.ndim - 1)), x, x_adv) # what is wrong by itself needs no example
+    return Found(x_adv, torch.where(missed, clean, margin), torch.where(missed, 0, wrong.long() * 2 - 1), passes=2 * len(x), lost=~margin.isfinite())
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #cc3bdfc5
 def _fingerprint(model, x, y, settings):
@@ -179,16 +188,17 @@ def _fingerprint(model, x, y, settings):
         h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
 
-def _gathered(data):
+def _gathered(model, data):
     "All images, float in [0,1], and labels, on the CPU, of whatever `evaluate` takes"
     x, y = map(torch.cat, zip(*_batches(data, 256)[0]))
-    return as_float(x).cpu(), y.long().cpu()
+    return as_input(model, x).cpu(), y.long().cpu()
 
 def _recheck(model, run, y, batch_size):
     "Share of the broken images that the model gets right when their examples are looked at once more"
     device = _device(model)
     with under_attack(model), torch.no_grad():
-        right = torch.cat([(model(z.to(device)).argmax(1).cpu() == t) for z, t in zip(run.x_adv.split(batch_size), y.split(batch_size))])
+        pairs = zip(run.x_adv.split(batch_size), y.split(batch_size))
+        right = torch.cat([~_judged(logits_of(model, z.to(device)), t.to(device))[1].cpu() for z, t in pairs])
     broken = run.by > 0
     return (right & broken).sum().item() / max(1, int(broken.sum()))
 
@@ -196,11 +206,12 @@ def _recheck(model, run, y, batch_size):
 def _shared(run, n, accelerator):
     "The rows of all processes, in the order of the data"
     from accelerate.utils import gather_object
-    parts = gather_object([{k: getattr(run, k) for k in (*_Run.FIELDS, 'seconds', 'passes')}])
+    parts = gather_object([{k: getattr(run, k) for k in (*_Run.FIELDS, 'seconds', 'passes', 'skipped')}])
     for k in _Run.FIELDS:
         whole = torch.empty((n, *parts[0][k].shape[1:]), dtype=parts[0][k].dtype)
         for rank, part in enumerate(parts): whole[rank::len(parts)] = part[k]
         setattr(run, k, whole)
+    run.skipped = [name for name in run.names if any(name in p['skipped'] for p in parts)]
     for name in run.names:
         run.seconds[name] = max(p['seconds'].get(name, 0.) for p in parts)
         run.passes[name] = sum(p['passes'].get(name, 0) for p in parts)
@@ -222,18 +233,27 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
     if attacks is not None and version in VERSIONS: version = 'custom'
     make = lambda classes: attacks or members(threat, version, classes, seed, precision=precision, futile=futile, mode=mode)
     make(10)  # wrong settings are named now
+    def ready(model, x, y):
+        "The attacks for `model`; raises if it, the images or the labels are not fit for all of them"
+        device = _device(model)
+        with under_attack(model), torch.no_grad(): logits = torch.cat([logits_of(model, z.to(device)).cpu() for z in x.split(batch_size)])
+        chosen = make(logits.shape[1])
+        if len(x): check_output(logits, x, y); check_needs(chosen.values(), x, y, logits)
+        return chosen
     def search(model, x, y, path=None, progress=False):
-        with under_attack(model, mode), torch.no_grad(): classes = model(x[:1].to(_device(model))).shape[-1]
-        chosen = make(classes)
+        chosen = ready(model, x, y)
         mark = path and _fingerprint(model, x, y, (threat, version, list(chosen), seed, precision, futile, mode))
         run = _Run(x, list(chosen), mark, path)
         _search(list(chosen.values()), model, x, y, run, batch_size, progress)
         return run
     def find(model, x, y):
-        run = search(model, x.cpu(), y.cpu())
-        return Found(run.x_adv.to(x), run.margin.to(x.device), run.step.to(x.device), sum(run.passes.values()), run.flat.to(x.device))
-    attack = guarded(lambda model, x, y: find(model, x, y).x_adv, mode, threat)
-    attack.find, attack.search, attack.settings = guarded(find, mode, threat), search, dict(threat=threat, version=version, seed=seed, batch_size=batch_size, precision=precision, futile=futile, mode=mode)
+        run, here = search(model, x.cpu(), y.cpu()), lambda t: t.to(x.device)
+        if run.skipped: warnings.warn(f'no gradient leads to the images, so that {", ".join(run.skipped)} could not run: robust accuracies are too high')
+        return Found(run.x_adv.to(x), *map(here, (run.margin, run.step)), sum(run.passes.values()), *map(here, (run.flat, run.blind, run.lost)))
+    attack = guarded(lambda model, x, y: _told(find(model, x, y)).x_adv, mode, threat)
+    attack.find, attack.search, attack.ready = guarded(find, mode, threat), search, ready
+    attack.needs = lambda x, y, logits: check_needs(make(logits.shape[1]).values(), x, y, logits)
+    attack.settings = dict(threat=threat, version=version, seed=seed, batch_size=batch_size, precision=precision, futile=futile, mode=mode)
     attack.report = lambda model, data, **kw: robustness(attack, model, data, **kw)
     return attack
 
@@ -250,19 +270,30 @@ def robustness(attack,       # made by `autoattack`
     "The robust evaluation of `model` on all of `data`, checked; the same as `attack.report(model, data, ...)`"
     s = attack.settings
     threat, version = s['threat'], s['version']
-    x, y = _gathered(data)
-    device = _device(model)
+    check_module(model)
+    x, y = _gathered(model, data)
+    attack.ready(model, x, y)
+    device, surrogates = _device(model), [surrogates] if isinstance(surrogates, torch.nn.Module) else list(surrogates)
     few = x[:64].to(device), y[:64].to(device)
+    if surrogates: check_surrogates(surrogates, few[0][:1], few[1][:1])
     flags = check_model(model, *few, threat, version == 'rand') if checks else []
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     path = state and (Path(state) if world == 1 else Path(state).with_suffix(f'.{rank}of{world}{Path(state).suffix}'))
     run = attack.search(model, x[rank::world], y[rank::world], path, progress and rank == 0)
     if world > 1: run = _shared(run, len(x), accelerator)
     report = Report(threat, version, run.names, x, y, run.x_adv, run.by, run.step, run.margin, run.seconds, run.passes, flags, dict(s, threat=repr(threat), checks=checks))
-    after = [square_better(report.accuracy), flat_starts(int(run.flat.sum()), int((run.by != 0).sum()))]
+    tried = int((run.by != 0).sum())
+    after = [square_better(report.accuracy), flat_starts(int(run.flat.sum()), tried), _skipped(run), blind_flag(int(run.blind.sum()), tried), lost_flag(int(run.lost.sum()), tried)]
     if version != 'rand' and (again := _recheck(model, run, y, s['batch_size'])) > .002:
         after.append(Flag('unstable', f'{again:.1%} of the broken images are right when looked at once more: the model is random, or its margins are within rounding.', again))
     if checks: after.append(large_eps(model, *few, threat))
     if surrogates: after.append(transfer(model, surrogates, x.to(device), y.to(device), threat, (run.by >= 0).to(device)))
-    flags += filter(None, after)
+    flags += [f for f in after if f and f.name not in {known.name for known in flags}]
     return report
+
+def _skipped(run):
+    "Flag if attacks could not run for want of gradients"
+    if not run.skipped: return
+    rest = [name for name in run.names if name not in run.skipped]
+    return Flag('no gradient', f'No gradient leads to the images, so that {", ".join(run.skipped)} could not run: the number rests on {", ".join(rest) or "no attack at all"}. '
+                'Attack by transfer too, and through a differentiable stand-in for what cuts the gradient (BPDA).', len(run.skipped))

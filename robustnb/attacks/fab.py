@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from torch.nn.functional import one_hot
-from .gradient import autocast
-from .search import Rows, normal, searching, uniform
+from .gradient import autocast, finite_rows, gradient_to
+from .search import Rows, _judged, normal, searching, uniform
 from .threat_models import L1, L2, Linf
+from ..models import logits_of
 
 # %% ../../nbs/attacks/05_fab.ipynb #0d723846
 def _hit(a, unit, room, goal, steps=10):
@@ -95,12 +96,14 @@ def _each_rival(hunt, z, rivals):
     "Gap and gradient for each column of `rivals`, one after another"
     with torch.enable_grad(), autocast(z, hunt.precision):
         v = z.detach().requires_grad_()
-        logits = hunt.model(v).float()
-        gaps = [_gap(logits, hunt.y, rival) for rival in rivals.T]
+        logits = logits_of(hunt.model, v)
+        gaps = [_gap(logits, hunt.y, rival).to(z.dtype) for rival in rivals.T]
         totals = [g.sum() for g in gaps]
     hunt.passes += len(z) * (1 + len(gaps))
     for i, (gap, total) in enumerate(zip(gaps, totals)):
-        yield gap.detach(), torch.autograd.grad(total, v, retain_graph=i + 1 < len(gaps))[0]
+        grad = gradient_to(v, total, retain_graph=i + 1 < len(gaps))
+        hunt.blind[hunt.index] |= ~finite_rows(grad)
+        yield gap.detach(), grad
 
 def nearest_boundary(hunt,   # the hunt whose rows are at `z`
                      norm,   # the class Linf, L2 or L1
@@ -116,7 +119,7 @@ def nearest_boundary(hunt,   # the hunt whose rows are at `z`
     exact = hunt.logits(z) if hunt.precision == 'bf16' else None
     for (gap, w), rival in zip(pairs, rivals.T):
         if exact is not None: gap = _gap(exact, hunt.y, rival)
-        w = w.nan_to_num(0)
+        w, gap = w.nan_to_num(0), gap.nan_to_num(0, 0, 0) # where there is no answer, no step
         far = gap.abs() / w.flatten(1).norm(dual, dim=1).clamp(min=1e-12)
         if best is None: best, nearest, normal_ = gap, far, w; continue
         closer = far < nearest
@@ -144,12 +147,16 @@ class _Fab:
         if not self.overshoot >= 1: raise ValueError(f'overshoot must be at least 1, not {self.overshoot!r}: the boundary must be crossed')
         if not 0 < self.backward <= 1: raise ValueError(f'backward must be in (0, 1], not {self.backward!r}')
 
+    def needs(self, x, y, logits):
+        "As in `guarded`"
+        classes = logits.shape[1]
+        if self.targets >= classes: raise ValueError(f'{self.targets} targets need {self.targets + 1} classes, the model has {classes}')
+
 # %% ../../nbs/attacks/05_fab.ipynb #4623d874
 @patch
 def starts(self:_Fab, hunt, radius):
     "The state of each run over the images that hold: `restarts` times each target, the first time from the image itself"
     classes = hunt.clean.shape[1]
-    if self.targets >= classes: raise ValueError(f'{self.targets} targets need {self.targets + 1} classes, the model has {classes}')
     for run in range(self.restarts * max(1, self.targets)):
         if not hunt.start(): return
         first = run < max(1, self.targets)
@@ -175,7 +182,7 @@ def walk(self:_Fab, hunt, s, settle):
         gap, w = nearest_boundary(hunt, self.norm, s.z, s.rivals)
         z, s.reach = toward(self.norm, hunt.x, s.z, w, gap, self.alpha_max, self.overshoot)
         logits = hunt.logits(z)
-        wrong, far = logits.argmax(1) != hunt.y, self.norm(0.).norm(z.double() - hunt.x.double())
+        wrong, far = _judged(logits, hunt.y)[1], self.norm(0.).norm(z.double() - hunt.x.double())
         nearer = wrong & (far < s.best)
         s.best = torch.where(nearer, far, s.best)
         back = (hunt.x + self.backward * (z - hunt.x)).clamp_(0, 1)
@@ -207,7 +214,7 @@ def fab(threat,       # Linf(eps), L2(eps) or L1(eps)
                 if futile is None or i % 10: return gone
                 return gone | (torch.where(s.best.isfinite(), s.best, s.reach) > (1 + (futile - 1) * (20 / i)**2) * threat.eps)
             settings.walk(hunt, s, settle)
-    return searching(run, threat, seed, precision, 1, mode)
+    return searching(run, threat, seed, precision, 1, mode, settings.needs)
 
 # %% ../../nbs/attacks/05_fab.ipynb #525d847a
 def _refined(hunt, point, halvings):
@@ -215,7 +222,7 @@ def _refined(hunt, point, halvings):
     low, high = hunt.x, point
     for _ in range(halvings):
         z = (low + high) / 2
-        wrong = (hunt.logits(z).argmax(1) != hunt.y).view(-1, *[1] * (z.ndim - 1))
+        wrong = _judged(hunt.logits(z), hunt.y)[1].view(-1, *[1] * (z.ndim - 1))
         low, high = torch.where(wrong, low, z), torch.where(wrong, z, high)
     return high
 
@@ -243,7 +250,7 @@ def minimal_distance(norm,       # the class Linf, L2 or L1
             best, point = s.best, s.point
         hunt.found.x_adv[hunt.index] = _refined(hunt, point, refine)
         hunt.found.step[hunt.index] = best.isfinite().long() - 1
-    find = searching(run, settings.norm(1.), seed, precision, 1, mode).find  # the radius is never asked for
+    find = searching(run, settings.norm(1.), seed, precision, 1, mode, settings.needs).find  # the radius is never asked for
     def search(model, x, y):
         found = find(model, x, y)
         distance = settings.norm(0.).norm(found.x_adv.double() - x.double()).float()

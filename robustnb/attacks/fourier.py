@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from .gradient import ce_loss, fitting, guarded
 from .threat_models import Linf
+from ..models import logits_of
 
 # %% ../../nbs/attacks/02_fourier.ipynb #c1ff9366
 def fourier_noise(shape, # (C,H,W)
@@ -43,13 +44,13 @@ def _harm(model, x, y, eps, frequencies, batch_size):
     fooled, losses = [], []
     for pair in torch.arange(len(waves) * n, device=x.device).split(batch_size):
         i, f = pair % n, pair // n
-        logits = model(project(x[i] + waves[f], x[i])).float()
+        logits = logits_of(model, project(x[i] + waves[f], x[i]))
         losses.append(loss(logits, y[i]))
-        fooled.append(logits.argmax(1) != y[i])
+        fooled.append((logits.argmax(1) != y[i]) | losses[-1].isnan())  # NaN is no answer
     return torch.cat(fooled).view(-1, n), torch.cat(losses).view(-1, n)
 
 # %% ../../nbs/attacks/02_fourier.ipynb #430b576e
-def _check_images(x):
+def _check_images(x, y=None, logits=None):
     if x.ndim != 4: raise ValueError(f'x has shape {tuple(x.shape)}; waves need images (N,C,H,W)')
 
 def fourier_map(model:nn.Module,
@@ -81,7 +82,7 @@ def fourier_attack(eps:float, # max norm of the wave
     def run(model, x, y):
         _check_images(x)
         return threat.project(x + eps * fourier_noise(x.shape[1:], l, m).to(x), x)
-    return guarded(run, threat=threat)
+    return guarded(run, threat=threat, needs=_check_images)
 
 def single_fourier(eps:float,        # max norm of the wave
                    frequencies=None, # list of (l, m) to try; default: one of each mirror pair
@@ -93,10 +94,10 @@ def single_fourier(eps:float,        # max norm of the wave
         _check_images(x)
         at = _frequencies(frequencies, *x.shape[2:])
         fooled, loss = _harm(model, x, y, eps, at, batch_size)
-        errors, height = fooled.sum(1).tolist(), loss.mean(1).tolist()
+        errors, height = fooled.sum(1).tolist(), loss.nan_to_num(torch.inf, torch.inf).mean(1).tolist()
         worst = max(range(len(at)), key=lambda i: (errors[i], height[i]))
         return threat.project(x + eps * fourier_noise(x.shape[1:], *at[worst]).to(x), x)
-    return guarded(run, threat=threat)
+    return guarded(run, threat=threat, needs=_check_images)
 
 # %% ../../nbs/attacks/02_fourier.ipynb #7073ce2f
 def plot_fourier_map(accuracy:torch.Tensor, # (H,W), from fourier_map

@@ -140,7 +140,7 @@ def _hopeless(margin, before, i, queries, patience):
 # %% ../../nbs/attacks/07_square.ipynb #09902cc2
 def _settle(hunt, engine, state):
     "Record where each image is now; bool (N,): broken, by the verdict of the model itself"
-    logits, frozen = engine.logits.float(), state.step >= 0
+    logits, frozen = engine.logits, state.step >= 0
     if isinstance(engine, Patched) and frozen.any():
         logits = logits.clone()
         logits[frozen] = hunt.logits(engine.x[frozen])
@@ -151,7 +151,7 @@ def _settle(hunt, engine, state):
 
 def _take(state, logits, y, rows, step):
     "Which of the images `rows` a proposal is good for; noted in `state`"
-    margin, wrong = _judged(logits.float(), y[rows])
+    margin, wrong = _judged(logits, y[rows])
     taken = (state.step[rows] < 0) & ((margin < state.margin[rows]) | wrong)
     state.margin[rows] = torch.where(taken, margin, state.margin[rows])
     state.step[rows] = torch.where(taken & wrong, step, state.step[rows])
@@ -162,7 +162,7 @@ _BLOCK = 64  # proposals whose noise is drawn at once
 def _search(hunt, moves, plan, first, queries, patience):
     "Propose the windows of `plan` to all images, each takes what lowers its margin; `first` passes came before"
     engine = moves.engine(hunt.model, moves.start(hunt.x, hunt.keys, first))
-    margin, wrong = _judged(engine.logits.float(), hunt.y)
+    margin, wrong = _judged(engine.logits, hunt.y)
     state, wasted = Rows(margin=margin, before=margin.clone(), step=torch.where(wrong, first + 1, -1)), int(wrong.sum())
     hunt.passes += len(hunt)
     for i, window in enumerate(plan):
@@ -199,11 +199,12 @@ def square(threat,       # Linf(eps), L2(eps) or L1(eps)
     "The Square attack (Andriushchenko et al., 2020) on images (N,C,H,W): random search by logits alone"
     _check_square(threat, queries, restarts, p, patience)
     kind = _Corners if isinstance(threat, Linf) else _Mass if isinstance(threat, L2) else _Sparse
+    def needs(x, y, logits):
+        if x.ndim != 4: raise ValueError(f'the Square attack moves windows of images: x has shape {tuple(x.shape)}, it needs (N,C,H,W); for tables give autoattack a list of attacks without it')
     def run(hunt):
-        if hunt.x.ndim != 4: raise ValueError(f'the Square attack moves windows of images: x has shape {tuple(hunt.x.shape)}, it needs (N,C,H,W)')
         generator = torch.Generator().manual_seed(seed)
         for r in range(restarts):
             if r and not hunt.start(): return
             plan = _plan(queries, *hunt.x.shape[2:], kind.least, p, rescale, generator)
             _search(hunt, kind(threat, hunt.x), plan, r * (queries + 1), queries, patience)
-    return searching(run, threat, seed, mode=mode)
+    return searching(run, threat, seed, mode=mode, needs=needs)

@@ -56,7 +56,7 @@ class Linf(Threat):
 
     def random_start(self, x, generator=None):
         "A uniform point of the ball, clamped to the box"
-        return self.project(x + torch.empty_like(x).uniform_(-self.eps, self.eps, generator=generator), x)
+        return self.project(x + torch.empty_like(x, memory_format=torch.contiguous_format).uniform_(-self.eps, self.eps, generator=generator), x)
 
     def steepest(self, grad, x_adv=None, size=1.):
         "The step of max norm `size` that gains most: along the sign of `grad`"
@@ -118,7 +118,7 @@ class L2(Threat):
 
     def random_start(self, x, generator=None):
         "A uniform point of the ball, projected to the box"
-        g = torch.empty_like(x).normal_(generator=generator)
+        g = torch.empty_like(x, memory_format=torch.contiguous_format).normal_(generator=generator)
         r = torch.empty_like(x[:, :1].flatten(1)[:, 0]).uniform_(generator=generator) ** (1 / x[0].numel())
         return self.project(x + self.steepest(g) * _rows(self.eps * r, x), x)
 
@@ -155,7 +155,7 @@ class L1(Threat):
     def random_start(self, x, generator=None):
         "A uniform point of the ball, projected to the box"
         e = x.new_empty(len(x), x[0].numel() + 1).exponential_(generator=generator)  # spacings: uniform on the simplex
-        sign = torch.empty_like(x).uniform_(-1, 1, generator=generator).sign()
+        sign = torch.empty_like(x, memory_format=torch.contiguous_format).uniform_(-1, 1, generator=generator).sign()
         return self.project(x + self.eps * sign * (e[:, 1:] / e.sum(1, keepdim=True)).view_as(x), x)
 
     def steepest(self, grad, x_adv=None, size=1.):

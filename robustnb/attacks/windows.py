@@ -16,7 +16,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from ..models import Normalize
+from ..models import Normalize, floating_type, logits_of
 
 # %% ../../nbs/attacks/06_windows.ipynb #9fbee09e
 def _window(x, top, left, patch):
@@ -38,6 +38,8 @@ def _float(logits):
     if not isinstance(logits, torch.Tensor): raise ValueError(f'the model returns a {type(logits).__name__}; expected logits (N, K)')
     return logits if logits.dtype == torch.float64 else logits.float()
 
+def _asked(model, x): return logits_of(model, x) if isinstance(model, nn.Module) else _float(model(x.clone()))
+
 # %% ../../nbs/attacks/06_windows.ipynb #d2ad8b07
 class Whole:
     "Images with a window that may change, by a forward pass of the whole model each time; for every callable and every patch"
@@ -47,7 +49,7 @@ class Whole:
         x:torch.Tensor, # float (N,C,H,W); copied
     ):
         self.model, self.x, self.pending = model, x.clone(), None
-        self.logits = _float(model(x.clone()))
+        self.logits = _asked(model, x)
 
     @torch.no_grad()
     def peek(self,
@@ -58,7 +60,7 @@ class Whole:
         "Logits of the images with the patch; nothing is changed"
         box, z = _window(self.x, top, left, patch), self.x.clone()
         _cut(z, box)[:] = patch
-        self.pending = box, patch.clone(), _float(self.model(z))
+        self.pending = box, patch.clone(), _asked(self.model, z)
         return self.pending[2]
 
 # %% ../../nbs/attacks/06_windows.ipynb #e1f1ce3d
@@ -434,6 +436,8 @@ class Patched:
         x:torch.Tensor, # float (N,C,H,W); copied
     ):
         if x.ndim != 4 or not len(x): raise Untraceable(f'x has shape {tuple(x.shape)}; windows need images (N,C,H,W)')
+        if isinstance(model, nn.Module) and (kind := floating_type(model)) != x.dtype:
+            raise Untraceable(f'the model computes in {str(kind)[6:]}, the images are {str(x.dtype)[6:]}')
         two = x[torch.arange(2, device=x.device) % len(x)]
         self.plan, self.pending = _Plan(model, two), None
         self.full = {u: tuple((0, n) for n in s[2:]) for u, s in self.plan.shapes.items()}
@@ -442,7 +446,7 @@ class Patched:
         self.known, parts = self.plan.known(len(x)), [self._forward(z.clone()) for z in x.split(self.at_once)]
         self.logits = torch.cat([logits for _, logits in parts])
         self.caches = {u: torch.cat([maps.pop(u) for maps, _ in parts]) for u in self.plan.cached}
-        self._check(_float(model(two.clone())), type(model).__name__)
+        self._check(_asked(model, two), type(model).__name__)
 
     def _check(self, expected, name):
         got = self.logits[:2] if len(self.logits) > 1 else self.logits[[0, 0]]

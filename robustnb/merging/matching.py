@@ -8,9 +8,10 @@ __all__ = ['matched_keys', 'overlap', 'interpolate', 'curve', 'barrier', 'assign
            'merge']
 
 # %% ../../nbs/merging/01_matching.ipynb #5c508135
-import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from operator import length_hint
 from pathlib import Path
 from fastcore.basics import patch
 import numpy as np
@@ -25,9 +26,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import unknown
-from .permutations import Spec, index, permuted
-from ..models import eval_mode, find_head
-from ..training import cross_entropy, recompute_bn
+from .permutations import Spec, index, inside, permuted, twin, wrapping
+from ..models import check_module, find_head, floating_type, logits_of
+from ..training import cross_entropy
 
 # %% ../../nbs/merging/01_matching.ipynb #8b947f20
 _STATISTICS = {'running_mean', 'running_var', 'num_batches_tracked'}
@@ -36,8 +37,16 @@ def matched_keys(
     spec:Spec,
     state:Mapping, # state dict
 )->list:
-    "Keys whose tensors count in the matching: those of `spec` that are floating point and no running statistics"
-    return [k for k in spec.axes if k.rpartition('.')[2] not in _STATISTICS and state[k].is_floating_point()]
+    "Keys whose tensors count in the matching: those of `spec` that are floating point and no running statistics; a ValueError for units in integers"
+    return [k for k in spec.axes if k.rpartition('.')[2] not in _STATISTICS and _floating(k, state[k], spec.axes[k])]
+
+def _floating(key, t, layouts=()):
+    "Whether a tensor is floating point. Refuses what is no tensor, complex and quantised ones, and integers among whose axes are units"
+    if not isinstance(t, torch.Tensor): raise TypeError(f'{key!r} is a {type(t).__name__}, expected a tensor: give the state dict alone, not the checkpoint around it')
+    if t.is_complex() or t.is_quantized: raise ValueError(f'{key!r} is {t.dtype}, which is neither matched nor averaged: expected real floating point')
+    if not t.is_floating_point() and t.dtype != torch.bool and any(s is not None for layout in layouts for s, _ in layout):
+        raise ValueError(f'{key!r} is {t.dtype} and has units: integers are not matched, convert quantised weights to floating point first')
+    return t.is_floating_point()
 
 def overlap(
     a:Mapping, # state dict
@@ -53,24 +62,91 @@ def overlap(
     return total
 
 # %% ../../nbs/merging/01_matching.ipynb #9fa105a6
+def _same_keys(a, b, names=('a', 'b')):
+    "One sentence if the keys of two state dicts differ"
+    for name, one, other in ((names[1], a, b), (names[0], b, a)):
+        for k in one:
+            if k not in other: raise ValueError(f'{name} lacks a tensor of the other network: ' + unknown('key', k, other) + (wrapping(other) or wrapping(one)))
+
+def _averaged(key, first, *others):
+    "Whether these are floating point and to be averaged; refuses what does not fit, and tables that differ"
+    floating = _floating(key, first)
+    for t in others:
+        _floating(key, t)
+        if t.shape != first.shape: raise ValueError(f'{key!r} has shape {tuple(first.shape)} in a and {tuple(t.shape)} in b: only equal architectures can be matched')
+        if t.dtype != first.dtype: raise ValueError(f'{key!r} is {first.dtype} in a and {t.dtype} in b: convert one of them')
+        if not floating and first.ndim and not t.to(first.device).equal(first):
+            raise ValueError(f'{key!r} is {first.dtype} and differs between the networks: integers and booleans are not averaged, convert quantised weights to floating point first')
+    return floating
+
+def _wide(t): return t if t.dtype == torch.float64 else t.float()
+
 def interpolate(
     a:Mapping, # state dict
-    b:Mapping, # state dict with the same keys
+    b:Mapping, # state dict with the same keys and types
     t:float, # 0: a, 1: b
 )->dict:
-    "`(1 - t) a + t b` for floating tensors; others are those of `a`"
-    return {k: torch.lerp(v.detach(), b[k].detach().to(v.device), t) if v.is_floating_point() else v.clone() for k, v in a.items()}
+    "`(1 - t) a + t b` for floating tensors, in their type, taken in float32 where it is narrower; others are those of `a`"
+    _same_keys(a, b)
+    def mean(k, v, w): return torch.lerp(_wide(v.detach()), _wide(w.detach().to(v.device)), t).to(v.dtype) if _averaged(k, v, w) else v.clone()
+    return {k: mean(k, v, b[k]) for k, v in a.items()}
+
+# %% ../../nbs/merging/01_matching.ipynb #1a0fa052
+def _load(net, state, owner='the state'):
+    "`net` in evaluation mode with the weights `state`, in their types; one sentence if they are not its own"
+    ours, state = net.state_dict(), dict(state)
+    _same_keys(ours, state, ('the model', owner))
+    for k, v in ours.items():
+        if _floating(k, state[k]) != v.is_floating_point(): raise ValueError(f'{k!r} is {state[k].dtype} in {owner} and {v.dtype} in the model: convert it')
+        if state[k].shape != v.shape: raise ValueError(f'{k!r} has shape {tuple(state[k].shape)} in {owner} and {tuple(v.shape)} in the model: only equal architectures fit')
+    same = all((v.dtype, v.device) == (state[k].dtype, state[k].device) for k, v in ours.items())
+    net.load_state_dict(state if same else {k: v.detach().clone() for k, v in state.items()}, assign=not same)
+    return net.eval()
+
+def _loaded(model, state): return _load(twin(model), state)
+
+def _rounds(batches):
+    "`batches`, to be passed over more than once: what can be read but once is kept as a list"
+    return list(batches) if isinstance(batches, Iterator) else batches
+
+def _inputs(batch):
+    "The examples of a batch, which is a tensor or begins with one"
+    x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not isinstance(x, torch.Tensor): raise TypeError(f'batches must give (x, y) with x a tensor, not a {type(x).__name__}')
+    return x
+
+def _ask(net, x):
+    "What `net` gives for a copy of `x`, in its own floating type; one sentence if it cannot take it"
+    place = next(chain(net.parameters(), net.buffers()), x)
+    x = x.to(place.device, floating_type(net) if x.is_floating_point() else x.dtype, copy=True)
+    try: return inside(net)[0](x)
+    except torch.OutOfMemoryError: raise
+    except RuntimeError as e: raise ValueError(f'the model cannot take x of shape {tuple(x.shape)} and {x.dtype}: {str(e).splitlines()[0]}') from e
+
+# %% ../../nbs/merging/01_matching.ipynb #eae22665
+def _xy(batch):
+    "(x, y) of a batch, integer labels as int64"
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2: raise TypeError(f'batches must give pairs (x, y), not a {type(batch).__name__}')
+    x, y = _inputs(batch), batch[1]
+    if isinstance(y, torch.Tensor) and not y.is_floating_point() and y.dtype != torch.bool: y = y.long()
+    return x, y
 
 @torch.no_grad()
 def _loss_accuracy(model, batches):
-    "Mean cross-entropy and accuracy"
+    "Mean cross-entropy and accuracy over all examples. Where a logit is NaN the loss is, and the example counts as wrong"
     total, right, n, device = 0., 0., 0, next(model.parameters()).device
-    for x, y in batches:
-        logits, y = model(x.to(device)), y.to(device)
-        total, right, n = total + F.cross_entropy(logits, y, reduction='sum'), right + (logits.argmax(1) == y).sum(), n + len(y)
-    return dict(loss=float(total/n), accuracy=float(right/n))
+    for x, y in map(_xy, batches):
+        if not x.is_floating_point(): raise TypeError(f'x has dtype {x.dtype}, expected floating point in [0,1]: for other inputs give evaluate(model)')
+        if not isinstance(y, torch.Tensor) or y.dtype != torch.int64: raise TypeError(f'y is {getattr(y, "dtype", type(y).__name__)}, expected integer class numbers')
+        try: logits, y = logits_of(model, x.to(device)).double(), y.to(device)
+        except RuntimeError as e: raise ValueError(f'the model cannot take x of shape {tuple(x.shape)}: {str(e).splitlines()[0]}') from e
+        if y.shape != x.shape[:1] or y.min() < 0 or y.max() >= logits.shape[1]: raise ValueError(f'y has shape {tuple(y.shape)} and labels {y.min()}..{y.max()}; expected ({len(x)},) and 0..{logits.shape[1] - 1}')
+        hit = (logits.argmax(1) == y) & ~logits.isnan().any(1)
+        total, right, n = total + F.cross_entropy(logits, y, reduction='sum'), right + hit.sum(), n + len(y)
+    if not n: raise ValueError('batches is empty: a curve needs data')
+    return dict(loss=float(total)/n, accuracy=float(right)/n)
 
-# %% ../../nbs/merging/01_matching.ipynb #12ee1de4
+# %% ../../nbs/merging/01_matching.ipynb #7f85ebe7
 def curve(
     model:nn.Module, # the architecture; not changed
     a:Mapping, # state dict at t = 0
@@ -80,10 +156,10 @@ def curve(
     after=None, # after(t, state) -> state, for example REPAIR
 )->pd.DataFrame: # columns t, loss, accuracy (or what `evaluate` gives)
     "Loss and accuracy, in evaluation mode, along the straight line from `a` to `b`"
-    net, rows = copy.deepcopy(model).eval(), []
+    net, rows, evaluate = twin(model).eval(), [], _rounds(evaluate)
     for t in np.linspace(0, 1, points).tolist():
         state = interpolate(a, b, t)
-        net.load_state_dict(after(t, state) if after else state)
+        _load(net, after(t, state) if after else state)
         rows.append(dict(t=t, **(evaluate(net) if callable(evaluate) else _loss_accuracy(net, evaluate))))
     return pd.DataFrame(rows)
 
@@ -92,7 +168,7 @@ def barrier(
     metric:str='loss', # a metric whose name has 'acc' in it is better when higher: its barrier is the largest drop
     ends:str='line', # 'mean': against the mean of both ends, as in the authors' code
 )->float:
-    "The largest excess over the straight line between the ends"
+    "The largest excess over the straight line between the ends; NaN if a point is"
     if ends not in ('line', 'mean'): raise ValueError(unknown('kind of ends', ends, ['line', 'mean']))
     t, v = curve['t'].to_numpy(), curve[metric].to_numpy()
     base = (v[0] + v[-1])/2 if ends == 'mean' else (1 - t)*v[0] + t*v[-1]
@@ -300,19 +376,24 @@ class Weights(Mapping):
 
 def _weights(x):
     "A state dict of a module, state dict or path"
-    if isinstance(x, nn.Module): return x.state_dict()
+    if isinstance(x, nn.Module):
+        check_module(x)
+        return x.state_dict()
     if isinstance(x, Mapping): return x
     if isinstance(x, (str, Path)): return Weights(x)
     raise TypeError(f'expected a module, a state dict or the path of a .safetensors file, not a {type(x).__name__}')
 
-def _finite(t): return bool(t.sum().isfinite()) or bool(t.isfinite().all())    # the sum alone tells, unless it overflows
+def _finite(t):
+    t = t.float() if t.element_size() < 4 else t
+    return bool(t.sum().isfinite()) or bool(t.isfinite().all())    # the sum alone tells, unless it overflows
 
 # %% ../../nbs/merging/01_matching.ipynb #10a9dbe0
 def _check_tensor(key, a, b, spec):
     "Refuses a pair of tensors that do not fit each other or the specification"
+    layouts = spec.axes.get(key)
+    for t in (a, b): _floating(key, t, layouts or ())
     if a.shape != b.shape: raise ValueError(f'{key!r} has shape {tuple(a.shape)} in a and {tuple(b.shape)} in b: only equal architectures can be matched')
     if a.dtype != b.dtype: raise ValueError(f'{key!r} is {a.dtype} in a and {b.dtype} in b: convert one of them')
-    layouts = spec.axes.get(key)
     if layouts is not None:
         lengths = tuple(sum(n for _, n in layout) or size for layout, size in zip(layouts, a.shape))
         if len(layouts) != a.ndim or lengths != tuple(a.shape):
@@ -322,11 +403,9 @@ def _check_tensor(key, a, b, spec):
 def _pair(a, b, spec):
     "Both as state dicts that fit each other and `spec`"
     a, b = _weights(a), _weights(b)
-    for name, one, other in (('b', a, b), ('a', b, a)):
-        for k in one:
-            if k not in other: raise ValueError(f'{name} lacks a tensor of the other network: ' + unknown('key', k, other))
+    _same_keys(a, b)
     for k, layouts in spec.axes.items():
-        if k not in a: raise ValueError('the spec has a tensor that the networks lack: ' + unknown('key', k, a))
+        if k not in a: raise ValueError('the spec has a tensor that the networks lack: ' + unknown('key', k, a) + wrapping(a))
         for s, length in (seg for layout in layouts for seg in layout):
             if s is not None and s not in spec.sizes: raise ValueError(f'the layout of {k!r}: ' + unknown('symbol', s, spec.sizes))
             if s is not None and length % spec.sizes[s]: raise ValueError(f'{k!r}: a segment of {length} is no multiple of the {spec.sizes[s]} units of {s!r}')
@@ -395,19 +474,35 @@ def weight_matching(
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 _UNITWISE = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Dropout, nn.Identity)
 
+@torch.no_grad()
+def _calls(model, x=None):
+    "(module's name, number of the call, module, what it read, what it gave) in the order of a pass; without `x`, each once, in a chain"
+    leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
+    if x is None: return [(n, 0, m, i, i + 1) for i, (n, m) in enumerate(leaves)]
+    calls, times, net = [], Counter(), twin(model).eval()
+    def watch(name):
+        def see(m, args, kwargs, out): calls.append((name, times[name], m, next(chain(args, kwargs.values()), None), out)); times[name] += 1
+        return see
+    for n, _ in leaves: net.get_submodule(n).register_forward_hook(watch(n), with_kwargs=True)
+    _ask(net, x)
+    return calls
+
 def observed(
     model:nn.Module,
     spec:Spec, # with symbols named after the module that makes their units
-)->dict: # symbol -> module name; symbols that are no module's name are left out
-    "The module whose output shows the units of each symbol after the nonlinearity, for models whose modules are in the order of computation"
-    leaves, found = [(n, m) for n, m in model.named_modules() if not list(m.children())], {}
-    place = {n: i for i, (n, _) in enumerate(leaves)}
+    x:torch.Tensor|None=None, # examples, to see which module reads what; None: each once, in the order of their definition
+)->dict: # symbol -> module name, or (module name, number of the call) where it runs several times; symbols that are no module's name are left out
+    "The module whose output shows the units of each symbol after the nonlinearity"
+    calls, found = _calls(model, x), {}
+    times = Counter(n for n, *_ in calls)
     for s in spec.sizes:
-        if s not in place: continue
-        found[s] = s
-        for n, m in leaves[place[s] + 1:]:
-            if isinstance(m, _UNITWISE) or type(m).__module__ == nn.modules.activation.__name__: found[s] = n
-            else: break
+        at = next((i for i, (n, *_) in enumerate(calls) if n == s), None)
+        if at is None: continue
+        while (after := next((i for i in range(at + 1, len(calls)) if calls[i][3] is calls[at][4]), None)) is not None:
+            m = calls[after][2]
+            if not isinstance(m, _UNITWISE) and type(m).__module__ != nn.modules.activation.__name__ or isinstance(m, nn.MultiheadAttention): break
+            at = after
+        found[s] = calls[at][:2] if times[calls[at][0]] > 1 else calls[at][0]
     return found
 
 # %% ../../nbs/merging/01_matching.ipynb #aeb4895d
@@ -422,6 +517,8 @@ class _Moments:
         for total, part in zip(self.sums, (x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0), x.T @ y)): total += part
         self.n += len(x)
 
+    def finite(self): return all(bool(v.isfinite().all()) for v in self.sums)
+
     def profit(self, cost):
         "Correlation, 0 for units that never vary, or the mean product"
         mx, my, xx, yy, xy = (s/self.n for s in self.sums)
@@ -431,11 +528,15 @@ class _Moments:
         sx, sy = (s.where(s > 1e-7*(s.max() + a.abs()), torch.inf) for s, a in ((sx, ax), (sy, ay)))
         return cov/torch.outer(sx, sy)
 
-def _unit_rows(out, n, name, module):
-    "(samples, n): a module's output with all positions as samples. Maps (N,C,H,W) have their units on axis 1, sequences on the last that fits"
-    axes = (-1,) if isinstance(module, (nn.Linear, nn.LayerNorm)) else (-1, 1) if out.ndim == 3 else (1,)
+def _unit_rows(out, n, name, modules):
+    "(samples, n): an output with all positions as samples. Its units are on the axis where the first of `modules` that says so has them"
+    if not isinstance(out, torch.Tensor): raise TypeError(f'{name!r} gives a {type(out).__name__}; expected a tensor with {n} units')
+    axes = (-1, 1) if out.ndim == 3 else (1,)    # of what does not say so, maps have them on axis 1, sequences on the last that fits
+    for m in modules:
+        if isinstance(m, (nn.Linear, nn.LayerNorm)): axes = (-1,); break
+        if isinstance(m, (nn.modules.conv._ConvNd, _BatchNorm, nn.GroupNorm)): axes = (1,); break
     for axis in axes:
-        if out.shape[axis] == n: return out.movedim(axis, -1).reshape(-1, n)
+        if -out.ndim <= axis < out.ndim and out.shape[axis] == n: return out.movedim(axis, -1).reshape(-1, n)
     raise ValueError(f'{name!r} has an output of shape {tuple(out.shape)}; expected {n} units on axis {axes[-1]}')
 
 # %% ../../nbs/merging/01_matching.ipynb #836ced5b
@@ -444,30 +545,62 @@ def activation_matching(
     a:nn.Module, # the network that stays
     b:nn.Module, # the one whose units are put in order
     spec:Spec,
-    where:Mapping|None=None, # symbol -> name of the module whose output shows its units; None: `observed`
+    where:Mapping|None=None, # symbol -> name of the module whose output shows its units, or (name, number of its call); None: `observed`
     batches=(), # of (x, y)
     cost='correlation', # or 'inner': the mean product of activations
 )->dict: # symbol -> int64 (n,)
     "Permutations of the units of `b` that make their activations most like those of `a`, each symbol on its own; modes and weights stay"
     if cost not in ('correlation', 'inner'): raise ValueError(unknown('cost', cost, ['correlation', 'inner']))
-    where = observed(a, spec) if where is None else dict(where)
+    for net in (a, b): inside(net)    # one that can be looked into
     _pair(a, b, spec)
+    sums, read, nets, seen, shown = {s: _Moments() for s in spec.sizes}, {}, [twin(net).eval() for net in (a, b)], {}, None
+    modules = dict(nets[0].named_modules())
+    for x in map(_inputs, batches):
+        if shown is None:
+            shown = _shown(spec, observed(nets[0], spec, x[:2]) if where is None else where, modules)
+            own = {s: modules.get(s) for s in spec.sizes if shown[s][0] != s and cost == 'correlation'}
+            read = {s: _Moments() for s, m in own.items() if spec.sizes[s] in (getattr(m, 'out_features', 0), getattr(m, 'out_channels', 0))}
+            for i, net in enumerate(nets): _watch(net, {name for name, _ in shown.values()} | set(read), seen, i)
+        seen.clear()
+        for net in nets: _ask(net, x)
+        read = {s: m for s, m in read.items() if (0, s) in seen}
+        for of, at in ((sums, shown), (read, {s: (s, 0) for s in read})):
+            for s, m in of.items(): m.add(*(_rows_of(seen, i, s, spec.sizes[s], at[s], modules) for i in (0, 1)))
+    if shown is None: raise ValueError('batches is empty: activation matching needs data')
+    for s, m in sums.items():
+        if not m.finite(): raise ValueError(f'the units of {s!r}, seen at {shown[s][0]!r}, have NaN or infinite activations on the data')
+    return {s: _settled(m.profit(cost), read[s].profit(cost) if s in read and read[s].finite() else None) for s, m in sums.items()}
+
+def _settled(profit, other):
+    "The assignment of largest `profit`. Units that it leaves open, such as those of which a ReLU lets nothing through, are assigned by `other`"
+    best = assignment(profit)
+    if other is None: return best
+    rows, also = torch.arange(len(best)), assignment(profit + 1e-3*other)
+    return also if profit[rows, also].sum() >= profit[rows, best].sum() - 1e-6*len(best) else best    # the solver's own tolerance
+
+# %% ../../nbs/merging/01_matching.ipynb #44f09852
+def _shown(spec, where, modules):
+    "symbol -> (module's name, number of the call or None for its only one)"
+    out = {}
     for s in spec.sizes:
         if s not in where: raise ValueError(f'no module is known to show the units of {s!r}: say it in where={{{s!r}: name of a module}}')
-        if where[s] not in dict(a.named_modules()): raise ValueError(unknown('module', where[s], dict(a.named_modules())))
-    sums, outs, device = {s: _Moments() for s in spec.sizes}, {}, next(a.parameters()).device
-    def hook(i, net, s): return net.get_submodule(where[s]).register_forward_hook(lambda m, args, out: outs.__setitem__((i, s), out.clone()))
-    hooks = [hook(i, net, s) for i, net in enumerate((a, b)) for s in spec.sizes]
-    try:
-        with eval_mode(a), eval_mode(b):
-            for x, *_ in batches:
-                x = x.to(device)
-                a(x), b(x)
-                for s, m in sums.items(): m.add(*(_unit_rows(outs[i, s], spec.sizes[s], where[s], a.get_submodule(where[s])) for i in (0, 1)))
-    finally:
-        for h in hooks: h.remove()
-    if not outs: raise ValueError('batches is empty: activation matching needs data')
-    return {s: assignment(m.profit(cost)) for s, m in sums.items()}
+        name, call = where[s] if isinstance(where[s], tuple) and len(where[s]) == 2 else (where[s], None)
+        if name not in modules: raise ValueError(unknown('module', name, modules))
+        out[s] = name, call
+    return out
+
+def _watch(net, names, seen, i):
+    "Lets `net` put the outputs of all calls of modules into `seen`, as lists by (i, name)"
+    def see(name): return lambda m, args, out: seen.setdefault((i, name), []).append(out.clone() if isinstance(out, torch.Tensor) else out)
+    for n in names: net.get_submodule(n).register_forward_hook(see(n))
+
+def _rows_of(seen, i, symbol, n, shown, modules):
+    "The units of a symbol, one row per sample, from the call that shows them"
+    (name, call), outs = shown, seen.get((i, shown[0]), [])
+    if not outs: raise ValueError(f'{name!r} did not run: say in where which module shows the units of {symbol!r}')
+    if call is None and len(outs) > 1: raise ValueError(f'{name!r} runs {len(outs)} times in a pass: say which call shows the units of {symbol!r} by where={{{symbol!r}: ({name!r}, number from 0)}}')
+    if call is not None and not 0 <= call < len(outs): raise ValueError(f'{name!r} runs {len(outs)} times in a pass: there is no call number {call}')
+    return _unit_rows(outs[call or 0], n, name, [m for m in (modules[name], modules.get(symbol)) if m is not None])
 
 # %% ../../nbs/merging/01_matching.ipynb #e6978025
 def straight_through(
@@ -485,30 +618,39 @@ def straight_through(
 )->dict: # symbol -> int64 (n,)
     "The permutations with the lowest midpoint loss met on the way of the straight-through estimator (Git Re-Basin, algorithm 3)"
     a, b = _pair(a, b, spec)
-    a, b = ({k: v.detach() for k, v in w.items()} for w in (a, b))
-    names = [k for k, p in model.named_parameters() if k in a and p.is_floating_point()]
-    hat, speed = {k: v.clone() for k, v in a.items()}, {k: torch.zeros_like(a[k]) for k in names}
-    perms, best = None, (np.inf, None)
-    with eval_mode(model):
-        for m in model.modules(): m.training = isinstance(m, _BatchNorm)    # averaged statistics fit no midpoint; the batch's do
-        for _ in range(epochs):
-            for x, y in batches:
-                with torch.no_grad(): rows, perms = _drain(_descend(hat, b, spec, perms, seed, 100))
-                value, grads = _midpoint(model, interpolate(a, permuted(b, spec, perms), .5), names, loss, x, y)
-                if value < best[0]: best = value, perms
-                with torch.no_grad():
-                    for k, g in zip(names, grads): hat[k].sub_(lr*speed[k].mul_(momentum).add_(g, alpha=.5))
-                if history is not None: history.append(dict(loss=value, solved=len(rows), moved=sum(m for _, _, m, _ in rows)))
-    if best[1] is None: raise ValueError('no batch gave a finite midpoint loss: is batches empty?')
+    a, b, batches = *({k: v.detach() for k, v in w.items()} for w in (a, b)), _rounds(batches)
+    net = _loaded(model, a)
+    for m in net.modules(): m.training = isinstance(m, _BatchNorm)    # averaged statistics fit no midpoint; the batch's do
+    names = [k for k, p in net.named_parameters() if p.is_floating_point()]
+    hat = {k: v.clone() for k, v in a.items()} | {k: _wide(a[k]).clone() for k in names}    # small steps are lost in narrow types
+    speed, perms, best, value = {k: torch.zeros_like(hat[k]) for k in names}, None, (np.inf, None), None
+    for _ in range(epochs):
+        for x, y in map(_xy, batches):
+            with torch.no_grad(): rows, perms = _drain(_descend(hat, b, spec, perms, seed, 100))
+            value, grads = _midpoint(net, interpolate(a, permuted(b, spec, perms), .5), names, loss, x, y)
+            if value < best[0]: best = value, perms
+            for k, g in zip(names, grads): hat[k].sub_(lr*speed[k].mul_(momentum).add_(g, alpha=.5))
+            if history is not None: history.append(dict(loss=value, solved=len(rows), moved=sum(m for _, _, m, _ in rows)))
+    if value is None: raise ValueError('batches is empty: the straight-through estimator needs data')
+    if best[1] is None: raise ValueError('no batch gave a finite midpoint loss')
     return best[1]
 
-def _midpoint(model, state, names, loss, x, y):
+class _At(nn.Module):
+    "The network at other weights"
+    def __init__(self, net, state): super().__init__(); self.net, self.state = net, state
+    def forward(self, x): return functional_call(self.net, self.state, (x,), tie_weights=False)
+
+def _midpoint(net, state, names, loss, x, y):
     "Loss at `state` and its gradients with respect to the tensors `names`"
-    leaves = [state[k].requires_grad_() for k in names]
+    leaves, (part, prefix) = [state[k].requires_grad_() for k in names], inside(net)
     device = leaves[0].device
+    at = _At(part, {k.removeprefix(prefix): v for k, v in state.items()})
     with torch.enable_grad():
-        value, _ = loss(lambda x: functional_call(model, state, (x,)), x.to(device), y.to(device))
-        return float(value.detach()), torch.autograd.grad(value, leaves)
+        try: value, _ = loss(at, x.to(device, floating_type(net) if x.is_floating_point() else x.dtype, copy=True), y.to(device))
+        except ValueError as e:
+            if 'more than 1 value per channel' in str(e): raise ValueError(f'batch norm cannot work on a batch of {len(x)}: leave it out, as drop_last does') from e
+            raise
+        return float(value.detach()), torch.autograd.grad(value, leaves, materialize_grads=True, allow_unused=True)
 
 # %% ../../nbs/merging/01_matching.ipynb #571624e6
 @torch.no_grad()
@@ -539,82 +681,151 @@ def merge_many(
 def average(
     states, # state dicts with the same keys
 )->dict:
-    "Mean of the floating tensors; others are those of the first"
-    mean = lambda k: sum(s[k].double() for s in states).div(len(states)).to(states[0][k].dtype)
-    return {k: mean(k) if v.is_floating_point() else v.clone() for k, v in states[0].items()}
+    "Mean of the floating tensors, taken in float64 and returned in their type; others are those of the first"
+    for s in states[1:]: _same_keys(states[0], s)
+    def mean(k, first, *others):
+        if not _averaged(k, first, *others): return first.clone()
+        return sum(t.detach().to(first.device).double() for t in (first, *others)).div(len(states)).to(first.dtype)
+    return {k: mean(k, *[s[k] for s in states]) for k in states[0]}
 
 # %% ../../nbs/merging/01_matching.ipynb #f51f0d07
 def _gain(std, target):
     "The factor from one standard deviation to the other, at most about 300: batch norm's 1e-5 in units of the target, so that no scale is singled out"
     return target/(std.square() + 1e-5*target.square() + 1e-30).sqrt()
 
-def _per_unit(layer, out):
-    "(samples, units) of a linear or convolutional layer's output"
-    return out.reshape(-1, out.shape[-1]) if isinstance(layer, nn.Linear) else out.movedim(1, -1).reshape(-1, out.shape[1])
+class _Sums:
+    "Streaming mean and variance of units over (samples, units), in float64, about the first rows' mean"
+    def __init__(self): self.n, self.s, self.ss = 0, 0., 0.
 
-def _renorm(layer, out, mean, std):
-    "The output with each unit's batch mean and standard deviation replaced by those given"
-    rows = _per_unit(layer, out).double()
-    shape = (-1,) if isinstance(layer, nn.Linear) else (-1,) + (1,)*(out.ndim - 2)
-    scale = _gain(rows.std(0, correction=0), std)
-    return (out*scale.view(shape) + (mean - scale*rows.mean(0)).view(shape)).to(out.dtype)
+    def add(self, rows):
+        rows = rows.double()
+        if not self.n: self.at = rows.mean(0)
+        d = rows - self.at
+        self.n, self.s, self.ss = self.n + len(d), self.s + d.sum(0), self.ss + d.square().sum(0)
 
-@torch.no_grad()
-def _statistics(model, state, names, batches, targets=None):
-    "layer -> (mean, std) of its units over the data at the weights `state`; with `targets`, each layer is set to its own on the way"
-    sums = {}
-    def hook(name):
-        def see(layer, args, out):
-            rows = _per_unit(layer, out).double()
-            at, n, s, ss = sums.setdefault(name, [rows.mean(0), 0, 0., 0.])
-            d = rows - at
-            sums[name] = [at, n + len(d), s + d.sum(0), ss + d.square().sum(0)]
-            if targets: return _renorm(layer, out, *targets[name])
-        return model.get_submodule(name).register_forward_hook(see)
-    hooks, device = [hook(n) for n in names], next(iter(state.values())).device
-    try:
-        with eval_mode(model):
-            for x, *_ in batches: functional_call(model, state, (x.to(device),))
-    finally:
-        for h in hooks: h.remove()
-    if not sums: raise ValueError('batches is empty: REPAIR needs data')
-    return {k: (at + s/n, ((ss - s*s/n).clamp(min=0)/max(n - 1, 1)).sqrt()) for k, (at, n, s, ss) in sums.items()}
+    def mean(self): return self.at + self.s/self.n
+    def var(self, correction): return (self.ss - self.s.square()/self.n).clamp(min=0)/max(self.n - correction, 1)
 
 # %% ../../nbs/merging/01_matching.ipynb #4f96b6d2
-def _repair_layers(model, layers):
-    "Names of the layers to correct: linear ones and convolutions with a bias, without the head"
-    modules = dict(model.named_modules())
-    for n in layers or ():
-        if n not in modules: raise ValueError(unknown('layer', n, modules))
-        if not isinstance(modules[n], _LAYERS) or modules[n].bias is None: raise ValueError(f'{n!r} has no bias or no weights to take a correction')
-    head = find_head(model)[0]
-    names = list(layers) if layers is not None else [n for n, m in modules.items() if isinstance(m, _LAYERS) and m.bias is not None and n != head]
-    if not names: raise ValueError('no layer with a bias takes the correction: name some in layers')
-    return names
+class _Reached(Exception):
+    "Ends a pass at the layer that it was made for"
+
+@torch.no_grad()
+def _in_turn(net, names, batches, see, put=None): # ({(layer, number of its call): _Sums}, number of batches)
+    """What `see(layer, x, out)` shows of each layer over all batches. With `put(name, layer, x, out, sums)` a layer gives that instead of `out`
+    as soon as its own sums are complete, so it takes a pass per layer, but one only if there is one batch"""
+    batches, known, calls = _rounds(batches), {}, Counter()
+    whole, epoch = put is None or length_hint(batches, 2) == 1, getattr(batches, 'epoch', None)
+    def watch(name):
+        def hook(layer, args, kwargs, out):
+            key, x = (name, calls[name]), next(chain(args, kwargs.values()))
+            calls[name] += 1
+            if key not in known:
+                fresh.setdefault(key, _Sums()).add(see(layer, x, out))
+                if not whole: raise _Reached(key)
+            if put: return put(name, layer, x, out, known.get(key) or fresh[key])
+        return hook
+    for n in names: net.get_submodule(n).register_forward_hook(watch(n), with_kwargs=True)
+    while True:
+        fresh, ends, n = {}, set(), 0
+        if epoch is not None and hasattr(batches, 'set_epoch'): batches.set_epoch(epoch)    # the same images in every pass
+        for n, x in enumerate(map(_inputs, batches), 1):
+            calls.clear()
+            try: _ask(net, x); ends.add(None)
+            except _Reached as e: ends.add(e.args[0])
+            if not whole and ends == {None}: return known, count    # nothing left to be reached
+        if not n: raise ValueError('batches is empty: statistics need data')
+        if len(ends) > 1: raise ValueError(f'the layers do not run in the same order for all batches: {", ".join(sorted({repr(e and e[0]) for e in ends}))} come next')
+        for (name, _), sums in fresh.items():
+            if not sums.var(0).isfinite().all(): raise ValueError(f'layer {name!r} has NaN or infinite values on the data')
+        known, count = known | fresh, n
+        if whole: return known, count
+
+# %% ../../nbs/merging/01_matching.ipynb #b15512b7
+def _per_unit(layer, out):
+    "(samples, units) of what a linear layer, a convolution or a norm reads or gives"
+    return out.reshape(-1, out.shape[-1]) if isinstance(layer, nn.Linear) else out.movedim(1, -1).reshape(-1, out.shape[1])
+
+def _statistics(model, state, names, batches, targets=None):
+    "layer -> (mean, std) of its units over the data at the weights `state`; with `targets`, each layer is set to its own on the way"
+    def put(name, layer, x, out, sums):
+        mean, std = targets[name]
+        scale, shape = _gain(sums.var(0).sqrt(), std), (-1,) if isinstance(layer, nn.Linear) else (-1,) + (1,)*(out.ndim - 2)
+        return (out*scale.view(shape) + (mean - scale*sums.mean()).view(shape)).to(out.dtype)
+    found, _ = _in_turn(_loaded(model, state), names, batches, lambda layer, x, out: _per_unit(layer, out), targets and put)
+    again = next((n for n, call in found if call), None)
+    if again: raise ValueError(f'{again!r} runs several times in a pass, which one correction cannot serve: name other layers in layers')
+    return {n: (sums.mean(), sums.var(1).sqrt()) for (n, _), sums in found.items()}
+
+# %% ../../nbs/merging/01_matching.ipynb #2cd1b569
+def _norms(net):
+    "name -> batch norm with running statistics, under all of its names"
+    return {n: m for n, m in net.named_modules(remove_duplicate=False) if isinstance(m, _BatchNorm) and m.track_running_stats and m.running_mean is not None}
 
 def reset_batch_norm(
     model:nn.Module, # the architecture; not changed
-    batches, # of (x, y): the statistics are the mean over one pass
+    batches, # of (x, y): the statistics are those of one pass over everything at once
     state:Mapping|None=None, # the weights; None: those of the model
 )->dict: # state dict
-    "The weights with batch norm statistics measured anew"
-    net = copy.deepcopy(model)
-    if state is not None: net.load_state_dict(state)
-    return recompute_bn(net, batches).state_dict()
+    "The weights with batch norm statistics measured anew, in float64; layers that do not run keep theirs"
+    net = _loaded(model, model.state_dict() if state is None else state)
+    norms, out = _norms(net), {k: v.detach().clone() for k, v in net.state_dict().items()}
+    if not norms: return out
+    def put(name, m, x, y, sums):
+        mean, var = (v.to(m.running_mean.dtype) for v in (sums.mean(), sums.var(0)))
+        return F.batch_norm(x, mean, var, m.weight, m.bias, False, 0., m.eps)
+    found, n = _in_turn(net, {m: name for name, m in norms.items()}.values(), batches, lambda m, x, y: _per_unit(m, x), put)
+    modules = dict(net.named_modules(remove_duplicate=False))
+    for name, m in norms.items():
+        calls = [sums for (other, _), sums in found.items() if modules[other] is m]
+        if not calls: continue
+        if min(c.n for c in calls) < 2: raise ValueError(f'{name!r} sees one value per unit, which has no variance: give more data')
+        each = [(c.n/sum(c.n for c in calls), c) for c in calls]    # of several calls the mean, as training has it
+        out[f'{name}.running_mean'].copy_(sum(w*c.mean() for w, c in each))
+        out[f'{name}.running_var'].copy_(sum(w*c.var(1) for w, c in each))
+        if m.num_batches_tracked is not None: out[f'{name}.num_batches_tracked'].fill_(n)
+    return out
 
-# %% ../../nbs/merging/01_matching.ipynb #b15512b7
+# %% ../../nbs/merging/01_matching.ipynb #0b2fb7be
+_TAKES = (*_LAYERS, _BatchNorm, nn.GroupNorm)
+
+def _repair_layers(model, layers):
+    "Names of the layers to correct: those named, all inside the blocks named, or linear ones and convolutions with a bias, without the head"
+    inside(model)
+    modules, state = dict(model.named_modules()), model.state_dict(keep_vars=True)
+    takes = lambda n, kinds=_TAKES: isinstance(modules[n], kinds) and getattr(modules[n], 'weight', None) is not None and modules[n].bias is not None
+    head, names = find_head(model)[0] if layers is None else None, []
+    if layers is None: names = [n for n in modules if takes(n, _LAYERS) and n != head]
+    for n in layers or ():
+        if n not in modules: raise ValueError(unknown('layer', n, modules))
+        found = [n] if takes(n) else [k for k in modules if k.startswith(n + '.') and takes(k)]
+        if not found: raise ValueError(f'{n!r} has no bias or no weights to take a correction')
+        names += [k for k in found if k not in names]
+    if not names: raise ValueError('no layer with a bias takes the correction: name some in layers')
+    for n in names:
+        if f'{n}.weight' not in state: raise ValueError(f'the weight of {n!r} is computed from others and takes no correction: remove its parametrization or weight norm first')
+        other = next((k for k, t in state.items() if t is state[f'{n}.weight'] and k != f'{n}.weight'), None)
+        if other: raise ValueError(f'{n}.weight and {other} are one tensor, which one correction cannot serve: name other layers in layers')
+    return names
+
+# %% ../../nbs/merging/01_matching.ipynb #0d8cbd9d
+@torch.no_grad()
 def repair(
     model:nn.Module, # the architecture; not changed
     merged:Mapping, # the interpolated state dict
     parents, # both state dicts, the second one's units in the order of the first; not needed with batch norm
-    batches, # of (x, y), large ones; passed over three times
+    batches, # of (x, y); one large one costs three passes, several cost a pass per layer
     alpha:float=0.5, # where between the parents
-    layers=None, # names of linear or convolutional layers; None: all with a bias but the head
+    layers=None, # names of linear or convolutional layers, norms, or blocks of them; None: all linear and convolutional ones with a bias but the head
 )->dict: # state dict
     "The merged weights with each unit's mean and standard deviation as interpolated between the parents; batch norm statistics are measured anew"
-    if layers is None and any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules()): return reset_batch_norm(model, batches, merged)
-    names, state = _repair_layers(model, layers), {k: v.detach() for k, v in merged.items()}
+    if layers is None and _norms(model): return reset_batch_norm(model, batches, merged)
+    if not isinstance(parents, (tuple, list)) or len(parents) != 2: raise ValueError('without batch norm REPAIR needs both parents: give (a, b), two state dicts')
+    names, state, batches = _repair_layers(model, layers), {k: v.detach() for k, v in merged.items()}, _rounds(batches)
     (a, b), out = (_statistics(model, _weights(p), names, batches) for p in parents), dict(state)
+    idle = next((n for n in layers or () if n in names and n not in a), None)
+    if idle: raise ValueError(f'layer {idle!r} does not run in a forward pass of the model')
+    names = [n for n in names if n in a and n in b]
     targets = {n: tuple(torch.lerp(x, y, alpha) for x, y in zip(a[n], b[n])) for n in names}
     for n, (mean, std) in _statistics(model, state, names, batches, targets).items():
         scale, w = _gain(std, targets[n][1]), state[f'{n}.weight']
@@ -646,11 +857,7 @@ def match(
     if method == 'straight_through': return straight_through(model, a, b, spec, batches, seed=seed, **kw)
     return activation_matching(*(_as_module(w, model) for w in (a, b)), spec, kw.pop('where', None), batches, **kw)
 
-def _as_module(w, model):
-    if isinstance(w, nn.Module): return w
-    net = copy.deepcopy(model)
-    net.load_state_dict(dict(_weights(w)))
-    return net
+def _as_module(w, model): return w if isinstance(w, nn.Module) else _loaded(model, _weights(w))
 
 def merge(
     a, # module, state dict or .safetensors path

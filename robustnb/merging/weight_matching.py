@@ -33,6 +33,8 @@ def directions(
     "Singular value decompositions of the layers, a convolution as the matrix of its outputs by all else"
     keys = [k for k in matched_keys(spec, state) if state[k].ndim > 1]
     if not keys: raise ValueError('the state has no matrix among the keys of the spec: nothing has singular directions')
+    bad = next((k for k in keys if not state[k].double().isfinite().all()), None)
+    if bad: raise ValueError(f'{bad!r} has NaN or infinite values, and no singular directions')
     return {k: torch.linalg.svd(state[k].detach().double().flatten(1), full_matrices=False) for k in keys}
 
 def leading(
@@ -65,8 +67,10 @@ def distance(
     b, # state dict with the same keys
     spec:Spec,
 )->float:
-    "Euclidean distance of the weights that count in the matching"
-    return sum((a[k].detach().double() - b[k].detach().double()).square().sum() for k in matched_keys(spec, a)).sqrt().item()
+    "Euclidean distance of the weights that count in the matching, in float64; NaN if there is one among them"
+    keys = matched_keys(spec, a)
+    if not keys: raise ValueError('the state has no floating-point weight among the keys of the spec: there is no distance')
+    return sum((a[k].detach().double() - b[k].detach().double()).square().sum() for k in keys).sqrt().item()
 
 def distance_reduction(
     a, # state dict
@@ -95,7 +99,7 @@ def taylor_excess(
 )->tuple: # (true, estimated)
     "Loss half way between `a` and `b` above the mean of the ends, and its second-order estimate from the ends (equation 5)"
     (x, y), names = batch, [k for k, _ in model.named_parameters()]
-    def f(t): return F.cross_entropy(functional_call(model, {k: a[k].detach() + t * (b[k] - a[k]).detach() for k in names}, (x,)), y)
+    def f(t): return F.cross_entropy(functional_call(model, {k: a[k].detach() + t * (b[k] - a[k]).detach() for k in names}, (x.to(a[names[0]].dtype, copy=True),)), y.long())
     def at(t):
         t = torch.tensor(t, dtype=a[names[0]].dtype, device=x.device, requires_grad=True)
         value = f(t)

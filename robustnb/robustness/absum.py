@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PROX', 'SETTINGS', 'STRENGTHS', 'TIMED', 'NAMES', 'claims', 'paper', 'conv_filters', 'absum_penalty', 'prox_absum',
            'on_filters', 'absum', 'lenet', 'prox_l2', 'prox_l1', 'shrink_spectral', 'Setting', 'arms', 'splits',
-           'trained', 'high_frequency_noise', 'transferred', 'accuracy', 'relative_step_time', 'measure', 'experiment',
-           'best', 'as_robust', 'chosen_arms', 'usable', 'tradeoff']
+           'trained', 'high_frequency_noise', 'transferred', 'relative_step_time', 'measure', 'experiment', 'best',
+           'as_robust', 'chosen_arms', 'usable', 'tradeoff']
 
 # %% ../../nbs/robustness/01_absum.ipynb #9978070b
 from dataclasses import dataclass
@@ -20,18 +20,24 @@ from ..attacks.threat_models import Linf
 from ..data import Batches, as_float, load
 from ..evaluation import predict
 from ..evidence import Claim, Paper, pick
-from ..models import Normalize, architecture, init_, preact_resnet18
+from ..models import Normalize, architecture, check_module, init_, preact_resnet18
 from .baselines import adversarial
+from .lab import accuracy
 from ..training import cosine, cross_entropy, fit, proximal, update
 
 # %% ../../nbs/robustness/01_absum.ipynb #dfa1a00b
 def conv_filters(model:nn.Module)->list: # weights (out, in/groups, h, w)
-    "The weights of the convolutions with more than one tap"
-    return [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight[0, 0].numel() > 1]
+    "The weights of the convolutions with more than one tap, each once, also where layers share it; ValueError if there are none"
+    check_module(model)
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight[0, 0].numel() > 1]
+    if not weights: raise ValueError('the model has no convolution with more than one tap: there is nothing to regularise')
+    return list({id(w): w for w in weights}.values())
 
-def absum_penalty(model:nn.Module)->torch.Tensor: # scalar
+def _wide(w): return w.to(torch.promote_types(w.dtype, torch.float32))
+
+def absum_penalty(model:nn.Module)->torch.Tensor: # scalar, float32 or wider
     "$R$: absolute values of the filters' sums, added up over all convolutions (eq. 2)"
-    return sum(w.sum((2, 3)).abs().sum() for w in conv_filters(model))
+    return sum(_wide(w).sum((2, 3)).abs().sum() for w in conv_filters(model))
 
 # %% ../../nbs/robustness/01_absum.ipynb #a65cdede
 def prox_absum(
@@ -44,12 +50,14 @@ def prox_absum(
 
 # %% ../../nbs/robustness/01_absum.ipynb #938b048c
 def on_filters(prox, strength:float):
-    "prox(model, lr) that applies `prox(w, lr*strength)` to every convolution filter, in place"
-    if not strength >= 0: raise ValueError(f'strength must be a number >= 0, not {strength!r}')
+    "prox(model, lr) that applies `prox(w, lr*strength)` to every convolution filter that is trained, in place and in float32 or wider"
+    if not 0 <= strength < float('inf'): raise ValueError(f'strength must be a number >= 0, not {strength!r}')
     def apply(model, lr):
         filters = conv_filters(model)
-        if not filters: raise ValueError('the model has no convolution with more than one tap: there is nothing to regularise')
-        for w in filters: w.copy_(prox(w, lr*strength))
+        if not all(isinstance(w, nn.Parameter) for w in filters):
+            raise ValueError('a filter is computed from other weights (weight_norm, spectral_norm or another parametrisation): what is written into it would be lost')
+        for w in filters:
+            if w.requires_grad: w.copy_(prox(_wide(w), lr*strength))
     return apply
 
 def absum(
@@ -63,6 +71,7 @@ def absum(
 @architecture
 def lenet(shape=(1, 28, 28), classes:int=10, width:int=16, mean=0.5, std=0.5)->nn.Sequential:
     "Two 5x5 convolutions with pooling, one hidden layer, no batch norm"
+    if len(shape) != 3 or min(shape[1:]) < 4: raise ValueError(f'shape is {tuple(shape)}; expected (C,H,W) with 4 pixels or more on a side, which two poolings halve')
     flat = 2*width*(shape[1]//4)*(shape[2]//4)
     m = nn.Sequential(Normalize(mean, std), nn.Conv2d(shape[0], width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
                       nn.Conv2d(width, 2*width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(flat, 8*width), nn.ReLU())
@@ -153,6 +162,7 @@ def high_frequency_noise(x, std:float, seed:int):
     "`x` plus Gaussian noise of this standard deviation whose frequencies are all above half of Nyquist's, clipped to [0,1]"
     spectrum = torch.fft.fft2(torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)))
     fast = (torch.fft.fftfreq(x.shape[2]).abs()[:, None] >= 1/4) | (torch.fft.fftfreq(x.shape[3]).abs() >= 1/4)
+    if not fast.any(): raise ValueError(f'images of {x.shape[2]} x {x.shape[3]} pixels have no frequency that is so high')
     noise = torch.fft.ifft2(spectrum*fast).real
     return (x + std*(noise/noise.std()).to(x.device)).clamp(0, 1)
 
@@ -165,8 +175,6 @@ def transferred(dataset:str, scale:str, seed:int, device):
 
 # %% ../../nbs/robustness/01_absum.ipynb #43d7023e
 TIMED = 'absum@0.1' # the time of a step does not depend on the strength
-
-def accuracy(model, x, y): return (predict(model, x).argmax(1) == y).float().mean()
 
 def relative_step_time(model, x, y, rounds:int=60):
     "Time of a step with Absum over that of a step with the optimiser's own weight decay: medians over rounds, measured in turns"
@@ -187,7 +195,7 @@ def measure(model, dataset:str, scale:str, seed:int, device)->dict:
     waves = half_plane(*x.shape[2:])[::s.stride]
     by_wave = fourier_map(model, x, y, s.wave_eps, waves)
     sums = torch.cat([w.sum((2, 3)).abs().flatten() for w in conv_filters(model)])
-    return dict(accuracy=accuracy(model, x, y), wave_mean=by_wave.nanmean(), wave_worst=by_wave.nan_to_num(1).min(),
+    return dict(accuracy=accuracy(model, x, y), wave_mean=by_wave.nanmean(), wave_worst=by_wave[~by_wave.isnan()].min(),
                 noise=accuracy(model, high_frequency_noise(x, s.noise_std, seed), y), transfer=accuracy(model, transferred(dataset, scale, seed, device), y),
                 train_loss=nn.functional.cross_entropy(predict(model, xt), yt), zero_sums=(sums < 1e-6).float().mean(),
                 valid_accuracy=accuracy(model, xv, yv), valid_wave=fourier_map(model, xv, yv, s.wave_eps, waves).nanmean())
@@ -213,13 +221,14 @@ def best(kind:str, score:str):
     def rule(means):
         plain = 'at' if kind.startswith('at') else 'none'
         t = means[[a == plain or a.startswith(kind + '@') for a in means.index]]
-        return None if plain not in t.index else t[t.valid_accuracy >= t.valid_accuracy[plain] - 0.01][score].idxmax()
+        good = t[t.valid_accuracy >= t.valid_accuracy[plain] - 0.01][score].dropna() if plain in t.index else t[:0]
+        return good.idxmax() if len(good) else None
     return rule
 
 def as_robust(kind:str):
     "Rule for `pick`: the weakest `kind` at least as robust to waves as the chosen Absum is, on validation images, or else the most robust one"
     def rule(means):
-        t = means[[a.startswith(kind + '@') for a in means.index]].valid_wave
+        t = means[[a.startswith(kind + '@') for a in means.index]].valid_wave.dropna() # NaN loses
         t = t.loc[sorted(t.index, key=lambda a: float(a.split('@')[1]))]
         enough = t[t >= means.valid_wave['absum*']] if 'absum*' in means.index else t[:0]
         return None if t.empty else enough.index[0] if len(enough) else t.idxmax()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Objective', 'scores', 'adversarial', 'kl', 'kl_pgd', 'trades', 'boosted', 'mart', 'weighted', 'probability_margin',
-           'mail', 'ewat', 'Tally', 'gairat', 'friendly', 'boundary', 'mma', 'smoothed', 'squeezed', 'Bounded',
-           'tanh_logits', 'perturb', 'Later', 'awp', 'fgsm_rs', 'triangle', 'Recipe', 'Best']
+           'mail', 'ewat', 'Tally', 'gairat', 'friendly', 'soft_margin', 'boundary', 'mma', 'smoothed', 'squeezed',
+           'Bounded', 'tanh_logits', 'perturb', 'Later', 'awp', 'fgsm_rs', 'triangle', 'Recipe', 'Best']
 
 # %% ../../nbs/robustness/00_baselines.ipynb #6751f6df
 import math
@@ -14,16 +14,23 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ..attacks.gradient import _check_pgd, autocast, ce_loss, fitting, generator_for, guarded, input_gradient, margin_loss, pgd
+from ..attacks.gradient import (_check_pgd, autocast, blind_warning, ce_loss, finite_rows, fitting, generator_for, guarded,
+                                       input_gradient, loss_gradient, margin_loss, pgd)
 from ..attacks.threat_models import Linf
 from ..data import Batches
+from ..models import logits_of
 from ..training import fit, load_state, multistep, save_state, update
 
 # %% ../../nbs/robustness/00_baselines.ipynb #81b06e31
 def _at_least_0(**named):
-    "Refuse numbers below 0 and NaN"
+    "Refuse numbers below 0, infinite ones and NaN"
     for name, v in named.items():
-        if not v >= 0: raise ValueError(f'{name} must be a number >= 0, not {v!r}')
+        if not 0 <= v < math.inf: raise ValueError(f'{name} must be a finite number >= 0, not {v!r}')
+
+def _class_numbers(y):
+    "Labels of any integer type as int64"
+    if y.is_floating_point() or y.dtype == torch.bool: raise TypeError(f'y has dtype {y.dtype}; expected int64 class numbers')
+    return y.long()
 
 @dataclass(eq=False)
 class Objective:
@@ -31,14 +38,18 @@ class Objective:
     attack:object # attack(model, x, y) -> x_adv
     outer:object  # outer(model, x, x_adv, y) -> (scalar, dict of scalars)
 
+    def __post_init__(self):
+        outer = self.outer
+        self.outer = lambda model, x, x_adv, y: outer(model, x, x_adv, _class_numbers(y))
+
     def __call__(self, model, x, y): return self.outer(model, x, self.attack(model, x, y), y)
 
 def scores(
     logits:torch.Tensor, # (N,K) of the attacked batch
     y:torch.Tensor, # int64 (N,)
 )->dict: # scalars
-    "What every objective logs: accuracy and mean margin loss under the attack"
-    margin = margin_loss(logits.detach().float(), y)
+    "What every objective logs: accuracy and mean margin loss under the attack; an image with a NaN among its logits counts as wrong"
+    margin = margin_loss(logits.detach(), y)
     return dict(robust_accuracy=(margin < 0).float().mean(), margin=margin.mean())
 
 # %% ../../nbs/robustness/00_baselines.ipynb #9594f57c
@@ -48,8 +59,8 @@ def adversarial(
 )->Objective:
     "Adversarial training (Madry et al., 2018): the mean loss of the attacked batch (eq. 1)"
     def outer(model, x, x_adv, y):
-        logits = model(x_adv)
-        return loss(logits.float(), y).mean(), scores(logits, y)
+        logits = logits_of(model, x_adv)
+        return loss(logits, y).mean(), scores(logits, y)
     return Objective(attack, outer)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #cc37ac1b
@@ -59,7 +70,8 @@ def kl(
 )->torch.Tensor: # (N,)
     "KL divergence of the predictions from those on clean images, per sample (eq. 4); gradients flow through both"
     log_p = clean.log_softmax(1)
-    return (log_p.exp() * (log_p - logits.log_softmax(1))).sum(1)
+    gap = torch.where(log_p > -torch.inf, log_p - logits.log_softmax(1), 0) # a class masked by -inf adds nothing
+    return (log_p.exp() * gap).sum(1)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #aed66781
 def kl_pgd(
@@ -73,16 +85,22 @@ def kl_pgd(
 ): # attack(model, x, y) -> x_adv
     "TRADES' attack: ascent on the divergence from the prediction on `x`; it does not look at the labels"
     _check_pgd(threat, steps, step_size, kl, 1, True, precision)
-    if not start > 0: raise ValueError(f'start must be > 0, not {start!r}: at x itself the divergence has no gradient')
+    if not 0 < start < math.inf: raise ValueError(f'start must be > 0, not {start!r}: at x itself the divergence has no gradient')
     size = 2.5 * threat.eps / steps if step_size is None else step_size
     def run(model, x, y):
-        with autocast(x, precision): clean = model(x).float()
+        with autocast(x, precision): clean = logits_of(model, x)
         project, loss = threat.around(x), fitting(lambda logits, y: kl(clean, logits), y)
         x_adv = project(x + start * torch.randn(x.shape, generator=generator_for(x, seed), device=x.device, dtype=x.dtype))
+        sighted = torch.ones_like(y, dtype=torch.bool)
         for _ in range(steps):
-            x_adv = project(x_adv + threat.steepest(input_gradient(model, x_adv, y, loss, precision), x_adv, size))
+            grad = input_gradient(model, x_adv, y, loss, precision)
+            sighted &= finite_rows(grad)
+            x_adv = project(x_adv + threat.steepest(grad, x_adv, size))
+        blind_warning(~sighted)
         return x_adv
-    return guarded(run, mode, threat)
+    return guarded(run, mode, threat, _fit_labels)
+
+def _fit_labels(x, y, logits): fitting(ce_loss, y)(logits, y)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #f931733d
 def trades(
@@ -92,7 +110,7 @@ def trades(
     "TRADES (Zhang et al., 2019): cross-entropy of the clean batch plus `beta` times the divergence under attack (eq. 4)"
     _at_least_0(beta=beta)
     def outer(model, x, x_adv, y):
-        clean, logits = model(x).float(), model(x_adv).float()
+        clean, logits = logits_of(model, x), logits_of(model, x_adv)
         return F.cross_entropy(clean, y) + beta * kl(clean, logits).mean(), scores(logits, y)
     return Objective(attack, outer)
 
@@ -116,8 +134,8 @@ def mart(
     "MART (Wang et al., 2020): boosted cross-entropy, and the divergence weighted by how wrong the clean prediction is (eq. 6)"
     _at_least_0(beta=beta)
     def outer(model, x, x_adv, y):
-        clean, logits = model(x).float(), model(x_adv).float()
-        wrong = 1 - clean.softmax(1).gather(1, y[:, None])[:, 0]
+        clean, logits = logits_of(model, x), logits_of(model, x_adv)
+        wrong = clean.softmax(1).scatter(1, y[:, None], 0).sum(1) # 1 - p of the class, without its cancellation
         return (boosted(logits, y) + beta * wrong * kl(clean, logits)).mean(), scores(logits, y)
     return Objective(attack, outer)
 
@@ -128,8 +146,8 @@ def weighted(
 )->Objective:
     "Importance-aware training: cross-entropy of the attacked batch with weights of mean 1, through which no gradient flows (eq. 8)"
     def outer(model, x, x_adv, y):
-        logits = model(x_adv).float()
-        w = weigh(logits.detach(), y) + 1e-30 # all of them 0: equal weights
+        logits = logits_of(model, x_adv)
+        w = weigh(logits.detach(), y).to(logits) + 1e-30 # all of them 0: equal weights
         w = w / w.mean()
         return (w * ce_loss(logits, y)).mean(), scores(logits, y) | dict(effective=1 / (w*w).mean())
     return Objective(attack, outer)
@@ -145,10 +163,11 @@ def probability_margin(
 def mail(
     attack, # attack(model, x, y) -> x_adv
     slope=10., # gamma of the paper; 0 is adversarial training
-    bias=0.5, # beta of the paper: the margin at which the weight is a half
+    bias=-0.5, # the margin at which the weight is a half; below 0 an image is wrong
 )->Objective:
     "MAIL-AT (Liu et al., 2021): weights fall as a sigmoid of the probability margin (eq. 9)"
     _at_least_0(slope=slope)
+    if not math.isfinite(bias): raise ValueError(f'bias must be a finite number, not {bias!r}')
     return weighted(attack, lambda logits, y: torch.sigmoid(-slope * (probability_margin(logits, y) - bias)))
 
 # %% ../../nbs/robustness/00_baselines.ipynb #561854ee
@@ -158,9 +177,13 @@ def ewat(
 )->Objective:
     "Entropy-weighted adversarial training (Kim et al., 2021): one plus `strength` times the entropy of the prediction (eq. 10)"
     _at_least_0(strength=strength)
-    return weighted(attack, lambda logits, y: 1 + strength * -(logits.softmax(1) * logits.log_softmax(1)).sum(1))
+    return weighted(attack, lambda logits, y: 1 + strength * torch.special.entr(logits.softmax(1)).sum(1))
 
 # %% ../../nbs/robustness/00_baselines.ipynb #5ecb1d02
+def _right(logits, y):
+    "Where the model predicts `y`, bool (N,); a NaN among the logits is no prediction"
+    return (logits.argmax(1) == y) & ~logits.isnan().any(1)
+
 class Tally:
     "A loss that counts, image by image, at how many of the points where it was called the model was right"
     def __init__(self,
@@ -168,7 +191,7 @@ class Tally:
     ): self.loss, self.right = loss, None
 
     def __call__(self, logits, y):
-        right = (logits.detach().argmax(1) == y).float()
+        right = _right(logits.detach(), y).to(logits)
         self.right = right if self.right is None else self.right + right
         return self.loss(logits, y)
 
@@ -187,7 +210,8 @@ def gairat(
     def attack(model, x, y):
         tally.right = None
         return run(model, x, y)
-    return weighted(attack, lambda logits, y: torch.sigmoid(2 * (shift + 5 * (1 - 2 * tally.right / steps))))
+    attack.threat = threat
+    return weighted(attack, lambda logits, y: torch.sigmoid(2 * (shift + 5 * (1 - 2 * tally.right.to(logits) / steps))))
 
 # %% ../../nbs/robustness/00_baselines.ipynb #eed6f957
 def friendly(
@@ -199,38 +223,51 @@ def friendly(
     random_start=True, # else from x
     precision=None, # 'bf16': gradients under autocast
     mode='eval', # 'train': batch norm with the batch's statistics
+    omega=0., # standard deviation of noise that is added at every step
 ): # attack(model, x, y) -> x_adv
     "FAT's attack (Zhang et al., 2020): PGD in which an image stops `tau` steps after the model is wrong on it"
     _check_pgd(threat, steps, step_size, ce_loss, 1, True, precision)
     if not isinstance(tau, int) or tau < 0: raise ValueError(f'tau must be a whole number of steps from 0 on, not {tau!r}')
+    _at_least_0(omega=omega)
     size = 2.5 * threat.eps / steps if step_size is None else step_size
     def run(model, x, y):
-        project, x_adv, left, go = threat.around(x), x, torch.full_like(y, tau), torch.ones_like(y, dtype=torch.bool)
-        if random_start: x_adv = threat.random_start(x, generator_for(x, seed))
+        project, loss, gen, left = threat.around(x), fitting(ce_loss, y), generator_for(x, seed), torch.full_like(y, tau)
+        go, sighted = torch.ones_like(y, dtype=torch.bool), torch.ones_like(y, dtype=torch.bool)
+        x_adv = threat.random_start(x, gen) if random_start else x
         for _ in range(steps):
-            seen = []
-            def loss(logits, y):
-                seen.append(logits.detach())
-                return ce_loss(logits, y)
-            ahead = project(x_adv + threat.steepest(input_gradient(model, x_adv, y, fitting(loss, y), precision), x_adv, size))
-            wrong = seen[0].argmax(1) != y
+            logits, _, grad = loss_gradient(model, x_adv, y, loss, precision)
+            sighted &= finite_rows(grad)
+            ahead = x_adv + threat.steepest(grad, x_adv, size)
+            if omega: ahead = ahead + omega * torch.randn(x.shape, generator=gen, device=x.device, dtype=x.dtype)
+            wrong = ~_right(logits, y)
             go = go & (~wrong | (left > 0)) # once stopped, stopped: with mode='train' the others' moves may change its prediction
             left = left - (wrong & go).long()
-            x_adv = torch.where(go.view(-1, *[1]*(x.ndim - 1)), ahead, x_adv)
+            x_adv = torch.where(go.view(-1, *[1]*(x.ndim - 1)), project(ahead), x_adv)
+        blind_warning(~sighted)
         return x_adv
-    return guarded(run, mode, threat)
+    return guarded(run, mode, threat, _fit_labels)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #86f8a8a1
+def soft_margin(
+    logits:torch.Tensor, # (N,K)
+    y:torch.Tensor, # int64 (N,)
+)->torch.Tensor: # (N,)
+    "MMA's soft logit margin (Ding et al., 2020): `margin_loss` with logsumexp for the maximum, positive where `y` has less than half of the probability"
+    own = F.one_hot(y, logits.shape[1]).bool()
+    return logits.masked_fill(own, -torch.inf).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
+
 def boundary(
     attack, # attack(model, x, y) -> x_adv, in a ball of the largest margin that is asked for
     halvings=6, # forward passes that look for the boundary
+    loss=margin_loss, # loss(logits, y) -> (N,), positive where the model counts as wrong; so does NaN
+    mode='eval', # 'train': the passes of the bisection take batch norm with the batch's statistics
 ): # attack(model, x, y) -> x_adv
     "Where the way from `x` to `attack(x)` enters the wrong, up to a share 2^-halvings of it; its end if it does not, `x` itself if that is wrong"
     if not isinstance(halvings, int) or halvings < 1: raise ValueError(f'halvings must be a positive integer, not {halvings!r}')
     def run(model, x, y):
-        x_adv = attack(model, x, y)
+        x_adv, height = attack(model, x, y), fitting(loss, y)
         at = lambda t: torch.lerp(x, x_adv, t.view(-1, *[1]*(x.ndim - 1)))
-        wrong = lambda t: margin_loss(model(at(t)), y) > 0
+        wrong = lambda t: ~(height(logits_of(model, at(t)), y) <= 0)
         low, high = x.new_zeros(len(x)), x.new_ones(len(x))
         high = torch.where(wrong(low), low, high)
         for _ in range(halvings):
@@ -239,7 +276,7 @@ def boundary(
             low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
         found.crossed = high < 1
         return at(high)
-    found = guarded(run, threat=getattr(attack, 'threat', None))
+    found = guarded(run, mode, getattr(attack, 'threat', None), getattr(attack, 'needs', _fit_labels))
     found.crossed = None # bool (N,), of the last batch: the boundary lies on the way, more than a share 2^-halvings before its end
     return found
 
@@ -247,13 +284,15 @@ def boundary(
 def mma(
     attack, # attack(model, x, y) -> x_adv, its radius the largest margin that is worth having
     share=1/3, # of the clean loss
-    halvings=6, # see `boundary`
+    halvings=6, # see `boundary`, as for the next two
+    loss=margin_loss, # decides where the boundary is; `soft_margin` for the authors'
+    mode='eval',
 )->Objective:
     "After MMA training (Ding et al., 2020): cross-entropy on the boundary, of images nearer to it than the radius, and a share of the clean one (eq. 12)"
     if not 0 <= share <= 1: raise ValueError(f'share must be in [0, 1], not {share!r}')
-    find = boundary(attack, halvings)
+    find = boundary(attack, halvings, loss, mode)
     def outer(model, x, x_adv, y):
-        clean, logits = model(x).float(), model(x_adv).float()
+        clean, logits = logits_of(model, x), logits_of(model, x_adv)
         near = torch.where(find.crossed, ce_loss(logits, y), 0).mean()
         return share * F.cross_entropy(clean, y) + (1 - share) * near, scores(logits, y) | dict(near=find.crossed.float().mean())
     return Objective(find, outer)
@@ -298,15 +337,15 @@ def perturb(
     model:nn.Module, # changed in place
     grads:list, # of the parameters, in their order; None where there is none
     gamma:float, # size relative to the norm of each tensor
-)->list: # pairs (parameter, its change)
+)->list: # pairs (parameter, what it was)
     "Move every weight with two or more dimensions along its gradient, in place: AWP's $v_l=\\gamma\\|w_l\\|g_l/\\|g_l\\|$ (eq. 14)"
     pairs = [(p, g) for p, g in zip(model.parameters(), grads) if g is not None and p.ndim > 1]
     if not pairs: raise ValueError('no weight with two or more dimensions has a gradient: there is nothing to perturb')
-    weights, grads = [p.data for p, _ in pairs], [g for _, g in pairs]
-    sizes = torch._foreach_div(torch._foreach_norm(weights), torch._foreach_add(torch._foreach_norm(grads), 1e-20))
-    moves = torch._foreach_mul(torch._foreach_mul(grads, sizes), gamma)
-    torch._foreach_add_(weights, moves)
-    return list(zip(weights, moves))
+    weights, wide = [p.data for p, _ in pairs], lambda t: t.float() if t.element_size() < 4 else t # norms of half precision overflow
+    old, grads = [w.clone() for w in weights], [wide(g) for _, g in pairs]
+    sizes = torch._foreach_div(torch._foreach_norm([wide(w) for w in weights]), torch._foreach_add(torch._foreach_norm(grads), 1e-20))
+    torch._foreach_add_(weights, torch._foreach_mul(torch._foreach_mul(grads, sizes), gamma))
+    return list(zip(weights, old))
 
 # %% ../../nbs/robustness/00_baselines.ipynb #354adbb1
 class Later:
@@ -338,10 +377,13 @@ def _ascent(model, x, y, objective, precision, reduce, opt):
     "Gradients of the objective for the parameters in order, None where there is none; buffers as they were"
     buffers, params = [(b, b.clone()) for b in model.buffers()], list(model.parameters())
     trained = [p for p in params if p.requires_grad]
-    with autocast(x, precision): value = objective(model, x, y)[0]
-    grads = torch.autograd.grad(value, trained, allow_unused=True)
-    with torch.no_grad():
-        for b, old in buffers: b.copy_(old)
+    if not trained: raise ValueError('all weights are frozen: there is nothing to perturb')
+    try:
+        with autocast(x, precision): value = objective(model, x, y)[0]
+        grads = torch.autograd.grad(value, trained, allow_unused=True)
+    finally:
+        with torch.no_grad():
+            for b, old in buffers: b.copy_(old)
     if reduce: # several processes: the perturbation must be the joint batch's, or their weights would part
         for p, g in zip(trained, grads): p.grad = g
         reduce(model, opt, {})
@@ -369,12 +411,12 @@ def awp(
         inner = loss.turn() if isinstance(loss, Later) else loss
         if hasattr(inner, 'outer'): inner = _found(inner, model, x, y) # the examples are found once, at the weights as they are
         grads = _ascent(model, x, y, inner, precision, reduce, opt)
-        with torch.no_grad(): moved = perturb(model, grads, gamma)
+        with torch.no_grad(): moved = [(w, old, w.clone()) for w, old in perturb(model, grads, gamma)]
         if reduce: kw['reduce'] = reduce
         try: return step(model, x, y, inner, opt, precision=precision, **kw)
         finally:
             with torch.no_grad():
-                for w, v in moved: w.sub_(v)
+                for w, old, start in moved: w.copy_(torch.where(w == start, old, w - (start - old))) # in low precision an update may vanish
     return go
 
 # %% ../../nbs/robustness/00_baselines.ipynb #57861fc9
@@ -391,7 +433,7 @@ def fgsm_rs(
 def triangle(
     peak=0.4, # share of the updates up to the peak
 ): # factor(update, total)
-    "Schedule: linear up from 0 to the optimiser's learning rate, linear down to 0 (Wong et al., 2020; Rice et al., 2020)"
+    "Schedule: linear up from 0 to the optimiser's learning rate, linear down to 0 (Rice et al., 2020); Wong et al., 2020, peak at a half on CIFAR-10"
     if not 0 < peak < 1: raise ValueError(f'peak is a share of the updates between 0 and 1, not {peak!r}')
     def factor(update, total):
         t = (update + .5) / total # the middle of the update: no learning rate is 0

@@ -24,9 +24,10 @@ from ..attacks.threat_models import Linf
 from ..data import as_float, unknown
 from ..evaluation import predict
 from ..evidence import Claim, Paper
-from ..models import _ARCHITECTURES, architecture, architectures, find_head
+from ..models import _ARCHITECTURES, architecture, architectures, find_head, logits_of
 from .baselines import Bounded, adversarial, kl_pgd, smoothed, squeezed, trades
-from .lab import SETTINGS, accuracy, measured, splits, strongest_attack, trained
+from .lab import SETTINGS, accuracy, gets_right, measured, splits, strongest_attack, trained
+from ..training import _plain
 
 # %% ../../nbs/robustness/03_blf.ipynb #70976f34
 def flow(
@@ -101,7 +102,8 @@ class Bound(nn.Module):
         if isinstance(gamma, bool) or not 0 < gamma < math.inf: raise ValueError(f'gamma must be a positive number, not {gamma!r}; gamma_for(0.9) gives one')
         self.limit, self.gamma, self.form = gamma*_form(form).height, gamma, form # limit: of the absolute logits
 
-    def forward(self, z): return self.gamma*FORMS[self.form].h(z)
+    def forward(self, z): # narrow types would lose the digits of their results: computed in float32, rounded once
+        return (self.gamma*FORMS[self.form].h(z.to(torch.promote_types(z.dtype, torch.float32)))).to(z.dtype)
 
     def extra_repr(self): return f'gamma={self.gamma:g}, form={self.form!r}'
 
@@ -133,7 +135,14 @@ def pre_logits(
     model:nn.Module,
 )->nn.Module: # the same weights
     "The network whose outputs are the pre-logits of `model`; `model` itself if no function bounds its logits"
-    return model.model if isinstance(model, Bounded) else model
+    bound = _bounded(model)
+    return model if bound is None else bound.model
+
+def _bounded(model):
+    "The bounded network, also inside a wrapper (torch.compile, DataParallel); None if no function bounds the logits"
+    inner = _plain(model)
+    if isinstance(inner, Bounded): return inner
+    if any(isinstance(m, Bounded) for m in inner.modules()): raise ValueError('the bound is inside the model: its pre-logits are found only where the bound is the last thing, as `blf` makes it')
 
 # %% ../../nbs/robustness/03_blf.ipynb #ceac46f8
 class _Skip(torch.autograd.Function):
@@ -155,7 +164,8 @@ def straight_through(
     model:nn.Module,
 )->nn.Module: # the same weights
     "The same function as `model`, whose gradient passes a bound on the logits as if it were not there"
-    return _StraightThrough(model).train(model.training) if isinstance(model, Bounded) else model
+    bound = _bounded(model)
+    return model if bound is None else _StraightThrough(bound).train(bound.training)
 
 # %% ../../nbs/robustness/03_blf.ipynb #27dc05b4
 def prelogit_attack(
@@ -166,7 +176,7 @@ def prelogit_attack(
     "APGD on the margin, then towards `targets`, along the gradients of the pre-logits; `model` itself says what is broken"
     apgd(threat, steps, margin_loss) # wrong settings are named now
     def run(model, x, y):
-        classes, attacks = model(x[:1]).shape[1], {'apgd-margin': apgd(threat, steps, margin_loss)}
+        classes, attacks = logits_of(model, x[:1]).shape[1], {'apgd-margin': apgd(threat, steps, margin_loss)}
         if classes > 3 and targets: attacks['apgd-t'] = apgd(threat, steps, targets=min(targets, classes - 1))
         return autoattack(threat, attacks=attacks)(straight_through(model), x, y)
     return guarded(run, threat=threat)
@@ -204,7 +214,7 @@ def best_candidates(
     records, # of candidates, as `evidence` gives them, of one data set
 )->dict: # arm -> value
     "The candidate with the highest accuracy under attack on validation images, of every arm all of whose candidates are there"
-    score = records[records.metric == 'valid_robust'].groupby('arm').value.mean()
+    score = records[records.metric == 'valid_robust'].groupby('arm').value.agg(lambda v: v.mean(skipna=False)).fillna(-math.inf) # NaN loses
     found = {a: [(score.get(f'{a}@{v:g}'), v) for v in candidates(a)] for a in PLAIN + ROBUST}
     return {a: max(s, key=lambda pair: pair[0])[1] for a, s in found.items() if s and all(v is not None for v, _ in s)}
 
@@ -236,9 +246,9 @@ def norms(
     model,
     x:torch.Tensor, # float (N,...) in [0,1]
 )->dict: # of two numbers
-    "Mean Euclidean norms of logits and of pre-logits"
-    z = predict(pre_logits(model), x)
-    return dict(logit_norm=(model.g(z) if isinstance(model, Bounded) else z).norm(dim=1).mean().item(), prelogit_norm=z.norm(dim=1).mean().item())
+    "Mean Euclidean norms of logits and of pre-logits; NaN where a pre-logit is"
+    z, bound = predict(pre_logits(model), x), _bounded(model)
+    return dict(logit_norm=(z if bound is None else bound.g(z)).norm(dim=1).mean().item(), prelogit_norm=z.norm(dim=1).mean().item())
 
 def missed(
     model,
@@ -248,10 +258,9 @@ def missed(
     second, # likewise, which may find them
 )->float:
     "Share of the images that `second` breaks and `attack` does not"
-    right = lambda z, y: predict(model, z).argmax(1) == y
-    rows = right(x, y) & ~right(second(model, x, y), y)
+    rows = gets_right(model, x, y) & ~gets_right(model, second(model, x, y), y)
     if not rows.any(): return 0.
-    return right(attack(model, x[rows], y[rows]), y[rows]).sum().item() / len(y)
+    return gets_right(model, attack(model, x[rows], y[rows]), y[rows]).sum().item() / len(y)
 
 # %% ../../nbs/robustness/03_blf.ipynb #a657ad33
 def experiment(arm:str, dataset:str, scale:str, seed:int, device)->dict:

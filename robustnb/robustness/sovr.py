@@ -16,6 +16,7 @@ from ..attacks.gradient import ce_loss, margin_loss, pgd
 from ..attacks.threat_models import Linf
 from ..data import unknown
 from ..evidence import Claim, Paper, interval
+from ..models import logits_of
 from .baselines import Later, Objective, adversarial, awp, ewat, friendly, gairat, kl, kl_pgd, mail, mart, mma, scores, trades
 from .lab import SETTINGS, measured, trained
 from ..training import update
@@ -32,7 +33,7 @@ def ovr_loss(
 # %% ../../nbs/robustness/02_sovr.ipynb #ad75b82d
 def _check(share, weight=1.):
     if not 0 <= share <= 1: raise ValueError(f'share is the part of each batch that gets the one-versus-the-rest loss, in [0,1], not {share!r}')
-    if not weight > 0: raise ValueError(f'weight must be a positive number, not {weight!r}')
+    if not 0 < weight < float('inf'): raise ValueError(f'weight must be a positive number, not {weight!r}')
 
 def hardest(
     logits:torch.Tensor, # (N,K)
@@ -63,7 +64,7 @@ def sovr(
     "SOVR (Kanai et al., 2023): adversarial training with the one-versus-the-rest loss for the `share` of smallest margins"
     _check(share, weight)
     def outer(model, x, x_adv, y):
-        logits = model(x_adv).float()
+        logits = logits_of(model, x_adv)
         return switched(logits, y, hardest(logits, y, share), weight), scores(logits, y)
     return Objective(attack, outer)
 
@@ -76,24 +77,25 @@ def tsovr(
 )->Objective:
     "TSOVR: TRADES whose cross-entropy is switched likewise, by the margins under attack"
     _check(share, weight)
-    if not beta >= 0: raise ValueError(f'beta must be a number >= 0, not {beta!r}')
+    if not 0 <= beta < float('inf'): raise ValueError(f'beta must be a finite number >= 0, not {beta!r}')
     def outer(model, x, x_adv, y):
-        clean, logits = model(x).float(), model(x_adv).float()
+        clean, logits = logits_of(model, x), logits_of(model, x_adv)
         return switched(clean, y, hardest(logits, y, share), weight) + beta * kl(clean, logits).mean(), scores(logits, y)
     return Objective(attack, outer)
 
 # %% ../../nbs/robustness/02_sovr.ipynb #9cd1a36f
 def late(
     objective, # objective(recipe, *hyperparameters) -> objective
+    share=0.5, # of the updates that come before
 ): # function (recipe, updates, *hyperparameters) -> objective
-    "`objective` in the second half of the updates, adversarial training before, as GAIRAT and MAIL are published"
-    return lambda r, updates, *hyper: Later(updates // 2, adversarial(r.attack()), objective(r, *hyper))
+    "Adversarial training for a `share` of the updates, then `objective`, as GAIRAT and MAIL are published"
+    return lambda r, updates, *hyper: Later(round(share * updates), adversarial(r.attack()), objective(r, *hyper))
 
 OBJECTIVES = { # arm -> objective(recipe, updates, *hyperparameters)
     'at':     lambda r, n: adversarial(r.attack()),
     'mart':   lambda r, n, beta: mart(r.attack(), beta),
     'gairat': late(lambda r, shift: gairat(r.threat, r.steps, r.step_size, shift)),
-    'mail':   late(lambda r, slope, bias: mail(r.attack(), slope, bias)),
+    'mail':   late(lambda r, slope, bias: mail(r.attack(), slope, bias), 0.63),
     'ewat':   lambda r, n, strength: ewat(r.attack(), strength),
     'sovr':   lambda r, n, share, weight: sovr(r.attack(), share, weight),
     'trades': lambda r, n, beta: trades(r.attack(kl_pgd), beta),
@@ -104,7 +106,7 @@ OBJECTIVES = { # arm -> objective(recipe, updates, *hyperparameters)
 
 # %% ../../nbs/robustness/02_sovr.ipynb #30f3e097
 CANDIDATES = { # three for every arm with hyperparameters; the first is the published setting, or nearest to it
-    'mart': [(5,), (2.5,), (10,)], 'gairat': [(-1,), (0,), (1,)], 'mail': [(10, 0.5), (10, 0), (2, 0)], 'ewat': [(1,), (0.5,), (2,)],
+    'mart': [(5,), (2.5,), (10,)], 'gairat': [(-1,), (0,), (1,)], 'mail': [(10, -0.5), (10, 0), (2, -0.5)], 'ewat': [(1,), (0.5,), (2,)],
     'sovr': [(0.4, 0.4), (0.4, 0.2), (0.2, 0.4)], 'trades': [(6,), (3,), (9,)], 'tsovr': [(0.4, 0.4, 6), (0.4, 0.2, 6), (0.2, 0.4, 6)],
     'mma': [(1.5,), (2.5,), (4,)], 'fat': [(0,), (1,), (2,)], 'awp': [(0.01,), (0.005,), (0.002,)]}
 CHOSEN = { # (scale, data set) -> {arm: hyperparameters}: the candidate of highest validation accuracy under attack; else the first
@@ -295,4 +297,4 @@ def figures(records:pd.DataFrame)->dict: # title -> figure
 paper = Paper('sovr', 'One-vs-the-Rest Loss to Focus on Important Samples in Adversarial Training',
               'Kanai, Yamaguchi, Yamada, Takahashi, Ohno, Ida', 2023, '2207.10283', claims, arms,
               datasets=dict(tiny=['digits'], small=['cifar10'], paper=['cifar10']), seeds=dict(tiny=3, small=3, paper=3),
-              experiment=experiment, figures=figures, wanted=lambda job: job.seed == 0 or '@' not in job.arm)
+              experiment=experiment, version=2, figures=figures, wanted=lambda job: job.seed == 0 or '@' not in job.arm)
