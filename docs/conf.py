@@ -18,7 +18,7 @@ project, author, release = cfg['title'], cfg['author'], cfg['version']
 copyright = author
 extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax', 'sphinx_copybutton', 'sphinx_design', 'nbdev_sphinx']
 root_doc = 'index'
-exclude_patterns = ['_*', '**/_*', '**/.ipynb_checkpoints', '**.txt']
+exclude_patterns = ['_*', '**/_*', '**.ipynb_checkpoints', '**.txt']
 suppress_warnings = ['mystnb.unknown_mime_type']
 
 nb_execution_mode = 'off'
