@@ -1,6 +1,9 @@
-"""JupyterLab in a real browser: a notebook of this project opens, and all its cells run"""
+"""JupyterLab as `make lab` starts it: a notebook of this project opens in a real browser, all its cells run, and it is cleaned when saved"""
 import json, os, secrets, shutil, subprocess, sys, time
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.request import Request, urlopen
 import pytest
 from browser import chromium, wait
 
@@ -21,23 +24,23 @@ def environment(tmp):
             'PYTHONPATH': str(ROOT)}
 
 @pytest.fixture
-def lab(tmp_path):
-    "Address of a JupyterLab that serves a copy of the notebook, with its token"
+def server(tmp_path):
+    "A JupyterLab that serves a copy of the notebook, in a folder of it, as `make lab` does: its `url`, `token` and `log` file, and `nb`, the copy"
     pytest.importorskip('jupyterlab', reason='JupyterLab is not installed: pip install -e ".[dev]"')
-    (tmp_path/'nbs').mkdir()
+    nb = tmp_path/'nbs'/NOTEBOOK.relative_to(ROOT/'nbs')
+    nb.parent.mkdir(parents=True)
     shutil.copy(ROOT/'settings.ini', tmp_path)
-    nb = shutil.copy(NOTEBOOK, tmp_path/'nbs')
-    token, log = secrets.token_hex(16), open(tmp_path/'lab.log', 'w+')
-    cmd = [sys.executable, '-m', 'jupyterlab', f"--config={ROOT/'tools'/'jupyter_server_config.py'}", '--no-browser', '--allow-root',
-           '--ServerApp.ip=127.0.0.1', '--ServerApp.port=0', f'--IdentityProvider.token={token}', f"--ServerApp.root_dir={tmp_path/'nbs'}"]
-    server = subprocess.Popen(cmd, cwd=tmp_path, env=environment(tmp_path), stdout=log, stderr=log)
-    try:
-        yield f'{address(tmp_path, server, log)}lab/tree/{Path(nb).name}?token={token}'
+    shutil.copytree(ROOT/'tools', tmp_path/'tools')
+    shutil.copy(NOTEBOOK, nb)
+    token, log = secrets.token_hex(16), tmp_path/'lab.log'
+    cmd = [sys.executable, '-m', 'jupyterlab', '--config=tools/jupyter_server_config.py', 'nbs', '--no-browser', '--allow-root',
+           '--ServerApp.ip=127.0.0.1', '--ServerApp.port=0', f'--IdentityProvider.token={token}']
+    with log.open('w') as f: process = subprocess.Popen(cmd, cwd=tmp_path, env=environment(tmp_path), stdout=f, stderr=f)
+    try: yield SimpleNamespace(url=address(tmp_path, process, log), token=token, log=log, nb=nb)
     finally:
-        server.terminate()
-        try: server.wait(60)
-        except subprocess.TimeoutExpired: server.kill()
-        log.close()
+        process.terminate()
+        try: process.wait(60)
+        except subprocess.TimeoutExpired: process.kill()
 
 def address(tmp, server, log, seconds=300):
     "Address that the server has written down"
@@ -47,16 +50,52 @@ def address(tmp, server, log, seconds=300):
             try: return json.loads(f.read_text())['url']
             except ValueError: pass  # half written
         time.sleep(.2)
-    log.seek(0)
-    pytest.fail(f'JupyterLab did not start within {seconds} s:\n{log.read()[-2000:]}')
+    pytest.fail(f'JupyterLab did not start within {seconds} s:\n{log.read_text()[-2000:]}')
+
+def contents(server, method, path, **model):
+    "Answer of the server's contents API, by which JupyterLab opens, creates and saves"
+    data = json.dumps(model).encode() if model else None
+    head = {'Authorization': f'token {server.token}', 'Content-Type': 'application/json'}
+    with urlopen(Request(f'{server.url}api/contents/{path}', data, head, method=method), timeout=60) as r: return json.load(r)
+
+def used(nb):
+    "The notebook as JupyterLab holds it after some work: cells numbered and marked, and the kernel's particulars"
+    nb = deepcopy(nb)
+    nb['metadata'].update(language_info={'name': 'python', 'version': '3.0'}, mine=1)
+    for i, c in enumerate(nb['cells']):
+        c['metadata'].update(collapsed=True, editable=False)
+        if c['cell_type'] == 'code': c['execution_count'] = i + 1
+    return nb
+
+def clean(path):
+    "Whether the notebook is as `nbdev_clean` leaves it"
+    before = path.read_bytes()
+    subprocess.run([sys.executable, '-c', 'import sys; from nbdev.clean import nbdev_clean; nbdev_clean(sys.argv[1])', path], cwd=path.parent, check=True)
+    return path.read_bytes() == before
+
+def test_saved_notebook_is_clean_and_nothing_fails(server):
+    here = server.nb.relative_to(server.nb.parents[1]).as_posix()
+    original = contents(server, 'GET', here)['content']
+    contents(server, 'PUT', here, type='notebook', format='json', content=used(original))
+    saved = json.loads(server.nb.read_text(encoding='utf-8'))
+    assert saved == json.loads(NOTEBOOK.read_text(encoding='utf-8')) and clean(server.nb)
+    new = server.nb.parent/contents(server, 'POST', server.nb.parent.name, type='notebook')['name']  # not on disk before its first save
+    cell = {'cell_type': 'code', 'id': 'abcd', 'source': '6*7', 'execution_count': 3, 'metadata': {'collapsed': True}, 'outputs': []}
+    contents(server, 'PUT', f'{new.parent.name}/{new.name}', type='notebook', format='json', content={**original, 'cells': [cell]})
+    saved = json.loads(new.read_text(encoding='utf-8'))['cells'][0]
+    assert saved == {**cell, 'source': ['6*7'], 'execution_count': None, 'metadata': {}} and clean(new)
+    contents(server, 'PUT', 'notes.txt', type='file', format='text', content='as it is')  # no notebook: left alone
+    assert (server.nb.parents[1]/'notes.txt').read_text() == 'as it is'
+    log = server.log.read_text()
+    assert not [w for w in ('Error', 'Traceback', 'hook failed', '[E ') if w in log], log
 
 IDLE = "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'"
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(e => e.textContent.trim())"
 
-def test_all_cells_run(lab, tmp_path):
+def test_all_cells_run(server):
     browser = chromium()
     try:
-        browser.get(lab)
+        browser.get(f'{server.url}lab/tree/{server.nb.relative_to(server.nb.parents[1]).as_posix()}?token={server.token}')
         wait(browser, "document.querySelectorAll('.jp-Notebook .jp-CodeCell').length", 240, 'the notebook in JupyterLab')
         wait(browser, IDLE, 240, 'an idle kernel')
         time.sleep(3)  # the indicator says idle before the kernel is connected
