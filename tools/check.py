@@ -5,6 +5,7 @@ sentences, one per problem; tests/system/test_structure.py asserts that the quic
 """
 import ast, json, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
+from nbcells import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 LIB = 'robustnb'
@@ -17,7 +18,7 @@ def generated(root):
     "{relative path: bytes} of all that is made from the notebooks, the notebooks themselves included: they must be clean"
     files = [p for p in (root/LIB).rglob('*.py') if p.name in ('__init__.py', '_modidx.py') or GENERATED in p.read_text()]
     files += [p for p in (root/'tests').glob('test_*.py') if GENERATED in p.read_text()]
-    files += [p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    files += [p for p in (root/'nbs').rglob('*.ipynb') if not checkpoint(p)]
     files += [root/'README.md', *(root/'docs'/'images').glob('index_*')]
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in files if p.exists()}
 
@@ -79,7 +80,7 @@ def misplaced(root):
     "Notebooks whose module does not lie where the notebook does: nbs/attacks/01_gradient.ipynb makes attacks/gradient.py"
     for p in sorted((root/'nbs').rglob('*.ipynb')):
         m = re.search(r'#\|\s*default_exp\s+([\w.]+)', p.read_text())
-        if m is None or '.ipynb_checkpoints' in p.parts: continue
+        if m is None or checkpoint(p): continue
         want = '.'.join([*p.relative_to(root/'nbs').parts[:-1], re.sub(r'^\d+_', '', p.stem)])
         if m[1] != want: yield f'{p.relative_to(root)}: exports to {m[1]}, its place says {want}'
 

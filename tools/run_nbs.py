@@ -2,6 +2,8 @@
 
 Needs nbclient and ipykernel only. Cells marked `#| notest`, `#| slow` or `#| gpu` are left out, but for those of `--flags`.
 
+Jupyter's own copies, below .ipynb_checkpoints, are left out.
+
 Usage: python tools/run_nbs.py [--timeout S] [--flags gpu,slow] [--no-save] [--jobs N] NB...
 """
 import argparse, os, sys, tempfile, time
@@ -12,7 +14,7 @@ import nbformat
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from nbcells import directives
+from nbcells import checkpoint, directives
 
 ROOT = Path(__file__).resolve().parent.parent
 SKIP = {'notest', 'slow', 'gpu'}  # tst_flags of settings.ini
@@ -77,5 +79,5 @@ if __name__ == '__main__':
     p.add_argument('--no-save', dest='save', action='store_false', help='leave the files as they are')
     a = p.parse_args()
     work = partial(run, timeout=a.timeout, force=set(a.flags.split(',')), save=a.save, jobs=a.jobs)
-    with ProcessPoolExecutor(a.jobs) as pool: ok = list(pool.map(work, [f.resolve() for f in a.nbs]))
+    with ProcessPoolExecutor(a.jobs) as pool: ok = list(pool.map(work, [f.resolve() for f in a.nbs if not checkpoint(f.resolve())]))
     sys.exit(not all(ok))

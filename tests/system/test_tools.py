@@ -1,5 +1,5 @@
 """The build's own tools: exporter of tests, runner of notebooks, README, notebooks as text"""
-import subprocess, sys
+import shutil, subprocess, sys
 from pathlib import Path
 import pytest
 
@@ -8,7 +8,7 @@ sys.path.insert(0, str(ROOT/'tools'))
 nbformat = pytest.importorskip('nbformat')
 pytest.importorskip('nbdev', reason='the tools need the dev requirements')
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-import export_tests, nbcells, nbtext, readme, run_nbs
+import check, export_tests, nbcells, nbtext, readme, run_nbs
 
 PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='
 
@@ -90,3 +90,44 @@ def test_text_and_back_keeps_ids_and_outputs():
     new = nbtext.merge(old, cells[:2] + [('markdown', 'added')] + cells[2:-1] + [('code', 'fit(2)')])
     assert [c.id for c in new.cells if c.source != 'added'] == [c.id for c in old.cells]
     assert new.cells[3].outputs == old.cells[2].outputs and new.cells[-1].outputs == []
+
+@pytest.fixture
+def checkout(tmp_path):
+    "A checkout with two notebooks, one in a folder, and of each an older copy below .ipynb_checkpoints, where Jupyter keeps it"
+    root = tmp_path/'checkout'
+    for name in ('00_a', 'deep/01_b'):
+        nb = root/'nbs'/f'{name}.ipynb'
+        old = nb.parent/'.ipynb_checkpoints'/f'{nb.stem}-checkpoint.ipynb'
+        old.parent.mkdir(parents=True)
+        module = name.replace('/', '.').replace('00_', '').replace('01_', '')
+        for path, f in ((nb, 'new'), (old, 'old')):
+            write(path, f'#| default_exp {module}', f'#| export\ndef {f}(): return 1', f'#| test {f}\nassert {f}() == 1')
+    shutil.copy(ROOT/'nbs'/'index.ipynb', root/'nbs')
+    shutil.copy(ROOT/'settings.ini', root)
+    shutil.copytree(ROOT/'tools', root/'tools')
+    return root
+
+def test_copies_below_ipynb_checkpoints_are_not_exported(checkout, tmp_path):
+    (tmp_path/'fresh').mkdir()
+    check.regenerate(checkout, tmp_path/'fresh')
+    made = check.generated(tmp_path/'fresh')
+    assert {'robustnb/a.py', 'robustnb/deep/b.py', 'tests/test_a.py', 'tests/test_deep_b.py'} <= made.keys()
+    assert not any('checkpoint' in p or b'def old' in text or b'def test_old' in text for p, text in made.items())
+    assert list(check.misplaced(checkout)) == []
+
+def test_copies_below_ipynb_checkpoints_are_not_run(checkout):
+    done = run(*sorted((checkout/'nbs').rglob('0*.ipynb')), '--no-save')
+    assert done.returncode == 0 and done.stdout.count('ok  ') == 2 and 'checkpoint' not in done.stdout, done.stdout + done.stderr
+
+def test_copies_below_ipynb_checkpoints_are_no_pages(checkout):
+    pytest.importorskip('sphinx', reason='the site needs the docs requirements: pip install -e ".[docs]"')
+    code = '''if True:
+        import sys; sys.path.insert(0, sys.argv[1])
+        import conf, pathlib
+        from sphinx.util.matching import get_matching_files
+        nbs = pathlib.Path(sys.argv[2])/'nbs'
+        print(*get_matching_files(nbs, exclude_patterns=conf.exclude_patterns), *conf.Project(nbs.parent, nbs).names, sep='\\n')'''
+    done = subprocess.run([sys.executable, '-c', code, ROOT/'docs', checkout], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {'00_a.ipynb', 'deep/01_b.ipynb', 'robustnb.a.new', 'robustnb.deep.b.new'} <= set(done.stdout.split())
+    assert 'checkpoint' not in done.stdout and 'old' not in done.stdout
