@@ -24,7 +24,7 @@ from robustnb.robustness import baselines
 from robustnb.robustness.absum import absum
 from robustnb.robustness.blf import prelogit_attack
 from robustnb.robustness.sovr import sovr
-from robustnb.training import EMA, Diverged, cross_entropy, fit, recompute_bn
+from robustnb.training import EMA, Diverged, cross_entropy, fit
 
 @architecture
 def strange_net(classes=3, kind='plain'):
