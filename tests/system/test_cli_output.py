@@ -26,10 +26,10 @@ def paper():
     return Paper('example', f'A paper on {FOLDER}', 'Nobody', 2025, '', [Claim(1, f'b is better on {FOLDER}', 'm', 'b', ['a'], unit='u')], ['a', 'b'],
                  dict(tiny=['moons']), dict(tiny=3), lambda arm, dataset, scale, seed, device: {'m': (arm == 'b') * (1 + .1*seed)})
 
-@pytest.fixture(params=[FOLDER, 'plain'])
+@pytest.fixture
 def at(tmp_path, monkeypatch, request):
     "A folder whose name needs more than a code page, with what the commands need"
-    at = tmp_path/request.param
+    at = tmp_path/getattr(request, 'param', FOLDER)
     at.mkdir()
     (at/'printed.py').write_text(NET)
     torch.manual_seed(0)
@@ -69,6 +69,7 @@ def whole(at, argv):
 def forget(at, argv):
     for name in COMMANDS[argv]: (at/name).unlink(missing_ok=True)
 
+@pytest.mark.parametrize('at', [FOLDER, 'plain'], indirect=True)
 @pytest.mark.parametrize('encoding', ['cp1252', 'ascii', 'utf-8'])
 @pytest.mark.parametrize('argv', COMMANDS, ids=named)
 def test_an_old_code_page(at, monkeypatch, argv, encoding):
@@ -86,7 +87,6 @@ def test_an_old_code_page(at, monkeypatch, argv, encoding):
 @pytest.mark.parametrize('argv', COMMANDS, ids=named)
 def test_nobody_listens(at, monkeypatch, argv, error, room):
     "A reader that has left, or a full disk behind the output: the work is done all the same; of a full disk a line tells"
-    if at.name == FOLDER: pytest.skip('one folder is enough')
     forget(at, argv)
     status, err = run(monkeypatch, argv, io.TextIOWrapper(Gone(error, room), 'utf-8', line_buffering=True))
     said = err.buffer.getvalue().decode()
@@ -106,7 +106,6 @@ def start(at, *argv, **env):
 
 def test_processes(at):
     "PYTHONIOENCODING as a Windows console has it: what follows `written: ...` is there too. `robustnb list | head -1`: no word of it"
-    if at.name != FOLDER: pytest.skip('one folder is enough')
     train, listed = start(at, *TRAIN, PYTHONIOENCODING='cp1252'), start(at, 'list')
     assert listed.stdout.readline() and not listed.stdout.close()
     out, err = train.communicate(timeout=600)
@@ -133,7 +132,6 @@ def test_names_that_are_not_text(at, monkeypatch):
 
 def test_results_that_cannot_be_kept(at, monkeypatch):
     "A file where the folder is due, results that are damaged or those of unknown papers"
-    if at.name == FOLDER: pytest.skip('one folder is enough')
     Path('file').touch()
     out = lambda: io.TextIOWrapper(io.BytesIO(), 'utf-8')
     for argv, said in ((('reproduce', '--results', 'file', '--html', 'r.html'), 'no results can be kept in file'), (('reproduce', '--results', 'file/below', '--html', 'r.html'), 'no results can be kept in file/below'),
@@ -154,7 +152,6 @@ def test_results_that_cannot_be_kept(at, monkeypatch):
 
 def test_a_page_that_cannot_be_written(at, monkeypatch):
     "The verdicts are printed all the same"
-    if at.name == FOLDER: pytest.skip('one folder is enough')
     def full(*args, **kw): raise OSError(28, 'No space left on device', str(at/'r.html'))
     monkeypatch.setattr('robustnb.cli.os.replace', full)
     monkeypatch.setattr(sys, 'stdout', out := io.StringIO()); monkeypatch.setattr(sys, 'stderr', err := io.StringIO())
