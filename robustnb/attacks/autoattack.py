@@ -139,8 +139,10 @@ class _Run:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         meta = {k: getattr(self, k) for k in ('mark', *self.ABOUT)}
         part = self.path.with_name(self.path.name + f'.{os.getpid()}')
-        save_file({k: getattr(self, k) for k in self.FIELDS}, part, metadata=dict(run=json.dumps(meta)))
-        os.replace(part, self.path)
+        try:
+            save_file({k: getattr(self, k) for k in self.FIELDS}, part, metadata=dict(run=json.dumps(meta)))
+            os.replace(part, self.path)
+        finally: part.unlink(missing_ok=True)    # of a disk that is full nothing stays
 
     def note(self, rows, found, seconds):
         "Take over what an attack found on the images `rows`"
