@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['classified', 'cross_entropy', 'update', 'train', 'cosine', 'multistep', 'one_cycle', 'Diverged', 'History', 'Average',
-           'EMA', 'SWA', 'recompute_bn', 'save_state', 'load_state', 'fit', 'proximal', 'accelerated']
+           'EMA', 'SWA', 'recompute_bn', 'save_state', 'load_state', 'fit', 'Recipe', 'proximal', 'accelerated']
 
 # %% ../nbs/02_training.ipynb #9bd8b80c
 import copy, json, math, os, random, warnings, zlib
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from numbers import Integral
@@ -23,6 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import TensorDataset
 from tqdm.auto import tqdm
+from .data import Batches
 from .models import check_module, eval_mode, floating_type, logits_of
 
 # %% ../nbs/02_training.ipynb #428bde43
@@ -804,6 +807,30 @@ def _compiled(model, on):
         yield
     finally:
         if on: model._compiled_call_impl = before # there is no public way back
+
+# %% ../nbs/02_training.ipynb #0d0b18a2
+@dataclass(frozen=True)
+class Recipe:
+    "How a network is trained; `replace(recipe, epochs=30)` makes another"
+    epochs:int = 10 # passes over the training examples
+    lr:float = 0.1 # learning rate, before the schedule
+    batch:int = 128 # examples per update; an incomplete last batch is left out unless it is the only one
+    augment:str|None = None # see `Batches`
+    optimiser:Callable = partial(torch.optim.SGD, momentum=0.9) # optimiser(parameters, lr=...)
+    schedule:Callable|None = None # such as `cosine()`
+
+    def fit(self,
+        model:nn.Module, # trained in place
+        data, # `Data`
+        loss=cross_entropy, # objective
+        seed=0, # of order and augmentation
+        device=None, # where the batches are made; None: where the data lie
+        step=update, # what one update is
+        **kw, # for `fit`: precision, averages, callback, checkpoint, ...
+    ): # History
+        "Train `model` on `data` by this recipe"
+        batches = Batches(data, batch_size=self.batch, augment=self.augment, seed=seed, device=device, drop_last=len(data) > self.batch)
+        return fit(model, batches, loss, self.optimiser(model.parameters(), lr=self.lr), self.epochs, step, self.schedule, **kw)
 
 # %% ../nbs/02_training.ipynb #add77e90
 def proximal(

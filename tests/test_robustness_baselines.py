@@ -6,17 +6,16 @@ import torch.nn.functional as F
 from torch import nn
 from robustnb.attacks.gradient import ce_loss, generator_for, margin_loss, pgd
 from robustnb.attacks.threat_models import Linf
-from robustnb.data import Batches
-from robustnb.training import fit, update
+from robustnb.training import update
 import copy, functools, tempfile, warnings
 from dataclasses import replace
 import numpy as np
 import pytest
 from robustnb.attacks.gradient import check_attack, fgsm, probe_model
 from robustnb.attacks.threat_models import L1, L2
-from robustnb.data import as_float, load
+from robustnb.data import Batches, as_float, load
 from robustnb.models import convnet, mlp, preact_resnet18
-from robustnb.training import cross_entropy, proximal, train
+from robustnb.training import cross_entropy, fit, proximal, train
 from robustnb.robustness.baselines import Best, Later, Objective, Recipe, Tally, adversarial, awp, boosted, boundary, ewat, fgsm_rs, friendly, gairat, kl, kl_pgd, mail, mart, mma, perturb, probability_margin, smoothed, soft_margin, squeezed, tanh_logits, trades, triangle, weighted
 
 # %% ../nbs/robustness/00_baselines.ipynb #86c9e9c6

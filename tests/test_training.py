@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import TensorDataset
+from robustnb.data import Batches
 import re, tempfile
 import pytest
 from torch.optim import swa_utils
 from torch.utils.data import DataLoader
 from torch.utils._python_dispatch import TorchDispatchMode
-from robustnb.data import Batches, load
+from robustnb.data import load
 from robustnb.models import convnet, mlp
-from robustnb.training import Diverged, EMA, History, SWA, _Feed, accelerated, cosine, cross_entropy, fit, load_state, multistep, one_cycle, proximal, recompute_bn, save_state, train, update
+from robustnb.training import Diverged, EMA, History, Recipe, SWA, _Feed, accelerated, cosine, cross_entropy, fit, load_state, multistep, one_cycle, proximal, recompute_bn, save_state, train, update
 
 # %% ../nbs/02_training.ipynb #bc091703
 def naive(model, batches, opt, epochs):
@@ -713,6 +714,19 @@ def test_divergence_is_seen_everywhere():
     for says, kw in {'check_every is a whole number of updates from 1 on, not 0': dict(check_every=0), 'every is': dict(every=-1), 'averages are EMA or SWA, not a float': dict(averages=[0.9]),
                      'callback is a function': dict(callback=3)}.items():
         with pytest.raises((TypeError, ValueError), match=says): fit(masked, Batches(digits), cross_entropy, torch.optim.SGD(masked.parameters(), 0.1), **kw)
+
+# %% ../nbs/02_training.ipynb #f07932d7
+def test_recipe_is_fit_by_hand():
+    data = load('digits').take(100)
+    def net():
+        torch.manual_seed(0)
+        return mlp((1, 8, 8), hidden=(16,))
+    ours, by_hand = net(), net()
+    Recipe(2, lr=.05, batch=32, optimiser=torch.optim.Adam, schedule=cosine()).fit(ours, data, seed=3, progress=False)
+    batches = Batches(data, batch_size=32, seed=3, drop_last=True)
+    fit(by_hand, batches, cross_entropy, torch.optim.Adam(by_hand.parameters(), .05), 2, schedule=cosine(), progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), by_hand.parameters()))
+    assert len(Recipe(1, batch=500).fit(net(), data, progress=False).by_epoch) == 1, 'a set smaller than one batch is one batch'
 
 # %% ../nbs/02_training.ipynb #ef534b74
 def test_proximal_step():

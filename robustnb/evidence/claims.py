@@ -170,10 +170,10 @@ def compare(claim, records, dataset, metric, baseline, looks=LOOKS):
     out = dict(dataset=dataset, metric=metric, arm=label(records, dataset, claim.arm), baseline=label(records, dataset, baseline),
                n_seeds=0, effect=None, low=None, high=None, state='not run', detectable=None, settle=None,
                paper_value=(theirs := paper_number(claim, dataset, baseline)), in_prediction=None, reason='')
-    if runs_of(records, dataset, claim.arm) == runs_of(records, dataset, baseline) != None:
-        return out | dict(state='open', reason=f'tuning chose the baseline for {claim.arm}')
     try: d = differences(claim, records, dataset, metric, baseline)
     except CannotJudge as e: return out | dict(reason=str(e))
+    if (d == 0).all() and runs_of(records, dataset, claim.arm) == runs_of(records, dataset, baseline) != None:
+        return out | dict(state='open', n_seeds=len(d), reason=f'tuning chose the baseline for {claim.arm}')
     if len(d) < looks[0]: return out | dict(n_seeds=len(d), effect=mean_or_none(d), reason=f'needs {looks[0]} seeds, has {len(d)}')
     for n in (n for n in looks if n <= len(d)):
         first = d.to_numpy()[:n]
@@ -300,5 +300,5 @@ def pooled(claim, records, weak, cs):
     from statsmodels.stats.meta_analysis import combine_effects # here, since it takes a second or two
     n = np.array([c['n_seeds'] for c in found])
     error = np.array([c['detectable'] for c in found]) / stdtrit(n - 1, 1 - LEVEL/2)
-    r = combine_effects(np.array([c['effect'] for c in found]), error**2, method_re='iterated').summary_frame().loc['random effect']
+    with np.errstate(divide='ignore'): r = combine_effects(np.array([c['effect'] for c in found]), error**2, method_re='iterated').summary_frame().loc['random effect']
     return dict(effect=float(r.eff), low=float(r.ci_low), high=float(r.ci_upp), datasets=len(found))

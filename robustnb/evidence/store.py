@@ -43,11 +43,15 @@ def named(values):
 # %% ../../nbs/evidence/01_store.ipynb #b68d43c9
 class Store:
     "Results as one JSON file per paper in `dir`, one job per line; those in `base` are read too, never written"
-    def __init__(self, dir, base=None): self.dir, self.base = Path(dir), base and Path(base)
+    def __init__(self, dir, base=None): self.dir, self.base, self.seen = Path(dir), base and Path(base), {}
 
     def read(self, dir, key):
+        "The results in a file, which is read again only if it has changed"
         path, out = Path(dir)/f'{key}.json', {}
-        if not path.exists(): return out
+        try: now = path.stat()
+        except OSError: return out
+        stamp = (now.st_mtime_ns, now.st_size, now.st_ino)
+        if path in self.seen and self.seen[path][0] == stamp: return dict(self.seen[path][1])
         try:
             held = json.loads(path.read_text(encoding='utf-8'), parse_constant=str)
             if held.get('paper', key) != key: raise ValueError(f"it holds results of {held['paper']!r}")
@@ -57,6 +61,7 @@ class Store:
         except OSError as e: raise BadInput(f'{path} cannot be read: {e.strerror}') from None
         except (AttributeError, ValueError, KeyError, TypeError) as e:
             raise BadInput(f'{path} is not a results file ({type(e).__name__}: {e}); restore it, or move it away') from None
+        self.seen[path] = (stamp, dict(out))
         return out
 
     def jobs(self, key):

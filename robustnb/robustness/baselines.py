@@ -10,6 +10,7 @@ __all__ = ['Objective', 'scores', 'adversarial', 'kl', 'kl_pgd', 'trades', 'boos
 # %% ../../nbs/robustness/00_baselines.ipynb #6751f6df
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,9 @@ from torch import nn
 from ..attacks.gradient import (_check_pgd, autocast, blind_warning, ce_loss, finite_rows, fitting, generator_for, guarded,
                                        input_gradient, loss_gradient, margin_loss, pgd)
 from ..attacks.threat_models import Linf
-from ..data import Batches
+from .. import training
 from ..models import logits_of
-from ..training import fit, load_state, multistep, save_state, update
+from ..training import load_state, multistep, save_state, update
 
 # %% ../../nbs/robustness/00_baselines.ipynb #81b06e31
 def _at_least_0(**named):
@@ -477,9 +478,9 @@ class Recipe:
         **kw, # for `fit`: precision, averages, callback, checkpoint, ...
     ): # History
         "Train `model` on `data` by this recipe"
-        batches = Batches(data, batch_size=self.batch, augment=self.augment, seed=seed, device=device, drop_last=True)
-        opt = torch.optim.SGD(model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        return fit(model, batches, loss, opt, self.epochs, step, triangle() if self.cycle else multistep(), **kw)
+        optimiser = partial(torch.optim.SGD, momentum=self.momentum, weight_decay=self.weight_decay)
+        plain = training.Recipe(self.epochs, self.lr, self.batch, self.augment, optimiser, triangle() if self.cycle else multistep())
+        return plain.fit(model, data, loss, seed, device, step, **kw)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #0984820b
 class Best:
