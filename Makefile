@@ -36,6 +36,7 @@ check: .venv/.done ## generated files in step, notebooks clean, imports one way,
 	$(BIN)/python tools/check.py
 
 export: .venv/.done ## notebooks -> package, tests and README
+	$(BIN)/python tools/export_experiments.py
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/export_tests.py
 	$(BIN)/python tools/readme.py

@@ -1,5 +1,6 @@
 """The project's own rules: imports one way, modules where their notebooks are, no path of a machine in any file"""
 import subprocess, sys
+from itertools import combinations
 from pathlib import Path
 import pytest
 
@@ -7,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT/'tools'))
 import check
 
-def test_imports_go_from_families_to_attacks_to_foundations(): assert list(check.wrong_way(ROOT)) == []
+def test_imports_go_one_way(): assert list(check.wrong_way(ROOT)) == []
 
 def test_modules_lie_where_their_notebooks_do(): assert list(check.misplaced(ROOT)) == []
 
@@ -40,6 +41,18 @@ def test_import_of_another_family_is_found(tmp_path, src, other):
     assert len(found) == (other is not None), found
     if other: assert f'imports robustnb.{other}' in found[0]
 
-def test_import_up_the_layers_is_found(tmp_path):
-    package(tmp_path, data='from .attacks.pgd import pgd', attacks__pgd='from ..robustness.absum import absum', robustness__absum='')
-    assert [f.split()[0] for f in check.wrong_way(tmp_path)] == ['robustnb.attacks.pgd', 'robustnb.data']
+PLACES = dict(cli='cli', commands='commands.reproduce', experiments='experiments.absum', robustness='robustness.absum', attacks='attacks.pgd',
+              evidence='evidence.claims', foundations='data')  # a module of each layer, the highest first
+
+@pytest.mark.parametrize('upper, lower', list(combinations(PLACES.values(), 2)))
+def test_imports_go_down_the_layers_only(tmp_path, upper, lower):
+    for me, other in ((upper, lower), (lower, upper)):
+        package(tmp_path, **{m.replace('.', '__'): '' for m in PLACES.values()})
+        package(tmp_path, **{me.replace('.', '__'): f'from robustnb.{other} import f'})
+        wrong = [f'robustnb.{lower}'] if me == lower else []
+        assert [f.split()[0] for f in check.wrong_way(tmp_path)] == wrong
+
+@pytest.mark.parametrize('folder, wrong', [('experiments', True), ('commands', False), ('evidence', False), ('robustness', False)])
+def test_neighbours_import_each_other_but_for_experiments(tmp_path, folder, wrong):
+    package(tmp_path, **{f'{folder}__a': '', f'{folder}__b': 'from .a import f'})
+    assert len(list(check.wrong_way(tmp_path))) == wrong
