@@ -23,6 +23,34 @@ def test_start_up_waits_for_nothing_that_few_need():
     run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout.strip() == '', run.stdout + run.stderr
 
+def page(root, name, *cells):
+    "A notebook in `root`: Markdown cells, as they are, and code cells, those that start with `#|`"
+    nbformat = pytest.importorskip('nbformat')
+    p = root/'nbs'/f'{name}.ipynb'
+    p.parent.mkdir(parents=True, exist_ok=True)
+    make = lambda s: (nbformat.v4.new_code_cell if s.startswith('#|') else nbformat.v4.new_markdown_cell)(s)
+    nbformat.write(nbformat.v4.new_notebook(cells=[make(s) for s in cells]), p)
+
+MEASURED = ['AutoAttack leaves 94.0 % of them', 'by 17 and 20 points in the mean', '**12.5 %**', '0.4 to 1.1 % longer', '0.06 nats', 'takes 3 s', '3 seconds',
+            'a loss of $1.3\\,\\%$', '30 percent', '30 per cent', 'a two-digit 10-point gain', '1,5 points', '40~%', 'a 95 % interval of 3 points']
+ALLOWED = ['its 95 % interval', 'each at the full 95 % level', 'Wilson intervals at 95 %', 'an overall error of 5 %', 'a 95 per cent prediction interval', 'run `--share 30 %`',
+           '12 seeds at 3 scales', 'the 1990s', '8/255', 'many points', '```\n10 % done\n```', 'in 20 steps', 'claim 3 says', '$x_3$ points']
+
+@pytest.mark.parametrize('text, typed', [(t, True) for t in MEASURED] + [(t, False) for t in ALLOWED])
+def test_typed_numbers_are_found_and_definitions_are_not(tmp_path, text, typed):
+    page(tmp_path, 'guides/00_a', text)
+    assert len(list(check.typed_numbers(tmp_path))) == typed
+
+def test_typed_numbers_are_sought_in_evidence_guides_and_the_home_page(tmp_path):
+    n = 'gains {} %'.format
+    page(tmp_path, 'family/01_a', '# Evidence of nothing', n(1), '## Derivation\n' + n(2), '## Evidence on MNIST', n(3), '### Small\n\n' + n(4),
+         '#| echo: false\n"gains 5 %"', '```\n## No heading\n```\n' + n(6), '## Limits', n(7), '### Evidence\n' + n(8), '## Use', n(9))
+    page(tmp_path, 'index', n(1))
+    page(tmp_path, 'guides/01_b', '# Title', n(2), n(3))
+    found = list(check.typed_numbers(tmp_path))
+    assert [f.partition('types ')[2][:3] for f in found] == ['3 %', '4 %', '6 %', '8 %', '2 %', '3 %', '1 %']
+    assert found[0].startswith("nbs/family/01_a.ipynb, under 'Evidence on MNIST' (#") and "'Small'" in found[1]
+
 def package(root, **modules):
     "A package in `root` with the given sources: attacks__pgd='...' is robustnb/attacks/pgd.py"
     for name, src in modules.items():
