@@ -31,7 +31,7 @@ docs: .venv/.done ## the site, into docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d docs/_build/doctrees nbs docs/_build/html
 	@echo docs/_build/html/index.html
 
-check: .venv/.done ## generated files in step, notebooks clean, imports one way, no stray paths; lists outputs that come from other code
+check: .venv/.done ## generated files in step, notebooks clean, imports one way, no stray paths; outputs from other code are listed
 	$(BIN)/python tools/check.py
 
 export: .venv/.done ## notebooks -> package, tests and README
@@ -41,10 +41,10 @@ export: .venv/.done ## notebooks -> package, tests and README
 	$(BIN)/python tools/readme.py
 	$(BIN)/nbdev_clean
 
-notebooks: .venv/.done ## run the notebooks whose outputs come from other code, and a sample of the rest (ALL=1: all, NBS="..." for some), nothing saved
+notebooks: .venv/.done ## run the notebooks whose outputs come from other code, and some others (ALL=1, NBS="..."); nothing saved
 	$(BIN)/python tools/run_nbs.py --no-save --jobs $(JOBS) --timeout 600 $(or $(NBS),--pick $(if $(ALL),all,due))
 
-run: .venv/.done ## run the notebooks whose outputs come from other code, and store them (NB="nbs/00_data.ipynb" for some, FLAGS=slow,gpu)
+run: .venv/.done ## run notebooks whose outputs come from other code, and store them; or make run NB="nbs/00_data.ipynb" FLAGS=slow,gpu
 	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "$(FLAGS)" $(or $(NB),--pick stale)
 	$(BIN)/nbdev_clean
 

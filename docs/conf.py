@@ -32,8 +32,9 @@ python_use_unqualified_type_names = True
 viewcode_follow_imported_members = False  # would import the package
 toc_object_entries = False
 
-# --- sidebar: a section per folder that has notebooks; those without a folder are foundations, but for the command line ---
-FOLDERS = ['evidence', 'attacks', 'robustness', 'merging', 'unlearning', 'synthesis', 'transfer', 'adaptation', 'anomaly', 'efficiency', 'commands', 'benchmarks']
+# --- sidebar: a section per folder that has notebooks; those in none are foundations, but for the command line ------
+FOLDERS = ['evidence', 'attacks', 'robustness', 'merging', 'unlearning', 'synthesis', 'transfer', 'adaptation', 'anomaly', 'efficiency',
+           'commands', 'benchmarks']
 
 def section(caption, pages): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', *pages, '```', ''])
 

@@ -111,8 +111,8 @@ def presentation(d, fold, metadata):
 
 def names(tree):
     "Functions, classes and variables that the code of a cell defines, but for private ones, comma-separated"
-    found = [qualname(o) if isinstance(o, DEFS) else getattr(t, 'id', '_') for o in tree.body for t in getattr(o, 'targets', [o])
-             if isinstance(o, (ast.Assign, *DEFS))]
+    bound = [t for o in tree.body for t in (o.targets if isinstance(o, ast.Assign) else [o])]
+    found = [qualname(o) if isinstance(o, DEFS) else o.id for o in bound if isinstance(o, (ast.Name, *DEFS))]
     return ', '.join(n for n in found if n[0] != '_')
 
 def label(d, tree, paper):
@@ -197,8 +197,8 @@ class Project:
         for (module, page), found in sorted(self.modules.items()):
             apart = self.experiments(module)
             index[apart] += self.module_index('###' if apart else '##', module, page, found)
-        if index[True]: index[False] += ['## Experiments', '', 'How the claims of the papers are put to the test; whoever uses the methods needs none of it.', '']
-        return '\n'.join(index[False] + index[True])
+        head = ['## Experiments', '', 'How the claims of the papers are put to the test; users of the methods need none of it.', '']
+        return '\n'.join(index[False] + head*bool(index[True]) + index[True])
 
     def module_index(self, heading, module, page, found):
         "Lines of Markdown: a heading, and a table of the names `found` in a module"

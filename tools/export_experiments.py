@@ -1,6 +1,7 @@
-"""Write the experiments of the papers: the cells `#| experiment` of nbs/<family>/NN_<key>.ipynb become robustnb/experiments/<key>.py.
+"""Write the experiments of the papers: cells `#| experiment` of nbs/<family>/NN_<key>.ipynb make robustnb/experiments/<key>.py.
 
-nbdev's own `#| export some.module` only appends to a module that exists. Run this before `nbdev_export`, which indexes what it makes.
+nbdev's own `#| export some.module` only appends to a module that exists. Run this before `nbdev_export`, which indexes
+what it makes.
 
 Usage: python tools/export_experiments.py     (all notebooks; modules whose notebook has gone are removed)
 """
@@ -13,7 +14,7 @@ from nbdev.maker import ModuleMaker
 from nbcells import destination, directives
 
 def experiment(path):
-    "(module, cells) of one notebook: where its cells `#| experiment` go, None without any, and these cells without their directives"
+    "(module, cells) of one notebook: its cells `#| experiment` without their directives, and where they go; None without any"
     cells, own, module = [], '', None
     for c in (c for c in read_nb(path).cells if c.cell_type == 'code'):
         d, src = directives(c.source)
@@ -25,15 +26,16 @@ def experiment(path):
     return module, cells
 
 def export_experiments(paths, lib):
-    "Write the modules of experiments of the notebooks `paths` into the package folder `lib`, and remove the others; returns their names"
+    "Write the experiments of the notebooks `paths` into the package folder `lib`, and remove others; returns the modules' names"
     made = {}
     for path in paths:
         module, cells = experiment(path)
         if module in made: sys.exit(f'{path} and {made[module]} both make {module}: a key is for one paper')
         if module is None: continue
         made[module] = path
-        summary = mk_cell(f"# Experiment\n\n> The experiment of {module.rpartition('.')[2]}: how its claims are put to the test", 'markdown')
-        ModuleMaker(lib, module, path).make([summary, *cells], cells, lib_path=lib)
+        key = module.rpartition('.')[2]
+        title = mk_cell(f'# Experiment\n\n> The experiment of {key}: how its claims are put to the test', 'markdown')
+        ModuleMaker(lib, module, path).make([title, *cells], cells, lib_path=lib)
     folder = lib/'experiments'
     folder.mkdir(parents=True, exist_ok=True)
     (folder/'__init__.py').touch()

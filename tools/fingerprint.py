@@ -58,7 +58,7 @@ def modules_behind(trees, root):
 def asks_for_all(tree):
     "Whether code names `find_papers`, or asks a ledger for no paper in particular"
     for o in ast.walk(tree):
-        if 'find_papers' in (getattr(o, 'id', ''), getattr(o, 'attr', ''), *(a.name for a in getattr(o, 'names', []) if isinstance(a, ast.alias))): return True
+        if 'find_papers' in (getattr(o, k, None) for k in ('id', 'attr', 'name')): return True
         if isinstance(o, ast.Call) and ast.unparse(o.func).split('.')[-1] in ('ledger', 'show_ledger'):
             if not o.args and not any(k.arg == 'papers' for k in o.keywords): return True
     return False
@@ -70,11 +70,14 @@ def fingerprint(nb, root):
     behind = modules_behind(trees, root)
     ask = trees + [tree for name, (tree, _) in behind.items() if not name.startswith(f'{LIB}.evidence')]
     if any(map(asks_for_all, ask)):
-        for p in (root/LIB/'experiments').glob('[!_]*.py'): behind[experiments + p.stem] = module(p.read_text(encoding='utf-8'))
+        for p in (root/LIB/'experiments').glob('[!_]*.py'):
+            behind[experiments + p.stem] = module(p.read_text(encoding='utf-8'))
         results = {p.stem for p in (root/LIB/'results').glob('*.json')}
-    else: results = {name.removeprefix(experiments) for name in behind if name.startswith(experiments)} | own_experiment(nb)
+    else:
+        results = {name.removeprefix(experiments) for name in behind if name.startswith(experiments)} | own_experiment(nb)
     files = [root/LIB/'results'/f'{key}.json' for key in sorted(results)]
-    parts = dict(cells=[canonical(o.body) if isinstance(o, ast.AST) else o for o in code], package=sorted((name, d) for name, (_, d) in behind.items()),
+    parts = dict(cells=[canonical(o.body) if isinstance(o, ast.AST) else o for o in code],
+                 package=sorted((name, d) for name, (_, d) in behind.items()),
                  results=[(p.stem, digest(p.read_bytes())) for p in files if p.exists()])
     return {k: digest(json.dumps(v).encode()) for k, v in parts.items()}
 

@@ -1,4 +1,4 @@
-"""What the build's tools and the site share: the directives of cells and what they mean, imports of code, tidy tables, and what is no notebook."""
+"""What the build's tools and the site share: directives of cells and their meaning, imports, tidy tables, what is no notebook."""
 import ast, re
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def skipped(cell, force=frozenset()):
     return d.get('eval') == 'false' or bool(d.keys() & (SKIP - force))
 
 def imports(tree, root, package=()):
-    "Full names of the package's modules that code imports; `root` is the checkout, `package` where the code stands: ('robustnb', 'attacks')"
+    "Full names of the package's modules that code imports; `root`: the checkout, `package`: ('robustnb', 'attacks'), where it stands"
     for o in ast.walk(tree):
         if isinstance(o, ast.Import): yield from (a.name for a in o.names if a.name.split('.')[0] == LIB)
         elif isinstance(o, ast.ImportFrom):
