@@ -1,7 +1,6 @@
 # All work happens in .venv, made by the first target that needs it. Needs python3 (3.10 to 3.13) and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-NBS := $(shell find nbs -name '*.ipynb' -not -path '*/.*' | sort)
 JOBS ?= 2
 FLAGS ?=
 
@@ -32,20 +31,21 @@ docs: .venv/.done ## the site, into docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d docs/_build/doctrees nbs docs/_build/html
 	@echo docs/_build/html/index.html
 
-check: .venv/.done ## generated files in step, notebooks clean, imports one way, no stray paths
+check: .venv/.done ## generated files in step, notebooks clean, imports one way, no stray paths; outputs from other code are listed
 	$(BIN)/python tools/check.py
 
 export: .venv/.done ## notebooks -> package, tests and README
+	$(BIN)/python tools/export_experiments.py
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/export_tests.py
 	$(BIN)/python tools/readme.py
 	$(BIN)/nbdev_clean
 
-notebooks: .venv/.done ## run every notebook at tiny scale, nothing saved
-	$(BIN)/python tools/run_nbs.py --no-save --jobs $(JOBS) --timeout 600 $(NBS)
+notebooks: .venv/.done ## run the notebooks whose outputs come from other code, and some others (ALL=1, NBS="..."); nothing saved
+	$(BIN)/python tools/run_nbs.py --no-save --jobs $(JOBS) --timeout 600 $(or $(NBS),--pick $(if $(ALL),all,due))
 
-run: .venv/.done ## run notebooks and store their outputs: make run NB="nbs/00_data.ipynb" FLAGS=slow,gpu
-	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "$(FLAGS)" $(NB)
+run: .venv/.done ## run notebooks whose outputs come from other code, and store them; or make run NB="nbs/00_data.ipynb" FLAGS=slow,gpu
+	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "$(FLAGS)" $(or $(NB),--pick stale)
 	$(BIN)/nbdev_clean
 
 bench: .venv/.bench ## run the benchmark notebooks on this machine and store their tables

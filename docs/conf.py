@@ -32,14 +32,18 @@ python_use_unqualified_type_names = True
 viewcode_follow_imported_members = False  # would import the package
 toc_object_entries = False
 
-# --- sidebar: a section per folder that has notebooks ---------------------------------------------------------------
-FOLDERS = ['guides', 'attacks', 'robustness', 'merging', 'unlearning', 'synthesis', 'transfer', 'adaptation', 'anomaly', 'efficiency', 'benchmarks']
+# --- sidebar: a section per folder that has notebooks; those in none are foundations, but for the command line ------
+FOLDERS = ['evidence', 'attacks', 'robustness', 'merging', 'unlearning', 'synthesis', 'transfer', 'adaptation', 'anomaly', 'efficiency',
+           'commands', 'benchmarks']
 
 def section(caption, pages): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', *pages, '```', ''])
 
 def pages(folder): return [p.relative_to(nbs).with_suffix('').as_posix() for p in sorted(folder.glob('[0-9]*.ipynb'))]
 
-sections = [('Foundations', pages(nbs)), *((f.capitalize(), pages(nbs/f)) for f in FOLDERS), ('Reference', ['ledger', 'api'])]
+command_line = [p for p in pages(nbs) if '_cli' in p]
+above = {'commands': command_line}  # pages of a section that lie in no folder
+sections = [('Guides', pages(nbs/'guides')), ('Foundations', [p for p in pages(nbs) if p not in command_line]),
+            *((f.capitalize(), above.get(f, []) + pages(nbs/f)) for f in FOLDERS), ('Reference', ['ledger', 'api'])]
 nbdev_toc = '\n'.join(section(caption, found) for caption, found in sections if found)
 nbdev_pages = {'api-index': Project.api_index, 'ledger': ledger_page}
 

@@ -9,7 +9,7 @@ from configparser import ConfigParser
 from functools import lru_cache
 from pathlib import Path
 from sphinx.pycode import ModuleAnalyzer
-from nbcells import directives, one_header
+from nbcells import destination, directives, one_header
 
 FUNCS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFS = (*FUNCS, ast.ClassDef)
@@ -22,7 +22,7 @@ def markdown(src): return dict(cell_type='markdown', metadata={}, source=src)
 
 def target(d, default):
     "Module which a cell with directives `d` is exported to and shown for, or None"
-    return next((d[k] or default for k in ('export', 'exports') if k in d), None)
+    return None if 'exporti' in d else destination(d, default)
 
 def patched(o):
     "Class that `o` is patched into (fastcore's `@patch`), or ''"
@@ -109,11 +109,19 @@ def presentation(d, fold, metadata):
     if 'fig-cap' in d: config['figure'] = {'caption': d['fig-cap'].strip('"\''), **({'name': d['label']} if 'label' in d else {})}
     return {**metadata, 'tags': sorted(tags), **({'mystnb': config} if config else {})}
 
-def label(d, tree):
-    "What a folded cell is called; None for one that stays open"
+def names(tree):
+    "Functions, classes and variables that the code of a cell defines, but for private ones, comma-separated"
+    bound = [t for o in tree.body for t in (o.targets if isinstance(o, ast.Assign) else [o])]
+    found = [qualname(o) if isinstance(o, DEFS) else o.id for o in bound if isinstance(o, (ast.Name, *DEFS))]
+    return ', '.join(n for n in found if n[0] != '_')
+
+def label(d, tree, paper):
+    "What a folded cell is called; None for one that stays open: the methods of a `paper`, and what is not exported"
     if 'code-summary' in d: return d['code-summary'].strip('"\'')
     if tree.body and all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in tree.body): return 'Imports'
-    if d.keys() & {'export', 'exporti'}: return ' of '.join(filter(None, ['Source', ', '.join(qualname(o) for o in tree.body if isinstance(o, DEFS))]))
+    if 'experiment' in d: return ': '.join(filter(None, ['Experiment', names(tree)]))
+    if d.keys() & {'export', 'exporti'} and not (paper and 'export' in d and d.get('code-fold') != 'true'):
+        return ' of '.join(filter(None, ['Source', ', '.join(qualname(o) for o in tree.body if isinstance(o, DEFS))]))
     if 'test' in d: return ': '.join(filter(None, ['Test', d['test'].replace('_', ' ')]))
     return 'Shared by the tests' if 'test_setup' in d else 'Code' if d.get('code-fold') == 'true' else None
 
@@ -130,12 +138,14 @@ class Project:
 
     def add(self, path, page):
         for module, node, src in self.exported(json.loads(path.read_text(encoding='utf-8'))):
-            name = qualname(node)
+            name, short = qualname(node), not self.experiments(module)
             if isinstance(node, ast.ClassDef): self.classes[name] = node, Comments(src)
             for n in [name] + [f'{name}.{o.name}' for o in (methods(node) if isinstance(node, ast.ClassDef) else [])]:
-                self.names.setdefault(n, []).append(f'{module}.{n}')
+                if short: self.names.setdefault(n, []).append(f'{module}.{n}')
                 self.names[f'{module}.{n}'] = [f'{module}.{n}']
             self.modules.setdefault((module, page), []).append((name, (ast.get_docstring(node) or '').split('\n')[0]))
+
+    def experiments(self, module): return module.startswith(f'{self.lib}.experiments.')
 
     def exported(self, nb):
         "(module, definition, source of its cell) for each public definition of the exported cells"
@@ -160,7 +170,7 @@ class Project:
 
     def cells(self, nb):
         "The cells of a notebook as the site shows them, API entries included"
-        default = None
+        default, paper = None, any('experiment' in directives(source(c))[0] for c in nb['cells'])
         for i, c in enumerate(nb['cells']):
             src = source(c)
             if c['cell_type'] == 'markdown':
@@ -173,7 +183,7 @@ class Project:
             tree, to = parse(src), target(d, default)
             for o in c['outputs']:
                 if 'text/html' in o.get('data', {}): o['data']['text/html'] = one_header(''.join(o['data']['text/html']))
-            yield {**c, 'source': src, 'metadata': presentation(d, label(d, tree), c['metadata'])}
+            yield {**c, 'source': src, 'metadata': presentation(d, label(d, tree, paper), c['metadata'])}
             if to: yield from (markdown(entry(o, Comments(src), f'{self.lib}.{to}', self.link, self.bases(o))) for o in public(tree))
 
     def bases(self, o):
@@ -182,12 +192,18 @@ class Project:
         return [pair for node, notes in near for pair in (*self.bases(node), (node, notes))]
 
     def api_index(self):
-        "Markdown of all exported names by module"
-        out = []
-        for (module, page), names in sorted(self.modules.items()):
-            out += [f'## `{module}`', '', f'Notebook: {{doc}}`/{page}`', '', '{.api-index}', '| | |', '|---|---|']
-            out += [f'| {{py:obj}}`{n} <{module}.{n}>` | {self.link(escape(s))} |' for n, s in names] + ['']
-        return '\n'.join(out)
+        "Markdown of all exported names by module, the experiments apart at the end"
+        index = {True: [], False: []}
+        for (module, page), found in sorted(self.modules.items()):
+            apart = self.experiments(module)
+            index[apart] += self.module_index('###' if apart else '##', module, page, found)
+        head = ['## Experiments', '', 'How the claims of the papers are put to the test; users of the methods need none of it.', '']
+        return '\n'.join(index[False] + head*bool(index[True]) + index[True])
+
+    def module_index(self, heading, module, page, found):
+        "Lines of Markdown: a heading, and a table of the names `found` in a module"
+        out = [f'{heading} `{module}`', '', f'Notebook: {{doc}}`/{page}`', '', '{.api-index}', '| | |', '|---|---|']
+        return out + [f'| {{py:obj}}`{n} <{module}.{n}>` | {self.link(escape(s))} |' for n, s in found] + ['']
 
 # --- hooks ----------------------------------------------------------------------------------------------------------
 def read_notebook(app, docname, content):

@@ -2,10 +2,12 @@
 
 A line `%%md` or `%%code` starts a cell. Reading back keeps the id and the outputs of every cell whose source did
 not change, and the id of a cell that was edited in place: the export carries the ids, so they must not wander.
+The fingerprint of the outputs is kept with them, as long as none is lost.
 """
 import difflib, hashlib, re, sys
 from pathlib import Path
 import nbformat
+from fingerprint import KEY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 KINDS = {'md': 'markdown', 'code': 'code'}
@@ -36,7 +38,8 @@ def merge(old, cells):
         if j in kept: out.append(kept[j]); continue
         make = new_code_cell if kind == 'code' else new_markdown_cell
         out.append(make(source=src, id=ids[j]))
-    meta = {'kernelspec': dict(name='python3', display_name='python3', language='python')}
+    meta = {**old.metadata, 'kernelspec': dict(name='python3', display_name='python3', language='python')}
+    if any(c.cell_type == 'code' and j not in kept for j, c in enumerate(out)): meta.pop(KEY, None)
     nb = new_notebook(cells=out, metadata=meta)
     nb.nbformat_minor = 5
     return nb

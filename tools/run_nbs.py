@@ -1,12 +1,13 @@
 """Execute notebooks and store their outputs: one kernel each, progress per cell, partial outputs kept on failure.
 
 Needs nbclient and ipykernel only. Cells marked `#| notest`, `#| slow` or `#| gpu` are left out, but for those of `--flags`.
+With the outputs goes the fingerprint of the code that they come from, by which `--pick` finds what has to be run:
+`stale`, the notebooks whose outputs come from other code; `due`, these and a sample of the others, which changes with
+each commit; `all`. Jupyter's own copies, below .ipynb_checkpoints, are left out.
 
-Jupyter's own copies, below .ipynb_checkpoints, are left out.
-
-Usage: python tools/run_nbs.py [--timeout S] [--flags gpu,slow] [--no-save] [--jobs N] NB...
+Usage: python tools/run_nbs.py [--timeout S] [--flags gpu,slow] [--no-save] [--jobs N] (NB... | --pick all|stale|due)
 """
-import argparse, os, sys, tempfile, time
+import argparse, hashlib, os, subprocess, sys, tempfile, time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,16 +15,25 @@ import nbformat
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from nbcells import checkpoint, directives
+from fingerprint import KEY, fingerprint, out_of_step
+from nbcells import checkpoint, directives, skipped
 
 ROOT = Path(__file__).resolve().parent.parent
-SKIP = {'notest', 'slow', 'gpu'}  # tst_flags of settings.ini
+SAMPLE = 6  # notebooks of a sample
 KERNEL = {'kernelspec': dict(name='python3', display_name='python3', language='python')}
 
-def skipped(cell, force):
-    "Whether a cell is left out, `force` being the flags to run all the same"
-    d = directives(cell.source)[0]
-    return d.get('eval') == 'false' or bool(d.keys() & (SKIP - force))
+def pick(which, root, commit):
+    "Notebooks of the checkout `root` that are to be run, see above; `commit` decides on the sample"
+    nbs = sorted(p for p in (root/'nbs').rglob('*.ipynb') if not checkpoint(p))
+    if which == 'all': return nbs
+    stale = [p for p in nbs if out_of_step(nbformat.read(p, 4), root)]
+    if which == 'stale': return stale
+    lot = lambda p: hashlib.sha256(f'{p.relative_to(root).as_posix()} {commit}'.encode()).digest()
+    return stale + sorted(set(nbs) - set(stale), key=lot)[:SAMPLE]
+
+def head(root):
+    "The commit that is checked out; '' where there is none"
+    return subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True, text=True).stdout.strip()
 
 def first_line(cell):
     "First line of code in a cell, cut to a report's width"
@@ -45,7 +55,7 @@ def environment(jobs):
 
 def tidy(nb):
     "Drop execution counts and foreign metadata, so that the outputs are all that changes"
-    nb.metadata = KERNEL
+    nb.metadata = {**KERNEL}
     for c in nb.cells:
         if c.cell_type == 'code': c.execution_count, c.metadata = None, {k: v for k, v in c.metadata.items() if k in ('tags', 'mystnb')}
         for o in c.get('outputs', []):
@@ -55,6 +65,7 @@ def run(path, timeout, force, save, jobs=1):
     "Execute one notebook within `timeout` seconds, `force` being the flags to run all the same; returns whether it went well"
     nb, start, err = nbformat.read(path, 4), time.time(), None
     todo = [c for c in nb.cells if c.cell_type == 'code' and c.source.strip() and not skipped(c, force)]
+    code = fingerprint(nb, ROOT)  # before it is run: what changes meanwhile is not behind the outputs
     nbc = client(nb, path.parent, timeout)
     with nbc.setup_kernel(env=environment(jobs)):
         for n, cell in enumerate(todo, 1):
@@ -65,6 +76,7 @@ def run(path, timeout, force, save, jobs=1):
             if time.time() - t > 1 or err: print(f'  {path.name} [{n}/{len(todo)}] {time.time() - t:6.1f}s  {first_line(cell)}', flush=True)
             if err: break
     tidy(nb)
+    if not err: nb.metadata[KEY] = code
     if save: nbformat.write(nb, path)
     print(f"{'FAIL' if err else 'ok  '} {time.time() - start:6.1f}s {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}", flush=True)
     if err: print(str(err)[-3000:], file=sys.stderr, flush=True)
@@ -72,12 +84,15 @@ def run(path, timeout, force, save, jobs=1):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    p.add_argument('nbs', nargs='+', type=Path)
+    p.add_argument('nbs', nargs='*', type=Path)
+    p.add_argument('--pick', choices=['all', 'stale', 'due'], help='run these notebooks of the checkout')
     p.add_argument('--timeout', type=int, default=600, help='seconds for each notebook')
     p.add_argument('--flags', default='', help='cells to run all the same, for instance gpu,slow')
     p.add_argument('--jobs', type=int, default=1, help='notebooks at a time')
     p.add_argument('--no-save', dest='save', action='store_false', help='leave the files as they are')
     a = p.parse_args()
+    if bool(a.nbs) == bool(a.pick): p.error('name notebooks, or let them be picked by --pick')
+    nbs = pick(a.pick, ROOT, head(ROOT)) if a.pick else [f.resolve() for f in a.nbs if not checkpoint(f.resolve())]
     work = partial(run, timeout=a.timeout, force=set(a.flags.split(',')), save=a.save, jobs=a.jobs)
-    with ProcessPoolExecutor(a.jobs) as pool: ok = list(pool.map(work, [f.resolve() for f in a.nbs if not checkpoint(f.resolve())]))
+    with ProcessPoolExecutor(a.jobs) as pool: ok = list(pool.map(work, nbs))
     sys.exit(not all(ok))
