@@ -9,7 +9,7 @@ import pytest
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
 from robustnb.evidence.trials import Arm, Setting
-from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_of, tuning_table
+from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_of, show_ledger, tuning_table
 
 # %% ../nbs/evidence/04_ledger.ipynb #61950959
 def paper_of(**kw):
@@ -85,3 +85,11 @@ def test_derived_records():
     assert ledger(p, 'tiny', stored(p, *finals))[0]['verdict'] == 'reproduced'
     p.derive = lambda r: 1/0
     with pytest.warns(UserWarning, match='p: nothing derived'): assert ledger(p, 'tiny', stored(p, *finals))[0]['verdict'] == 'not run'
+
+# %% ../nbs/evidence/04_ledger.ipynb #49582914
+def test_shown():
+    p = paper_of(claims=[Claim(1, 'b is better', 'm', 'b', ['a'], paper_value=3.)])
+    runs = [(a, v, s, 'final', {'m': (a == 'b')*(.1 + .001*s)}) for s in range(3) for a, v in (('a', {}), ('b', dict(k=2)))]
+    t = show_ledger(p, store=stored(p, *TRIES, *runs))
+    assert t.loc[1, 'verdict'] == 'reproduced' and t.loc[1, 'paper'] == '+3' and t.loc[1, 'ours'].startswith('+10.1 [') and t.loc[1, 'ours'].endswith('] points')
+    assert show_ledger(p, store=stored(p)).loc[1, 'ours'] == '-'
