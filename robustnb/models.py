@@ -92,13 +92,15 @@ def mlp(
     hidden=(256, 256), # widths of the hidden layers
     mean=0.5, # of `Normalize`
     std=0.25,
+    he:bool=True, # He's initial weights, see `init_`; False: those of `nn.Linear`, of a sixth of their variance
 )->nn.Sequential:
     "Fully connected ReLU network: normalize, flatten, fc1, relu1, ..., head"
     layers, width = dict(normalize=_normalize(shape, mean, std, (1, 3)), flatten=nn.Flatten()), math.prod(shape)
     for i, h in enumerate(hidden, 1):
         layers |= {f'fc{i}': nn.Linear(width, h), f'relu{i}': nn.ReLU()}
         width = h
-    return _sequential(**layers, head=nn.Linear(width, classes))
+    net = nn.Sequential(OrderedDict(**layers, head=nn.Linear(width, classes)))
+    return init_(net) if he else net
 
 # %% ../nbs/01_models.ipynb #3941316a
 def _conv_bn(c_in, c_out, stride):

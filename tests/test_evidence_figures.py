@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import matplotlib.pyplot as plt
-from robustnb.evidence.figures import along, compared, dots, number, sentence, tradeoff, values_of
+from robustnb.evidence.figures import along, compared, dots, number, panels, sentence, tradeoff, values_of
 
 # %% ../nbs/evidence/05_figures.ipynb #6360195d
 def test_numbers():
@@ -27,4 +27,8 @@ def test_tables_and_figures():
     dots(one, dict(m='m', by='by'), axes[1], factor=1)
     assert [t.get_text() for t in axes[1].get_yticklabels()] == ['a', 'b']
     assert [l.get_label() for l in tradeoff(one, 'm', 'm', axes[2]).containers] == ['a', 'b']
-    plt.close(fig)
+    dots_ = tradeoff(one, ('by', 2.), 'm', axes[2], factor=1, mean=False).lines[-1]
+    assert dots_.get_xdata().tolist() == dots_.get_ydata().tolist() == [2, 3, 4]
+    both = panels(r, lambda records, ax: along(records, 'by', ax), xlabel='x')
+    assert [(ax.get_title(), ax.get_xlabel(), len(ax.lines)) for ax in both.axes] == [('d', 'x', 2), ('e', 'x', 2)] and panels(r[:0], along) is None
+    plt.close(fig); plt.close(both)

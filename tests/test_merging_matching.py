@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.func import functional_call
-from robustnb.merging.permutations import Spec, permuted
+from robustnb.merging.permutations import Spec, inverse, permuted
 from robustnb.training import cross_entropy
 import copy, functools, itertools, warnings
 from collections import OrderedDict
@@ -19,7 +19,7 @@ from robustnb.data import Batches, as_float, load
 from robustnb.merging.permutations import permutations
 from robustnb.models import convnet, mlp
 from robustnb.training import fit
-from robustnb.merging.matching import _Descent, _Moments, _bids, _sparse_assignment, _statistics, activation_matching, assignment, average, barrier, curve, interpolate, match, matched_keys, merge, merge_many, observed, overlap, repair, reset_batch_norm, straight_through, value, weight_matching
+from robustnb.merging.matching import _Descent, _Moments, _bids, _sparse_assignment, _statistics, activation_matching, assignment, average, barrier, curve, interpolate, match, match_all, matched_keys, merge, merge_many, observed, overlap, repair, reset_batch_norm, straight_through, value, weight_matching
 
 # %% ../nbs/merging/01_matching.ipynb #4b065977
 def mlp_spec(model):
@@ -496,6 +496,16 @@ def test_repair_does_not_depend_on_the_batches():
         for k in out: torch.testing.assert_close(out[k], once[k], rtol=2e-4, atol=2e-5)
         net.load_state_dict(out)
         assert (net(x) - logits).abs().max() < 1e-4*logits.abs().max()
+
+# %% ../nbs/merging/01_matching.ipynb #103ed0fb
+def test_match_all():
+    model = mlp((1, 8, 8), hidden=(6,))
+    spec, nets = permutations(model, torch.rand(2, 1, 8, 8)), [mlp((1, 8, 8), hidden=(6,)).state_dict() for _ in range(3)]
+    each = match_all(nets, spec)
+    assert all(torch.equal(p[k], q[k]) for p, w in zip(each, nets[1:]) for q in [match(nets[0], w, spec)] for k in q)
+    joint = merge_many(nets, spec)[0]
+    moved = [permuted(nets[0], spec, joint[0])] + [permuted(permuted(w, spec, p), spec, joint[0]) for w, p in zip(nets[1:], match_all(nets, spec, 'many'))]
+    for w, p, m in zip(nets, joint, moved): assert all(torch.equal(v, m[k]) for k, v in permuted(w, spec, p).items()), 'the same orders, told relative to the first'
 
 # %% ../nbs/merging/01_matching.ipynb #fbe1bb2b
 def test_the_door_takes_files_and_modules():

@@ -12,10 +12,10 @@ import pytest
 from robustnb.evidence.runner import run_job
 from robustnb.evidence.store import Job
 from robustnb.merging.matching import weight_matching
-from robustnb.merging.permutations import random_perms
+from robustnb.merging.permutations import inverse, permutations, random_perms
 from robustnb.models import convnet, mlp
-from robustnb.merging.matching import barrier, curve
-from robustnb.merging.permutations import inverse, permutations, permuted
+from robustnb.merging.matching import curve
+from robustnb.merging.permutations import permutations, permuted
 from robustnb.models import mlp
 from robustnb.merging.weight_matching import alignment, directions, distance, distance_reduction, line_report, singular_change, taylor_excess
 from robustnb.experiments.weight_matching import claims, derive, paper, wide

@@ -46,6 +46,16 @@ def test_architecture_records_the_call():
     with pytest.raises(ValueError, match="'clash' is already registered by here"): architecture(builder('elsewhere'))
     architecture(builder('__main__'))   # a page restates it
 
+# %% ../nbs/01_models.ipynb #6f7c2301
+def test_mlp_starts_as_linear_layers_do():
+    torch.manual_seed(0)
+    plain = [nn.Linear(64, 32), nn.Linear(32, 10)]
+    torch.manual_seed(0)
+    net = mlp((1, 8, 8), hidden=(32,), he=False)
+    assert torch.equal(net.fc1.weight, plain[0].weight) and torch.equal(net.head.bias, plain[1].bias)
+    wide = [mlp((1, 28, 28), hidden=(512,), he=h).fc1.weight.var() for h in (True, False)]
+    assert abs(wide[0]/wide[1] - 6) < 0.2
+
 # %% ../nbs/01_models.ipynb #b7ab1e3c
 def test_init_keeps_the_second_moment():
     torch.manual_seed(0)

@@ -143,10 +143,10 @@ class Trial:
         "(x, y) of `data` on the trial's device, x as floats in [0,1]"
         return as_float(data.x.to(self.device)), data.y.to(self.device)
 
-    def model(self, build=None):
-        "A new network of the setting, or of `build`, whose weights the seed draws"
+    def model(self, build=None, seed=None):
+        "A new network of the setting, or of `build`, whose weights the trial's seed draws, or another"
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed if seed is None else seed)
             return (build or self.setting.build)().to(self.device)
 
     def fit(self, model, loss, data=None, **kw):

@@ -4,45 +4,37 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'arms', 'adam', 'sgd', 'mnist', 'fashion', 'thin', 'resnets', 'settings', 'wide', 'nats', 'source',
-           'claims', 'colours', 'paper', 'perceptron', 'setting', 'perceptrons', 'network', 'orders', 'run', 'both',
-           'derive', 'panels', 'curve_figure', 'scatter_figure']
+           'claims', 'colours', 'paper', 'setting', 'perceptrons', 'network', 'run', 'derive', 'curve_figure',
+           'scatter_figure']
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #9ceb8a07
 from functools import partial
 import pandas as pd
 import torch
-from torch import nn
 from ..data import Batches
 from ..evidence.claims import Claim
-from ..evidence.figures import along
+from ..evidence.figures import along, panels, tradeoff
 from ..evidence.trials import Arm, Paper, Setting
-from ..merging.matching import barrier, curve, interpolate, match, merge_many
-from ..merging.permutations import compose, inverse, permutations, permuted
+from ..merging.matching import curve, interpolate, match_all
+from ..merging.permutations import permutations, permuted
 from ..merging.weight_matching import alignment, directions, distance, distance_reduction, line_report, singular_change, taylor_excess
 from ..models import mlp, preact_resnet8, vgg11, wide_resnet
 from ..training import Recipe, one_cycle
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #e36e20c9
-METHODS = dict(none='none', wm='weights', am='activations', ste='straight_through') # arm -> method of `match`
-arms = {name: Arm(lambda t, m=name: (m, 'usual')) for name in (*METHODS, 'many', 'shrink')}
+METHODS = dict(none='none', wm='weights', am='activations', ste='straight_through', many='many', shrink='weights') # arm -> method of `match_all`
+arms = {name: Arm(lambda t, m=name: (m, 'usual')) for name in METHODS}
 arms |= {f'{m} {size}': Arm(lambda t, m=m, size=size: (m, size)) for size in ('narrow', 'wide', 'he', 'vgg') for m in ('none', 'wm')}
-
-def perceptron(shape, mean, std, width, he=False):
-    "Three hidden layers of `width`, started as PyTorch does"
-    net = mlp(shape, hidden=(width,)*3, mean=mean, std=std)
-    for m in net.modules():
-        if isinstance(m, nn.Linear) and not he: m.reset_parameters()
-    return net
 
 def setting(nets, train, test, ste, recipe, points=11, seen=1000, **kw):
     "Networks by size, images, epochs of the straight-through estimator, points on a line and images for statistics"
-    mine = [a for a in arms if (a.split() + ['usual'])[1] in nets]
-    return Setting(None, train, 0, test, recipe, arms=mine, redraw=False, nets=nets, ste=ste, points=points, seen=seen, **kw)
+    kw |= dict(arms=[a for a in arms if (a.split() + ['usual'])[1] in nets], nets=nets, ste=ste, points=points, seen=seen)
+    return Setting(None, train, 0, test, recipe, redraw=False, **kw)
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #1bf5edc9
-def perceptrons(shape, mean, std, narrow, usual, wide):
-    widths = dict(narrow=narrow, usual=usual, wide=wide)
-    return {k: partial(perceptron, shape, mean, std, w) for k, w in widths.items()} | dict(he=partial(perceptron, shape, mean, std, usual, he=True))
+def perceptrons(shape, mean, std, **widths):
+    net = partial(mlp, shape, mean=mean, std=std, he=False)
+    return {k: partial(net, hidden=(w,)*3) for k, w in widths.items()} | dict(he=partial(net, hidden=(widths['usual'],)*3, he=True))
 
 adam = partial(Recipe, batch=500, lr=1e-3, optimiser=partial(torch.optim.Adam, fused=True))
 sgd = partial(Recipe, augment='crop_flip', optimiser=partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4, nesterov=True), schedule=one_cycle())
@@ -50,12 +42,13 @@ mnist, fashion = partial(perceptrons, (1, 28, 28), 0.131, 0.308), partial(percep
 thin = dict(usual=partial(preact_resnet8, width=16, stride=2), vgg=partial(vgg11, width=16))
 resnets = {k: partial(wide_resnet, depth=22, widen=w) for k, w in dict(narrow=4, usual=16, wide=32).items()}
 settings = {
-    ('tiny', 'digits'):   setting(perceptrons((1, 8, 8), 0.305, 0.376, 16, 64, 128), None, None, 3, adam(8, lr=3e-3, batch=100), 5, 500, looks=(3,)),
-    ('small', 'mnist'):   setting(mnist(128, 512, 1024), 10000, 5000, 10, adam(20)),
-    ('small', 'fashion'): setting(fashion(128, 512, 1024), 10000, 5000, 10, adam(20)),
+    ('tiny', 'digits'):   setting(perceptrons((1, 8, 8), 0.305, 0.376, narrow=16, usual=64, wide=128), None, None, 3,
+                                  adam(8, lr=3e-3, batch=100), 5, 500, looks=(3,)),
+    ('small', 'mnist'):   setting(mnist(narrow=128, usual=512, wide=1024), 10000, 5000, 10, adam(20)),
+    ('small', 'fashion'): setting(fashion(narrow=128, usual=512, wide=1024), 10000, 5000, 10, adam(20)),
     ('small', 'cifar10'): setting(thin, 10000, 2000, 2, sgd(5), seen=500),
-    ('paper', 'mnist'):   setting(mnist(128, 512, 2048), None, None, 100, adam(100), 25, 10000),
-    ('paper', 'fashion'): setting(fashion(128, 512, 2048), None, None, 100, adam(100), 25, 10000),
+    ('paper', 'mnist'):   setting(mnist(narrow=128, usual=512, wide=2048), None, None, 100, adam(100), 25, 10000),
+    ('paper', 'fashion'): setting(fashion(narrow=128, usual=512, wide=2048), None, None, 100, adam(100), 25, 10000),
     ('paper', 'cifar10'): setting(resnets | dict(vgg=vgg11), None, None, 100, sgd(100), 25, 10000)}
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #f03cc2c1
@@ -63,21 +56,10 @@ def network(trial, size, i):
     "State of the i-th network of a seed, trained once for all arms"
     seed = 3*trial.seed + i
     def make():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = trial.setting.nets[size]().to(trial.device)
+        net = trial.model(trial.setting.nets[size], seed)
         trial.recipe.fit(net.train(), trial.train, seed=seed, device=trial.device, progress=False)
         return net
     return {k: v.to(trial.device) for k, v in trial.artifact('network', make, size, i).items()}
-
-def orders(name, trial, net, states, spec, seen):
-    "The permutations that bring the units of the other networks into the order of the first"
-    if name == 'many':
-        perms = merge_many(states, spec, seed=trial.seed)[0]
-        return [compose(p, inverse(perms[0])) for p in perms[1:]]
-    more = {'am': lambda: dict(batches=seen), 'ste': lambda: dict(epochs=trial.setting.ste, lr=0.1, batches=Batches(
-        trial.train, batch_size=500, seed=trial.seed, device=trial.device))}.get(name, dict)
-    return [match(states[0], w, spec, METHODS[name], net, seed=trial.seed, **more()) for w in states[1:]]
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #de6b9142
 def run(trial):
@@ -87,13 +69,13 @@ def run(trial):
     test = Batches(trial.heldout, batch_size=1000, shuffle=False, device=trial.device)
     spec = permutations(net, next(iter(seen))[0][:2])
     net.load_state_dict(states[0])
-    perms, (a, b) = orders('wm' if name == 'shrink' else name, trial, net, states, spec, seen), states[:2]
+    batches = Batches(trial.train, batch_size=500, seed=trial.seed, device=trial.device)
+    more = dict(am=dict(batches=seen), ste=dict(batches=batches, epochs=s.ste, lr=0.1)).get(name, {})
+    perms, (a, b) = match_all(states, spec, METHODS[name], net, trial.seed, **more), states[:2]
     rate = distance_reduction(a, b, spec, perms[0])
     moved = interpolate(a, b, 1 - rate) if name == 'shrink' else permuted(b, spec, perms[0])
     out = line_report(net, a, moved, test, seen, s.points) | dict(distance_reduction=rate)
-    if name == 'shrink': # B itself is the other end
-        ends = curve(net, a, b, test, 2).loss.mean()
-        return out | dict(midpoint_excess=out['loss'][0.5] - ends)
+    if name == 'shrink': return out | dict(midpoint_excess=out['loss'][0.5] - curve(net, a, b, test, 2).loss.mean()) # B is the end, not its shadow
     of = [directions(w, spec) for w in (a, b)]
     out |= dict(distance=distance(a, moved, spec), singular_change=singular_change(b, spec, perms[0]),
                 R={g: alignment(a, b, spec, perms[0], g, of) for g in (0., 0.3, 0.6)})
@@ -123,48 +105,25 @@ claims = [
           datasets=['cifar10'], **nats)]
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #30844638
-def both(records):
-    "R at 0.3 and barrier of each run that has both, in columns"
-    r = records[(records.metric == 'barrier') | (records.metric == 'R') & (records.condition == 0.3)]
-    t = r.pivot_table(index=['paper', 'scale', 'dataset', 'seed', 'arm'], columns='metric', values='value')
-    return t.dropna() if {'R', 'barrier'} <= set(t) else t[:0]
-
 def derive(records):
     "The records and, from five arms on, arm 'all': Spearman's correlation of R at 0.3 with the barrier, per data set and seed"
-    groups = both(records).groupby(['paper', 'scale', 'dataset', 'seed'])
-    rows = [dict(zip(groups.keys, at), arm='all', metric='rank', value=g.R.rank().corr(g.barrier.rank())) for at, g in groups if len(g) > 4]
+    r, keys = records[(records.metric == 'barrier') | (records.metric == 'R') & (records.condition == 0.3)], ['paper', 'scale', 'dataset', 'seed']
+    runs = r.pivot_table(index=[*keys, 'arm'], columns='metric', values='value').reindex(columns=['R', 'barrier']).dropna()
+    rows = [dict(zip(keys, at), arm='all', metric='rank', value=g.R.rank().corr(g.barrier.rank())) for at, g in runs.groupby(keys) if len(g) > 4]
     return pd.concat([records, pd.DataFrame(rows)], ignore_index=True) if rows else records
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #e23d163f
 colours = dict(none='0.5', wm='C0', am='C2', ste='C3', many='C4')
 
-def panels(records, **kw):
-    "A figure with an axis per data set"
-    import matplotlib.pyplot as plt # here, since it takes a second
-    names = sorted(set(records.dataset))
-    fig, axes = plt.subplots(1, len(names), figsize=(1.5 + 3.6*len(names), 3), squeeze=False, layout='constrained')
-    for ax, d in zip(axes[0], names): ax.set(title=d, **kw)
-    return fig, dict(zip(names, axes[0]))
-
 def curve_figure(records):
     "Test loss on the line from A to B for each method at the usual width, mean over the seeds"
-    if records.empty: return None
-    fig, axes = panels(records, xlabel='t, from A to B')
-    for d, ax in axes.items(): along(records[records.dataset == d], 'loss', ax, list(colours), colours=colours)
-    list(axes.values())[0].set_ylabel('test loss'); list(axes.values())[-1].legend(fontsize='small')
-    return fig
+    def draw(r, ax): along(r, 'loss', ax, list(colours), colours=colours)
+    return panels(records, draw, xlabel='t, from A to B', ylabel='test loss')
 
 def scatter_figure(records):
-    "Alignment R at 0.3 against the barrier: a point per arm, size and seed"
-    t = both(records).reset_index()
-    if t.empty: return None
-    (fig, axes), marks = panels(t, xlabel='R, directions above 0.3', yscale='symlog'), dict(usual='o', narrow='v', wide='s', he='x', vgg='d')
-    for (d, arm), g in t.groupby(['dataset', 'arm'], sort=False):
-        name, size = (arm.split() + ['usual'])[:2]
-        axes[d].scatter(g.R, g.barrier, color=colours[name], marker=marks[size], s=22, label=arm)
-    for ax in axes.values(): ax.set_yscale('symlog', linthresh=0.05)
-    list(axes.values())[0].legend(fontsize='xx-small'); list(axes.values())[0].set_ylabel('loss barrier')
-    return fig
+    "Alignment R at 0.3 against the barrier: a point per run"
+    def draw(r, ax): tradeoff(r, ('R', 0.3), 'barrier', ax, factor=1, mean=False).set_yscale('symlog', linthresh=0.05)
+    return panels(records, draw, xlabel='R, directions above 0.3', ylabel='loss barrier')
 
 paper = Paper('weight_matching', 'Analysis of Linear Mode Connectivity via Permutation-Based Weight Matching', 'Ito, Yamada, Kumagai', 2025, '2402.04051',
               claims, arms, settings, run, version=2, derive=derive,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['matched_keys', 'overlap', 'interpolate', 'curve', 'barrier', 'assignment', 'Weights', 'weight_matching', 'observed',
            'activation_matching', 'straight_through', 'merge_many', 'average', 'reset_batch_norm', 'repair', 'match',
-           'merge']
+           'match_all', 'merge']
 
 # %% ../../nbs/merging/01_matching.ipynb #5c508135
 from collections import Counter
@@ -26,7 +26,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import unknown
-from .permutations import Spec, index, inside, permuted, twin, wrapping
+from .permutations import Spec, compose, index, inside, inverse, permuted, twin, wrapping
 from ..models import check_module, find_head, floating_type, logits_of
 from ..training import cross_entropy
 
@@ -858,6 +858,19 @@ def match(
     return activation_matching(*(_as_module(w, model) for w in (a, b)), spec, kw.pop('where', None), batches, **kw)
 
 def _as_module(w, model): return w if isinstance(w, nn.Module) else _loaded(model, _weights(w))
+
+def match_all(
+    states, # modules, state dicts or paths, two or more
+    spec:Spec,
+    method:str='weights', # of `match`, each with the first; or 'many': all with one another, see `merge_many`
+    model:nn.Module|None=None, # the architecture, see `match`
+    seed:int=0,
+    **kw, # for the method
+)->list: # of permutations, one fewer than networks
+    "Permutations that bring the units of the other networks into the order of the first"
+    if method != 'many': return [match(states[0], w, spec, method, model, seed=seed, **kw) for w in states[1:]]
+    first, *rest = merge_many(states, spec, seed=seed, **kw)[0]
+    return [compose(p, inverse(first)) for p in rest]
 
 def merge(
     a, # module, state dict or .safetensors path
