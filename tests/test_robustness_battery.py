@@ -16,7 +16,7 @@ from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Arm, Paper, Trial
 from robustnb.models import mlp
 from robustnb.robustness.baselines import adversarial
-from robustnb.robustness.battery import SETTINGS, accuracy, density, gets_right, judges, margin_ridges, redrawn, robust_metrics, strongest_attack, valley
+from robustnb.robustness.battery import SETTINGS, accuracy, attack_figure, density, gets_right, judges, margin_figure, margin_ridges, redrawn, robust_metrics, strongest_attack, valley
 
 # %% ../nbs/robustness/00_battery.ipynb #255e8bd7
 def brute_force(model, x, y, eps):
@@ -167,4 +167,17 @@ def test_ridges():
     lowest = [c.get_paths()[0].vertices for c in ax.collections]
     assert lowest[0][lowest[0][:, 1].argmin(), 0] < -2 < lowest[1][lowest[1][:, 1].argmin(), 0], 'left is better'
     assert not margin_ridges(margins_of(at=[v]), 'train', plt.subplots()[1]).collections
+    plt.close('all')
+
+# %% ../nbs/robustness/00_battery.ipynb #3159bf93
+def test_figures_of_papers():
+    v = np.random.default_rng(0).normal(size=500)
+    r = margins_of(at=[v, v + 1], sovr=[v])
+    r = pd.concat([r, r.assign(metric='train_margin'), r.assign(dataset='e'), r.iloc[:1].assign(metric='pgd', condition=None, value=.5)])
+    margins, attacks = margin_figure(r), attack_figure(r)
+    assert [ax.get_title() for ax in margins.axes] == ['train images', 'test images']*2
+    assert [len(ax.collections) for ax in margins.axes] == [2, 2, 0, 2], 'data set e has no training images'
+    assert len(attacks.axes) == 1 and attacks.axes[0].lines[0].get_xdata().tolist() == [50.]
+    assert margin_figure(r[r.metric == 'pgd']) is None and attack_figure(r[r.metric != 'pgd']) is None
+    assert len(margin_figure(r, ['sovr']).axes[0].collections) == 1
     plt.close('all')

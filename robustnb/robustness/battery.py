@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'gets_right', 'accuracy', 'judges', 'strongest_attack', 'valley', 'robust_metrics', 'redrawn', 'density',
-           'margin_ridges']
+           'margin_ridges', 'margin_figure', 'attack_figure']
 
 # %% ../../nbs/robustness/00_battery.ipynb #11cd314b
 from functools import partial
@@ -15,7 +15,7 @@ from ..attacks.autoattack import autoattack
 from ..attacks.gradient import best_of, ce_loss, input_gradient, margin_loss, pgd
 from ..attacks.threat_models import Linf
 from ..evaluation import predict
-from ..evidence.figures import shown_arms
+from ..evidence.figures import dots, shown_arms
 from ..evidence.trials import Setting
 from ..models import convnet, preact_resnet8, preact_resnet18
 from .baselines import Recipe
@@ -72,7 +72,7 @@ def strongest_attack(
 def valley(
     values, # 1-D tensor
 )->float: # in [0,1]
-    "Prominence of the second peak in the density of `values`, relative to the highest peak; 0 if there is one peak only"
+    "Prominence of the second peak in the density of `values`, relative to the highest peak; 0 where there is one"
     v = torch.as_tensor(values, dtype=torch.float64).cpu()
     if v.ndim != 1 or not len(v) or not v.isfinite().all():
         raise ValueError(f'values are finite numbers in one row, at least one, not {tuple(v.shape)} '
@@ -97,12 +97,14 @@ def robust_metrics(
     threat = Linf(eps or trial.recipe.eps)
     weak, sharp = judges(threat)
     x, y = trial.tensors(trial.heldout)
-    if trial.tuning: return dict(robust=accuracy(model, best_of(weak, sharp)(model, x, y), y))
+    if trial.tuning: return dict(robust=accuracy(model, best_of(weak, sharp)(model, x, y), y).item())
     xt, yt = trial.tensors(trial.train.take(len(y)))
     attacked, strongest = weak(model, x, y), strongest_attack(threat, trial.setting.whole)
-    out = dict(accuracy=accuracy(model, x, y), pgd=accuracy(model, attacked, y),
-               autoattack=accuracy(model, strongest(model, x, y), y), train_pgd=accuracy(model, weak(model, xt, yt), yt),
-               gradient_norm=input_gradient(model, attacked, y).flatten(1).abs().sum(1).mean())
+    found = dict(accuracy=accuracy(model, x, y), pgd=accuracy(model, attacked, y),
+                 autoattack=accuracy(model, strongest(model, x, y), y),
+                 train_pgd=accuracy(model, weak(model, xt, yt), yt),
+                 gradient_norm=input_gradient(model, attacked, y).flatten(1).abs().sum(1).mean())
+    out = {name: v.item() for name, v in found.items()}
     for part, (x, y) in dict(test=(x, y), train=(xt, yt)).items():
         margins = margin_loss(predict(model, sharp(model, x, y)), y)
         quantiles = margins.quantile(torch.linspace(0, 1, 21, device=margins.device)).tolist()
@@ -135,12 +137,44 @@ def margin_ridges(
 ):
     "Density of the margin loss under attack, mean over the seeds: a ridge per arm, each as high as the others"
     r = records[records.metric == f'{part}_margin'].astype({'condition': float})
-    q, names = r.pivot_table(index=['arm', 'seed'], columns='condition', values='value'), shown_arms(r, arms, f'{part}_margin')
+    q = r.pivot_table(index=['arm', 'seed'], columns='condition', values='value')
+    names = shown_arms(r, arms, f'{part}_margin')
     for i, a in enumerate(names):
         grid = np.linspace(q[5].min(), q[95].max(), 300)
         d = np.mean([density(redrawn(v), grid) for v in q.loc[a].to_numpy()], 0)
         ax.fill_between(grid, i, i - .9*d/d.max(), alpha=.6, color='C0', lw=0)
     ax.axvline(0, color='k', lw=.6)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel='margin loss (right of 0: wrong)', title=f'{part} images')
-    ax.invert_yaxis()
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - .9, -1), title=f'{part} images',
+           xlabel='margin loss (right of 0: wrong)')
     return ax
+
+# %% ../../nbs/robustness/00_battery.ipynb #6a6fd11e
+def margin_figure(
+    records, # of one scale
+    arms=None, # names, from top to bottom; None: all
+): # figure; None where no margins were measured
+    "Margins of training and test images under attack, a row per data set"
+    r = records[records.metric.isin(['train_margin', 'test_margin'])]
+    if r.empty: return None
+    import matplotlib.pyplot as plt # here, since it takes a second
+    sets, n = list(dict.fromkeys(r.dataset)), len(shown_arms(r, arms, 'train_margin', 'test_margin'))
+    fig, axes = plt.subplots(len(sets), 2, figsize=(8, len(sets)*(.3*n + 1)), sharex='row', sharey='row', squeeze=False,
+                             layout='constrained')
+    for d, row in zip(sets, axes):
+        for part, ax in zip(('train', 'test'), row): margin_ridges(r[r.dataset == d], part, ax, arms)
+        if len(sets) > 1: row[0].set_ylabel(d)
+    return fig
+
+def attack_figure(
+    records, # of one scale
+    arms=None, # names, from top to bottom; None: all
+): # figure; None where nothing was attacked
+    "Accuracy under PGD-20 and what AutoAttack leaves of it, a panel per data set"
+    shown = dict(pgd='PGD-20', autoattack='AutoAttack')
+    r = records[records.metric.isin(list(shown))]
+    if r.empty: return None
+    import matplotlib.pyplot as plt # here, since it takes a second
+    sets, n = list(dict.fromkeys(r.dataset)), len(shown_arms(r, arms, *shown))
+    fig, axes = plt.subplots(1, len(sets), figsize=(6*len(sets), .35*n + 1), squeeze=False, layout='constrained')
+    for d, ax in zip(sets, axes[0]): dots(r[r.dataset == d], shown, ax, arms).set(xlabel='accuracy (%)', title=d)
+    return fig
