@@ -158,19 +158,6 @@ def test_reasons():
     assert why(table(a=[1., 2, 3], b=[2., 3, 4])) == 'every seed gave the same difference'
     assert why(table(a=[1., 2, 3], b=[1.1, 2.1, 3.11]), matters=1) == 'less than the 1 u that would matter'
 
-# %% ../nbs/evidence/00_claims.ipynb #64c40390
-def test_a_nan_is_never_a_verdict():
-    for bad in (float('nan'), float('inf'), -float('inf')):
-        for arm in 'ab':
-            for seed in range(3):
-                r = table(a=[0., .1, .2], b=[5., 5.2, 5.1])
-                r.loc[(r.arm == arm) & (r.seed == seed), 'value'] = bad
-                v = judge(claim_of(), r)
-                assert v['verdict'] == 'not run' and v['reason'] == f'{arm} gave {bad} for seed {seed}' and json.dumps(v, allow_nan=False)
-    for a, b, unit in (([-1e308]*3, [1e308]*3, 'u'), ([-1e308, -1., -1.], [1., 1., 1e308], 'u'), ([1e-300]*3, [1e300]*3, '%'), ([-1e308]*2, [1e308]*2, 'u')):
-        c = compare(claim_of(unit=unit), table(a=a, b=b), 'd', 'm', 'a')
-        assert c['state'] == 'not run' and c['effect'] is None and json.dumps(c, allow_nan=False), c
-
 # %% ../nbs/evidence/00_claims.ipynb #30018781
 def test_an_arm_is_not_compared_with_itself():
     r = table(a=[1., 2, 3], b=[1., 2, 3]).assign(runs='a', chosen='')
@@ -242,6 +229,19 @@ def test_pooled_by_hand():
     tau = brentq(lambda t: q(t) - 1, 0, 10)  # Paule and Mandel's: the weighted squares equal their degrees of freedom
     np.testing.assert_allclose(p['effect'], np.average(y, weights=1/(v + tau)), atol=1e-3)
     assert p['datasets'] == 2 and judge(claim_of(), table(a=[0., 0, 0], b=[1., 1.1, .9]))['pooled'] is None
+
+# %% ../nbs/evidence/00_claims.ipynb #64c40390
+def test_a_nan_is_never_a_verdict():
+    for bad in (float('nan'), float('inf'), -float('inf')):
+        for arm in 'ab':
+            for seed in range(3):
+                r = table(a=[0., .1, .2], b=[5., 5.2, 5.1])
+                r.loc[(r.arm == arm) & (r.seed == seed), 'value'] = bad
+                v = judge(claim_of(), r)
+                assert v['verdict'] == 'not run' and v['reason'] == f'{arm} gave {bad} for seed {seed}' and json.dumps(v, allow_nan=False)
+    for a, b, unit in (([-1e308]*3, [1e308]*3, 'u'), ([-1e308, -1., -1.], [1., 1., 1e308], 'u'), ([1e-300]*3, [1e300]*3, '%'), ([-1e308]*2, [1e308]*2, 'u')):
+        c = compare(claim_of(unit=unit), table(a=a, b=b), 'd', 'm', 'a')
+        assert c['state'] == 'not run' and c['effect'] is None and json.dumps(c, allow_nan=False), c
 
 # %% ../nbs/evidence/00_claims.ipynb #3902f899
 def test_judge_refuses_other_tables():

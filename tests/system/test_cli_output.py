@@ -7,7 +7,9 @@ from torch import nn
 import robustnb
 from robustnb.cli import main
 from robustnb.data import load
-from robustnb.evidence import Claim, Paper, Store
+from robustnb.evidence.claims import Claim
+from robustnb.evidence.store import Store
+from robustnb.evidence.trials import Arm, Paper, Setting
 
 ROOT = Path(robustnb.__file__).parents[1]
 FOLDER = 'Größe 日本 ✓' # the first word is in cp1252, the second is not
@@ -23,8 +25,9 @@ LAST = {'train': 'images hold against', 'attack': 'written: ', 'merge': 'c.csv',
 def named(command): return command[0]
 
 def paper():
-    return Paper('example', f'A paper on {FOLDER}', 'Nobody', 2025, '', [Claim(1, f'b is better on {FOLDER}', 'm', 'b', ['a'], unit='u')], ['a', 'b'],
-                 dict(tiny=['moons']), dict(tiny=3), lambda arm, dataset, scale, seed, device: {'m': (arm == 'b') * (1 + .1*seed)})
+    claim = Claim(1, f'b is better on {FOLDER}', 'm', 'b', ['a'], unit='u', matters=0)
+    return Paper('example', f'A paper on {FOLDER}', 'Nobody', 2025, '', [claim], dict(a=Arm(), b=Arm()),
+                 {('tiny', 'moons'): Setting(None, 1, 1, 1, looks=(3,))}, lambda trial: {'m': (trial.arm == 'b') * (1 + .1*trial.seed)})
 
 @pytest.fixture
 def at(tmp_path, monkeypatch, request):
@@ -35,7 +38,10 @@ def at(tmp_path, monkeypatch, request):
     torch.manual_seed(0)
     for f in 'ab': save_file(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).state_dict(), at/f'{f}.safetensors')
     for arm in 'ab':
-        for seed in range(3): Store(at/'results').save('example', dict(scale='tiny', dataset='moons', arm=arm, seed=seed, version=1, metrics={'m': float(arm == 'b') * (1 + .1*seed)}))
+        for seed in range(3):
+            result = dict(scale='tiny', dataset='moons', arm=arm, values={}, seed=seed, stage='final', version=1,
+                          setting=paper().setting('tiny', 'moons').fingerprint(), metrics={'m': float(arm == 'b') * (1 + .1*seed)})
+            Store(at/'results').save('example', result)
     monkeypatch.chdir(at)
     yield at
     sys.modules.pop('printed', None)
