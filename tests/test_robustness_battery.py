@@ -137,7 +137,9 @@ def test_measuring():
 def test_candidates_see_validation_images_only():
     class Misled(Trial):
         "A trial some of whose images, 0 train, 1 valid, 2 test, are black"
-        def __init__(self, black, stage): super().__init__(paper, Job('tiny', 'digits', 'at', stage=stage)); self.black = black
+        def __init__(self, black, stage):
+            super().__init__(paper, Job('tiny', 'digits', 'at', stage=stage))
+            self.black = black
         @property
         def splits(self):
             false = lambda d: Data(torch.zeros_like(d.x), torch.zeros_like(d.y), d.classes, 'false')
@@ -145,9 +147,10 @@ def test_candidates_see_validation_images_only():
     t = trial('tuning')
     m = t.fit(t.model(), t.method)
     score = robust_metrics(m, t)
-    assert set(score) == {'robust'} and robust_metrics(m, Misled((0, 2), 'tuning')) == score != robust_metrics(m, Misled((1,), 'tuning'))
-    final = {k: robust_metrics(m, Misled(black, 'final'))['accuracy'] for k, black in dict(none=(), valid=(1,), test=(2,)).items()}
-    assert final['none'] == final['valid'] != final['test']
+    assert set(score) == {'robust'} and robust_metrics(m, Misled((0, 2), 'tuning')) == score
+    assert score != robust_metrics(m, Misled((1,), 'tuning'))
+    none, valid, test = (robust_metrics(m, Misled(black, 'final'))['accuracy'] for black in ((), (1,), (2,)))
+    assert none == valid != test
     assert score['robust'] < robust_metrics(m, t, eps=1e-7)['robust'] == accuracy(m, *t.tensors(t.heldout))
 
 # %% ../nbs/robustness/00_battery.ipynb #0a7914e5
@@ -173,7 +176,8 @@ def test_ridges():
 def test_figures_of_papers():
     v = np.random.default_rng(0).normal(size=500)
     r = margins_of(at=[v, v + 1], sovr=[v])
-    r = pd.concat([r, r.assign(metric='train_margin'), r.assign(dataset='e'), r.iloc[:1].assign(metric='pgd', condition=None, value=.5)])
+    pgd_ = r.iloc[:1].assign(metric='pgd', condition=None, value=.5)
+    r = pd.concat([r, r.assign(metric='train_margin'), r.assign(dataset='e'), pgd_])
     margins, attacks = margin_figure(r), attack_figure(r)
     assert [ax.get_title() for ax in margins.axes] == ['train images', 'test images']*2
     assert [len(ax.collections) for ax in margins.axes] == [2, 2, 0, 2], 'data set e has no training images'

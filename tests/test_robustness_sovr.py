@@ -59,9 +59,10 @@ def test_the_important_images():
         lm = [max(row[k] for k in range(5) if k != c) - row[c] for row, c in zip(z.tolist(), y.tolist())]
         assert hard.dtype == torch.bool and not hard.requires_grad
         assert hard.nonzero()[:, 0].tolist() == sorted(sorted(range(size), key=lambda i: -lm[i])[:round(part*size)])
-    assert hardest(torch.zeros(10, 3), torch.zeros(10, dtype=torch.int64), 0.3).sum() == 3         # ties: no more than the share
+    assert hardest(torch.zeros(10, 3), torch.zeros(10, dtype=torch.int64), 0.3).sum() == 3  # ties: no more
     for bad in (-0.1, 1.1, float('nan')):
-        with pytest.raises(ValueError, match='share is the part of each batch'): hardest(torch.zeros(10, 3), torch.zeros(10, dtype=torch.int64), bad)
+        with pytest.raises(ValueError, match='share is the part of each batch'):
+            hardest(torch.zeros(10, 3), torch.zeros(10, dtype=torch.int64), bad)
 
 # %% ../nbs/robustness/02_sovr.ipynb #5e9a0bfe
 def test_switched():
@@ -111,7 +112,8 @@ def test_awp_with_sovr():
     with torch.no_grad():
         for p, g in zip(params, first):
             if p.ndim > 1: p += 0.05*p.norm()*g/g.norm()
-    for p, w, g, q in zip(params, before, slopes(), m.parameters()): torch.testing.assert_close(w - 0.1*g, q.detach(), atol=1e-5, rtol=1e-4)
+    for p, w, g, q in zip(params, before, slopes(), m.parameters()):
+        torch.testing.assert_close(w - 0.1*g, q.detach(), atol=1e-5, rtol=1e-4)
 
 # %% ../nbs/robustness/02_sovr.ipynb #1cb29837
 def test_tsovr():
@@ -196,7 +198,7 @@ def test_arms():
             t = Trial(paper, Job('tiny', 'digits', name, values))
             if name == 'awp': assert callable(t.method) and not isinstance(t.method, Objective)
             elif name in ('gairat', 'mail'):
-                assert t.updates == 45 and t.method.updates == dict(gairat=22, mail=28)[name] # of 9 updates in each of 5 epochs
+                assert t.updates == 45 and t.method.updates == dict(gairat=22, mail=28)[name]
                 assert isinstance(t.method.before, Objective) and isinstance(t.method.then, Objective)
             else: assert isinstance(t.method, Objective)
     mma_, at = (Trial(paper, Job('tiny', 'digits', *arm)).method.attack for arm in (('mma', (('reach', 4),)), ('at',)))

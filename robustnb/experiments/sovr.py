@@ -33,7 +33,8 @@ arms = {
     'ewat': Arm(lambda t, strength: ewat(t.recipe.attack(), strength), strength=[1, .5, 2]),
     'sovr': Arm(lambda t, **kw: sovr(t.recipe.attack(), **kw), share=[.4, .4, .2], weight=[.4, .2, .4]),
     'trades': Arm(lambda t, beta: trades(t.recipe.attack(kl_pgd), beta), beta=[6, 3, 9]),
-    'tsovr': Arm(lambda t, **kw: tsovr(t.recipe.attack(kl_pgd), **kw), share=[.4, .4, .2], weight=[.4, .2, .4], beta=[6]*3),
+    'tsovr': Arm(lambda t, **kw: tsovr(t.recipe.attack(kl_pgd), **kw), share=[.4, .4, .2], weight=[.4, .2, .4],
+                 beta=[6]*3),
     'mma': Arm(lambda t, reach: mma(pgd(Linf(reach*t.recipe.eps), t.recipe.steps, reach*t.recipe.step_size)),
                reach=[1.5, 2.5, 4]), # boundaries beyond eps count too
     'fat': Arm(lambda t, tau: adversarial(t.recipe.attack(friendly, tau=tau)), tau=[0, 1, 2]),
@@ -55,21 +56,22 @@ def run(trial):
 # %% ../../nbs/robustness/02_sovr.ipynb #68176db6
 IMPORTANCE = ['gairat', 'mail', 'mart', 'ewat']
 claims = [
-    Claim(1, 'Importance-aware methods lose under AutoAttack what they gain under PGD: the gap between the two is smaller '
-             'for plain adversarial training', 'gap', 'at', IMPORTANCE, better='lower'),
-    Claim(2, 'Importance-aware methods shrink the margins of the less important images: the lower quartile of the margin '
-             'loss is lower for plain adversarial training', 'train_margin', 'at', IMPORTANCE, at=25, better='lower',
-          unit='logits', matters=0),
+    Claim(1, 'Importance-aware methods lose under AutoAttack what they gain under PGD: the gap between the two is '
+             'smaller for plain adversarial training', 'gap', 'at', IMPORTANCE, better='lower'),
+    Claim(2, 'Importance-aware methods shrink the margins of the less important images: the lower quartile of the '
+             'margin loss is lower for plain adversarial training', 'train_margin', 'at', IMPORTANCE, at=25,
+          better='lower', unit='logits', matters=0),
     Claim(3, 'The histogram of the margins of plain adversarial training has two peaks', 'train_valley', 'at', [0.],
           margin=.05, unit='of the higher peak'),
     Claim(4, 'On free logits, margins grow twice as fast with the one-versus-the-rest loss as with the cross-entropy',
-          'free_growth', 'sovr', ['at'], unit='%', margin=80, paper_value=100, source='its analysis of free logits, in the limit'),
+          'free_growth', 'sovr', ['at'], unit='%', margin=80, paper_value=100,
+          source='its analysis of free logits, in the limit'),
     Claim(5, 'SOVR has larger margins than importance-aware methods', 'test_margin', 'sovr', IMPORTANCE, at=50,
           better='lower', unit='logits', matters=0),
     Claim('5b', 'SOVR has smaller gradient norms than importance-aware methods', 'gradient_norm', 'sovr', IMPORTANCE,
           better='lower', unit='%'),
-    Claim(6, 'Under AutoAttack, SOVR beats adversarial training and every importance-aware method', 'autoattack', 'sovr',
-          ['at', *IMPORTANCE], paper_value=dict(gairat=11.7, mail=9.8, ewat=1.2),
+    Claim(6, 'Under AutoAttack, SOVR beats adversarial training and every importance-aware method', 'autoattack',
+          'sovr', ['at', *IMPORTANCE], paper_value=dict(gairat=11.7, mail=9.8, ewat=1.2),
           source='second hand: PreAct ResNet-18 in tables 3 and 4 of RPAT (arXiv 2508.02186)'),
     Claim(7, 'Under AutoAttack, TSOVR beats TRADES', 'autoattack', 'tsovr', ['trades'])]
 
