@@ -215,6 +215,8 @@ def test_all_comparisons_count():
     v = judge(c, good, ['d', 'f'])
     assert v['verdict'] == 'partly' and v['reason'] == 'f, m, against a: no records of b' and v['held'] == '1 of 2'
     assert judge(claim_of(datasets=['d']), both)['verdict'] == 'reproduced'
+    by = pd.concat([table(c, a=[0., 0, 0], b=[1. - c, 1.01 - c, .99 - c]) for c in (0., .5, 2.)])
+    assert [(c['metric'], c['state']) for c in judge(claim_of(at=[.5, 2.]), by)['comparisons']] == [('m at 0.5', 'holds'), ('m at 2.0', 'fails')]
     v = judge(claim_of(datasets=['mnist']), both)
     assert v['verdict'] == 'not run' and 'needs mnist' in v['reason'] and v['n_seeds'] == 0
     assert json.dumps([judge(c, both), v], allow_nan=False)

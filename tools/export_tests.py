@@ -40,7 +40,8 @@ def stored(tree):
 def defined(o):
     "Names that the statement `o` binds in its module: of an assignment its targets, not what lambdas and comprehensions bind inside"
     if isinstance(o, DEFS): return {o.name}
-    return set().union(*map(stored, o.targets)) if isinstance(o, ast.Assign) else stored(o)
+    targets = getattr(o, 'targets', [o.target] if isinstance(o, (ast.AugAssign, ast.AnnAssign)) else [o])
+    return set().union(*map(stored, targets))
 
 def indent(src, tree):
     "`src` indented by four spaces, but for the inside of multi-line strings"

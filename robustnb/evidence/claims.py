@@ -36,7 +36,7 @@ class Claim:
     margin:float|None=None        # instead: advantage to be exceeded, in `unit`; negative: the loss that is tolerated
     equal:float|None=None         # instead: largest difference that still counts as none, in `unit`
     unit:str='points'             # 'points': the metric is a fraction, shown times 100; '%': of the baseline; else the metric's own
-    at:float|str|None=None        # condition at which the metric is read
+    at:float|str|list|None=None   # condition at which the metric is read, or several that each have to show it
     trend:str|None=None           # 'slope' or 'rank' of the metric over its conditions
     reference:str|None=None       # arm from which the distance is measured
     paper_value:float|dict|None=None # the paper's own arm minus baseline, in `unit`; dict: by data set, baseline, or pair of them
@@ -270,8 +270,10 @@ def judge(
     where = sorted(set(records.dataset)) if datasets is None else list(datasets)
     if claim.datasets is not None: where = [d for d in where if d in claim.datasets]
     same = 'scale' in records and set(records.scale) == {claim.same_setting}
-    cs = [(c := compare(claim, records, d, m, b)) | dict(in_prediction=c['in_prediction'] if same else None)
-          for d in where for m in claim.metric for b in claim.baselines]
+    conditions = claim.at if isinstance(claim.at, list) else [claim.at]
+    cs = [c | dict(in_prediction=c['in_prediction'] if same else None, metric=c['metric'] if t is None else f"{c['metric']} at {t}")
+          for d in where for m in claim.metric for t in conditions for b in claim.baselines
+          for c in [compare(replace(claim, at=t), records, d, m, b)]]
     weak = min(cs, key=lambda c: (STATES.index(c['state']), slack(claim, c)), default={})
     shown = {k: weak.get(k) for k in SHOWN} | dict(n_seeds=weak.get('n_seeds') or 0)
     return dict(**shown, unit=claim.unit, better=claim.better, margin=claim.margin, matters=claim.matters, equal=claim.equal,
