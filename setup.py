@@ -14,7 +14,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'].split(),
     license='Apache-2.0', license_files=['LICENSE'], url=cfg['git_url'],
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['results/*.json']},
+    package_data={cfg['lib_path']: ['results/*.json', 'templates/*.html']},
     python_requires='>=' + cfg['min_python'], install_requires=reqs('requirements'),
     extras_require={k: reqs(k + '_requirements') for k in ('dev', 'docs', 'bench')},
     entry_points=dict(console_scripts=reqs('console_scripts'), nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ELSEWHERE', 'FINISHED', 'run_job', 'number', 'agenda', 'further', 'open_comparisons', 'chosen_names', 'attempt',
-           'begin_worker', 'elsewhere', 'Here', 'check_workers', 'JobsFailed', 'clock', 'typical', 'Run', 'outcome',
-           'reproduce', 'first_failure', 'work', 'next_jobs', 'tell']
+           'begin_worker', 'elsewhere', 'Here', 'check_workers', 'JobsFailed', 'print_line', 'clock', 'typical', 'Run',
+           'outcome', 'reproduce', 'first_failure', 'work', 'next_jobs', 'tell']
 
 # %% ../../nbs/evidence/03_runner.ipynb #9f708531
 import hashlib, importlib, signal, os, sys, time, traceback
@@ -135,6 +135,8 @@ def check_workers(papers, workers):
 # %% ../../nbs/evidence/03_runner.ipynb #e237d6ba
 class JobsFailed(RuntimeError): "Some jobs raised an error; the store has the others"
 
+def print_line(text, **kw): print(text, flush=True)
+
 def clock(s): return f'{int(s)//3600}:{int(s)//60%60:02d}:{int(s)%60:02d}' if s >= 3600 else f'{int(s)//60}:{int(s)%60:02d}'
 
 def typical(results):
@@ -204,7 +206,7 @@ def reproduce(
     arms=None, datasets=None, # patterns such as 'at+*'; None: all
     device=None,        # torch device or its name; None: the GPU where there is one
     again=False,        # run finished jobs too
-    say=print,          # prints progress; None: silent
+    say=print_line,     # say(text, done=, left=) tells of progress; None: silent
     workers=1,          # processes that share the jobs
     minutes=None,       # budget: further looks are taken within it, and no job begun that is likely to exceed it
 ):
@@ -212,7 +214,7 @@ def reproduce(
     papers = [papers] if isinstance(papers, Paper) else list(papers)
     for p in papers: chosen_names(p, scale, arms, datasets)
     check_workers(papers, workers)
-    device, store, say = find_device(device), store or default_store(scale), say or (lambda *args, **kw: None)
+    device, store, say = find_device(device), store or default_store(scale), say or (lambda text, **kw: None)
     run = Run(papers, scale, store, (seeds, arms, datasets), minutes, again, say)
     known, todo = run.missing()
     if len(todo) < len(known): say(f'{len(known) - len(todo)} of {len(known)} jobs are finished already' if minutes is None else f'{len(known)} jobs are known, {len(todo)} to run')
@@ -259,4 +261,4 @@ def tell(run, paper, job, text, left):
     run.told.add((paper.key, job))
     gone, n = time.monotonic() - run.start, len(run.ran) + len(run.failed)
     more = f'({clock(gone)} gone, {clock(gone/max(n, 1)*left)} to go)' if text.endswith(' s') else ''
-    run.say(f'{n}/{n + left}  {paper.key}  {job.dataset}  {job.text}  {text}  {more}'.rstrip(), flush=True)
+    run.say(f'{n}/{n + left}  {paper.key}  {job.dataset}  {job.text}  {text}  {more}'.rstrip(), done=n, left=left)
