@@ -2,6 +2,7 @@
 
 import json, tempfile
 from pathlib import Path
+import numpy as np
 import torch
 from robustnb.attacks.autoattack import Report
 from robustnb.evaluation import wilson
@@ -10,7 +11,7 @@ import pytest
 from html.parser import HTMLParser
 from robustnb.attacks.checks import Flag
 from robustnb.attacks.threat_models import L2, Linf
-from robustnb.attacks.scorecard import _bar, _examples, _rows, eps_text, pass_figure, save_scorecard, scorecard, scorecard_html, write_whole
+from robustnb.attacks.scorecard import _examples, _rows, eps_text, pass_figure, save_scorecard, scorecard, scorecard_html, write_whole
 
 # %% ../nbs/attacks/10_scorecard.ipynb #6f48cccf
 def made(flags=(), shape=(1, 6, 6), threat=Linf(8/255), attacks=('apgd-ce', 'apgd-t', 'fab-t', 'square'), version='standard'):
@@ -106,7 +107,7 @@ def test_the_page_says_it_all_and_nothing_runs():
 
 # %% ../nbs/attacks/10_scorecard.ipynb #efe69d96
 def test_tables_and_odd_images():
-    count = lambda n=6, **kw: _examples(made(**kw), n, None).count('<img')
+    count = lambda n=6, **kw: sum(len(e['parts']) for e in _examples(made(**kw), n, None))
     assert count() == count(shape=(3, 6, 6)) == 3 * 6 and count(1, threat=L2(.5)) == 3  # three pictures per example
     assert count(shape=(2, 6, 6)) == 0 and Page(scorecard_html(made(shape=(7,)))).tags.count('img') == 2  # a table: the two figures only
     whole = made()
@@ -117,5 +118,7 @@ def test_tables_and_odd_images():
 
 # %% ../nbs/attacks/10_scorecard.ipynb #dc6ded0b
 def test_the_bars_are_where_the_numbers_are():
-    svg = _bar(dict(accuracy=.5, low=.25, high=1.))
-    assert [float(v) for v in re.findall(r'(?:cx|x1|x2)="([\d.]+)"', svg)] == [4, 196, 52, 196, 100]
+    page, card = scorecard_html(made()), scorecard(made())
+    bars = [[float(v) for v in re.findall(r'(?:cx|x1|x2)="([\d.]+)"', svg)] for svg in re.findall('<svg.*?</svg>', page)]
+    assert len(bars) == len(card['attacks'])
+    for bar, a in zip(bars, card['attacks']): np.testing.assert_allclose(bar, [4, 196, *(4 + 192*a[k] for k in ('low', 'high', 'accuracy'))], atol=.06)
