@@ -4,17 +4,19 @@ import math
 import torch
 from torch import nn
 from robustnb.attacks.gradient import ce_loss, margin_loss
-from robustnb.attacks.threat_models import Linf
 import copy, pickle
-import matplotlib.pyplot as plt
-import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
 from robustnb.attacks.gradient import check_attack, input_gradient, pgd, probe_model
-from robustnb.evidence import COLUMNS
+from robustnb.attacks.threat_models import Linf
+from robustnb.evidence.runner import run_job
+from robustnb.evidence.store import Job
+from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, features, load_model, mlp, save_model
 from robustnb.robustness.baselines import tanh_logits
-from robustnb.robustness.blf import Bound, FORMS, PLAIN, ROBUST, arms, best_candidates, blf, bounded, candidates, claims, experiment, flow, gamma_for, hyperparameter, missed, norm_figure, norms, overview, paper, pre_logits, prelogit_attack, straight_through
+from robustnb.attacks.gradient import ce_loss
+from robustnb.robustness.blf import Bound, FORMS, blf, bounded, flow, gamma_for, missed, norms, pre_logits, prelogit_attack, straight_through
+from robustnb.experiments.blf import PLAIN, arms, claims, paper
 
 # %% ../nbs/robustness/03_blf.ipynb #1ccaa472
 class _Times(nn.Module):
@@ -171,18 +173,6 @@ def test_models_as_people_have_them():
     for f in (straight_through, pre_logits, lambda m: prelogit_attack(threat)(m, x, y)):
         with pytest.raises(ValueError, match='the bound is inside the model'): f(nn.Sequential(blf(_Steep()), _Times(2.)))
 
-# %% ../nbs/robustness/03_blf.ipynb #41567bc6
-def test_candidates():
-    assert hyperparameter('at+blf@0.99', 'mnist', 'small') == ('at+blf', 0.99) and hyperparameter('none', 'mnist', 'small') == ('none', None)
-    for arm in arms('small'):
-        name, value = hyperparameter(arm, 'digits', 'tiny')
-        assert ('@' in arm) <= (value in candidates(name)) and name in PLAIN + ROBUST
-    rows = [('blf', a, 0, 'small', 'mnist', 'valid_robust', v) for a, v in {'tanh@0.9': 0.5, 'tanh@0.5': 0.6, 'tanh@0.99': 0.6, 'blf@0.9': 1.}.items()]
-    assert best_candidates(pd.DataFrame(rows, columns=COLUMNS)) == dict(tanh=0.5)  # the first of equals; blf is not complete
-    assert best_candidates(pd.DataFrame([], columns=COLUMNS)) == {}
-    rows = [('blf', a, seed, 'small', 'mnist', 'valid_robust', v) for a, v, seed in (('tanh@0.9', math.nan, 0), ('tanh@0.5', 0.2, 0), ('tanh@0.99', 0.9, 0), ('tanh@0.99', math.nan, 1))]
-    assert best_candidates(pd.DataFrame(rows, columns=COLUMNS)) == dict(tanh=0.5)  # NaN loses, also that of one seed
-
 # %% ../nbs/robustness/03_blf.ipynb #46b9a2b7
 def test_missed():
     x, y, threat = torch.full((4, 1, 4, 4), 0.6), torch.tensor([0, 0, 0, 1]), Linf(0.2)  # the last one is wrong without attack
@@ -195,16 +185,19 @@ def test_missed():
     plain = norms(_Steep(), x)
     assert plain['logit_norm'] == plain['prelogit_norm'] == found['prelogit_norm']
 
-# %% ../nbs/robustness/03_blf.ipynb #e4a44d65
+# %% ../nbs/robustness/03_blf.ipynb #9cc9741d
+def test_arms():
+    job = lambda arm, *values: Job('tiny', 'digits', arm, values)
+    made = {a: Trial(paper, job(a, *paper.arms[a].candidates[0])).method for a in arms}
+    assert set(made) == {*PLAIN, 'at', *(f'at+{a}' for a in PLAIN[1:]), 'trades'} and [a for a, (_, wrap) in made.items() if wrap] == ['tanh', 'blf', 'logistic', 'at+tanh', 'at+blf', 'at+logistic']
+    net = made['at+logistic'][1](mlp((1, 8, 8), hidden=(4,)))
+    assert net.g.form == 'logistic' and net.g.limit == Bound(gamma_for(0.9, form='logistic'), 'logistic').limit
+
+# %% ../nbs/robustness/03_blf.ipynb #83cf4d5d
 def test_experiment():
-    out = {arm: experiment(arm, 'digits', 'tiny', 0, torch.device('cpu')) for arm in ('blf', 'at+tanh@0.5')}
-    assert set(out['at+tanh@0.5']) == {'valid_accuracy', 'valid_robust'}
-    m = out['blf']
-    assert {c for claim in claims for c in claim.metric} <= set(m) and all(math.isfinite(v) for v in m.values())
+    cpu = torch.device('cpu')
+    m = run_job(paper, job_ := Job('tiny', 'digits', 'blf', (('confidence', 0.9),)), cpu)['metrics']
+    assert set(run_job(paper, job_._replace(stage='tuning'), cpu)['metrics']) == {'robust'}
+    assert {c for claim in claims for c in claim.metric} <= set(m)
     assert m['autoattack_pre'] <= m['autoattack'] <= m['accuracy'] and m['logit_norm'] <= 10**0.5*Bound(gamma_for(0.9)).limit
-    assert m['prelogit_norm'] == m['prelogit_norm_05'] and 'prelogit_norm_06' not in m
-    rows = [('blf', 'blf', 0, 'tiny', 'digits', k, v) for k, v in m.items()]
-    records = pd.DataFrame(rows, columns=COLUMNS)
-    assert len(norm_figure(records).axes[0].lines) == 2 and overview(records).loc[('digits', 'blf'), 'accuracy'] == pytest.approx(100*m['accuracy'], abs=0.01)
-    assert overview(records[:0]).empty and norm_figure(records[:0]) is None and paper.figures(records[:0]) == {}
-    plt.close('all')
+    assert m['prelogit_norm'] == m['prelogit_norm_path']['5'] and len(m['logit_norm_path']) == 5 and m['prelogit_growth'] == m['prelogit_norm']/m['prelogit_norm_path']['1']
