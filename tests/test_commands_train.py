@@ -116,7 +116,8 @@ def test_a_folder_and_a_model_of_ones_own():
 def test_refuses_in_one_sentence():
     with new_folder():
         for more, words in ((('--objective', 'sovrr'), "did you mean 'sovr'"),
-                            (('--set', 'beta=1'), 'at has no settings'), (('--set', 'beta'), 'name=number'), (('--arch', 'mpl'), "did you mean 'mlp'"),
+                            (('--set', 'beta=1'), 'at has no settings'), (('--set', 'beta'), 'name=number'),
+                            (('--arch', 'mpl'), "did you mean 'mlp'"),
                             (('--data', 'digitz'), "did you mean 'digits'"),
                             (('--batch-size', '5000'), 'smaller --batch-size'), (('--valid', '5000'), 'leaves nothing'),
                             (('--eps', '3'), 'pixels are in [0,1]'),
@@ -144,7 +145,7 @@ def test_files_and_folders_that_cannot_be():
         for more, words in ((('--data', 'a.npz'), 'a.npz is a file'),
                             (('--out', 'file/m.safetensors'), 'no file can be written'),
                             (('--out', '/dev/null'), 'no file can be written'),
-                            (('--weights', 'photos'), 'is a folder'), (('--weights', 'file'), 'is not a safetensors file')):
+                            (('--weights', 'photos'), 'is a folder'), (('--weights', 'file'), 'not a safetensors file')):
             assert words in refused(*SMALL, *more)
         one = ('--size', '8', '--valid', '0', '--batch-size', '8', '--judge', '5', '--epochs', '1')
         status, out, err = told(*SMALL, *one, '--data', 'photos', '--test', 'grey')
