@@ -32,6 +32,7 @@ def known_commands(): # {name: Command}
     shown = EXAMPLES.split()
     return {c.name: c for c in sorted(found, key=lambda c: shown.index(c.name) if c.name in shown else len(shown))}
 
+# %% ../nbs/06_cli.ipynb #f587b09c
 def parser():
     "The command line's grammar"
     look = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,6 +115,7 @@ def main(
     print(f'robustnb: the output could not be printed: {failed.strerror}', file=sys.stderr)
     return status or 1
 
+# %% ../nbs/06_cli.ipynb #d3a856be
 def asked_for(argv, papers):
     "Do what the arguments ask for; returns the exit status"
     args = parser().parse_args(argv)

@@ -47,6 +47,7 @@ def arguments(p):
     p.add_argument('--json', metavar='PATH', help='write the scorecard, with the fate of every image')
     p.add_argument('--html', metavar='PATH', help='write the report as one HTML file')
 
+# %% ../../nbs/commands/05_attack.ipynb #450e4c2e
 def model_arguments(p):
     "What is attacked, on which images, in which ball"
     options(p, '--model')
@@ -74,6 +75,7 @@ def attack_data(args):
         raise bad(f'{args.data}: {one_line(e)}') from None
     return found.take(min(args.n, len(found)))
 
+# %% ../../nbs/commands/05_attack.ipynb #4e989d35
 def images_in(path):
     "`x` and `y` of a .safetensors file; labels of any whole type become int64, others are left to be refused"
     import torch
@@ -126,6 +128,7 @@ def said(report):
         verdict += 'The checks were left out: nothing is known about masked gradients, randomness and the like.'
     return f'{columns(rows)}\n\n{fill(verdict, 100)}'
 
+# %% ../../nbs/commands/05_attack.ipynb #b7643220
 def written(report, args, argv, paths, data, model):
     "Write the scorecard and the page that were asked for"
     card, spec, (as_json, as_html) = lib('attacks.scorecard'), getattr(model, 'spec', None), paths
@@ -153,6 +156,7 @@ def attacked(args, models, data, threat, accelerator):
     except SafetensorError as e: # what was there has been read
         raise bad(f'{args.state} could not be written: {one_line(e)}') from e
 
+# %% ../../nbs/commands/05_attack.ipynb #ceddb200
 @current_folder()
 def run(args, argv):
     "Attack the model, print the report; returns the exit status"

@@ -50,6 +50,7 @@ def first_line(e):
     "The first line of an error's message"
     return next(iter(str(e).splitlines()), '')
 
+# %% ../../nbs/commands/00_common.ipynb #a76c0f03
 def readable(text, encoding='utf-8'):
     "`text` with what cannot be encoded, such as parts of the names of some files, as escapes"
     return text.encode(encoding, 'backslashreplace').decode(encoding)
@@ -81,6 +82,7 @@ def natural(text):
     if text.isdecimal() and int(text) < 2**32: return int(text)
     raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 on')
 
+# %% ../../nbs/commands/00_common.ipynb #cc37c3f5
 def amount(text, least=0.):
     "'0.005' -> 0.005, a finite number from `least` on"
     try: value = float(text)

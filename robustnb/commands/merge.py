@@ -6,8 +6,8 @@
 __all__ = ['METHODS', 'MERGE', 'EXAMPLES', 'AVERAGED', 'COMMANDS', 'arguments', 'data_arguments', 'check_files', 'check_options',
            'check_many', 'method_settings', 'Whole', 'whole', 'tied', 'check_headers', 'check_same', 'check_types',
            'merge_data', 'inputs', 'units', 'fill', 'built', 'norms', 'check_network', 'merged', 'repaired', 'all_ways',
-           'distance', 'summary', 'along', 'measured', 'barriers', 'table_row', 'run', 'batches_of', 'write',
-           'names_of', 'report', 'write_curves']
+           'distance', 'summary', 'along', 'measured', 'barriers', 'table_row', 'run', 'on_device', 'batches_of',
+           'write', 'names_of', 'report', 'write_curves']
 
 # %% ../../nbs/commands/07_merge.ipynb #97b2d69a
 import inspect, warnings
@@ -59,6 +59,7 @@ def arguments(p):
                    help='of the order in which units are visited, and of the batches')
     options(p, '--device')
 
+# %% ../../nbs/commands/07_merge.ipynb #b1a87a26
 def data_arguments(p):
     "Which images, or of which shape"
     p.add_argument('--data', metavar='NAME|DIR',
@@ -86,6 +87,7 @@ def check_files(args):
         raise bad(f'--curve {line}: a curve is written as a .csv or .json file')
     return files, out, line
 
+# %% ../../nbs/commands/07_merge.ipynb #8995b607
 def check_options(args):
     "One sentence if the options contradict each other"
     if args.t is not None and not 0 <= args.t <= 1: raise bad(f'--t {args.t} is not between 0 and 1')
@@ -123,6 +125,7 @@ class Whole(Mapping):
     def __iter__(self): return iter(self.names)
     def __getitem__(self, key): return self.file[self.names[key]]
 
+# %% ../../nbs/commands/07_merge.ipynb #01c050d2
 def whole(path, model):
     "The file's tensors under every key of `model`; one sentence if one is not finite, or names of one tensor differ"
     file, names, same = lib('merging.matching').Weights(path), {}, {}
@@ -229,6 +232,7 @@ def norms(model):
     from torch.nn.modules.batchnorm import _BatchNorm
     return any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules())
 
+# %% ../../nbs/commands/07_merge.ipynb #f6fe78fd
 def check_network(args, model):
     "One sentence if what is asked for cannot be done to this network"
     pairs = [f'{a!r} and {b!r} are tied' for a, b in tied(model)]
@@ -273,8 +277,9 @@ def distance(states, keys):
     pairs = [(a, b) for i, a in enumerate(states) for b in states[:i]]
     return float(sum((a[k].double() - b[k].double()).square().sum() for a, b in pairs for k in keys) / len(pairs))**.5
 
-def summary(names, states, moved, perms, spec, keys):
+def summary(names, states, moved, perms, spec, kept):
     "How far apart the files are, before and after, and which units moved"
+    keys = [k for k in lib('merging.matching').matched_keys(spec, states[0]) if k in kept]
     pair = '' if len(states) == 2 else ', root mean square of all pairs'
     before, after = (distance(s, keys) for s in (states, moved))
     lines = [f'distance of the weights: {before:.4g} before matching, {after:.4g} after{pair}']
@@ -312,6 +317,7 @@ def measured(args, model, states, names, ways, batches, tests): # (table as text
     rows = [('', 'loss', 'accuracy', 'loss barrier', 'accuracy barrier'), *files[:between], *shown, *files[between:]]
     return columns(rows), pd.concat(curves)[['way', 't', 'loss', 'accuracy']] if curves else None
 
+# %% ../../nbs/commands/07_merge.ipynb #15df1ecc
 def barriers(args, r, ends):
     "How much worse in loss and in accuracy than the line between two files at `--t`, or than the mean of more"
     if len(ends) == 2: return along(dict(t=args.t, **r[['loss', 'accuracy']]), ends)
@@ -335,7 +341,7 @@ def run(args, argv):
     check_types(files, states)
     kept = list(states[0].file)
     model.to(device)
-    if device.type != 'cpu': states = [{k: v.to(device) for k, v in s.items()} for s in states]
+    states = [on_device(s, device) for s in states]
     batches = images and batches_of(args, images, device, seed=args.seed, drop_last=len(images) > args.batch_size)
     perms, moved, naive, state = merged(args, model, spec, states, batches)
     ways = all_ways(args, model, states, moved, naive, state, batches)
@@ -346,14 +352,17 @@ def run(args, argv):
     done = [out]
     try:
         names = names_of(files)
-        keys = [k for k in lib('merging.matching').matched_keys(spec, states[0]) if k in kept]
-        print(summary(names, states, moved, perms, spec, keys))
+        print(summary(names, states, moved, perms, spec, kept))
         if tests: done += report(args, line, model, states, names, ways, batches, tests)
     finally:
         for path in done: print(f'written: {path.resolve()}')
     return 0
 
 # %% ../../nbs/commands/07_merge.ipynb #59cb33e5
+def on_device(state, device):
+    "The state there; on the CPU it stays in its file, from which each tensor is read when it is needed"
+    return state if device.type == 'cpu' else {k: v.to(device) for k, v in state.items()}
+
 def batches_of(args, data, device, **kw):
     "The images in batches"
     return lib('data').Batches(data, batch_size=args.batch_size, device=device, **kw)
@@ -369,6 +378,7 @@ def names_of(files):
     stems = [f.stem for f in files]
     return stems if len(set(stems)) == len(files) else list(map(str, files))
 
+# %% ../../nbs/commands/07_merge.ipynb #2507a331
 def report(args, line, model, states, names, ways, batches, tests): # [the curve's file], if one was asked for
     "Measure, write the curve, print the table"
     held_out = batches_of(args, tests, batches.x.device, shuffle=False)

@@ -40,6 +40,7 @@ def failed(what, e):
     "The error for what the user's own code has raised"
     return bad(f'{what}: {type(e).__name__}: {first_line(e)}')
 
+# %% ../../nbs/commands/02_models.ipynb #e105eaed
 def found_model(spec):
     "What `package.module:name` makes"
     from torch.nn import Module
@@ -74,6 +75,7 @@ def few(keys):
     "Three of the keys, and how many more there are"
     return ', '.join(sorted(keys)[:3]) + (f' and {len(keys) - 3} more' if len(keys) > 3 else '')
 
+# %% ../../nbs/commands/02_models.ipynb #2fd03a8f
 def check_finite(model, path):
     "The model, refused if a weight is NaN or infinite, or a buffer NaN: a mask may well be infinite"
     weights = {k for k, _ in model.named_parameters(remove_duplicate=False)}

@@ -83,6 +83,7 @@ def arguments(p):
                    help='test images that AutoAttack attacks at the end; 0: none (default: 1000)')
     p.add_argument('--again', action='store_true', help='begin anew instead of going on')
 
+# %% ../../nbs/commands/06_train.ipynb #d02d1918
 def data_arguments(p):
     "Which images"
     p.add_argument('--data', required=True, metavar='NAME|DIR',
@@ -92,7 +93,7 @@ def data_arguments(p):
     options(p, '--root')
     p.add_argument('-n', type=count, metavar='N', help='only N training images')
 
-# %% ../../nbs/commands/06_train.ipynb #d02d1918
+# %% ../../nbs/commands/06_train.ipynb #081df67a
 def model_arguments(p):
     "Which network, and where it goes"
     p.add_argument('--arch', default='preact_resnet18', metavar='NAME',
@@ -105,6 +106,7 @@ def model_arguments(p):
                    help='where the model goes, .safetensors; until it is done, the state of the training lies '
                         'beside it')
 
+# %% ../../nbs/commands/06_train.ipynb #8d5c2a2d
 def recipe_arguments(p):
     "How it is trained"
     options(p, '--norm')
@@ -256,6 +258,7 @@ def run(args, argv):
     for p in (state, kept): p.unlink(missing_ok=True)
     return 0
 
+# %% ../../nbs/commands/06_train.ipynb #edbf3ebc
 def finish(args, model, name, out, test, threat):
     "Write the model, say what it is, and attack it"
     with writing(out): written(model.eval(), out)
