@@ -14,7 +14,8 @@ from robustnb.attacks.fab import fab
 from robustnb.attacks.scorecard import save_scorecard
 from robustnb.attacks.square import square
 from robustnb.attacks.threat_models import Linf
-from robustnb.cli import main, model_of
+from robustnb.cli import main
+from robustnb.commands.models import model_of
 from robustnb.data import load
 
 ROOT = Path(robustnb.__file__).parents[1]

@@ -121,7 +121,7 @@ def test_the_command_is_killed_by_nothing_halfway(at, monkeypatch, capsys):
     Path('m.safetensors').write_text('old')
     before = files(at)
     def full(*args): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr('robustnb.cli.os.replace', full)
+    monkeypatch.setattr('robustnb.commands.files.os.replace', full)
     code, out, err = here(capsys, *TWO, '--shape', '1,8,8')
     assert code == 2 and 'No space left on device' in err and 'written' not in out
     assert Path('m.safetensors').read_text() == 'old' and files(at) == before

@@ -159,7 +159,7 @@ def test_results_that_cannot_be_kept(at, monkeypatch):
 def test_a_page_that_cannot_be_written(at, monkeypatch):
     "The verdicts are printed all the same"
     def full(*args, **kw): raise OSError(28, 'No space left on device', str(at/'r.html'))
-    monkeypatch.setattr('robustnb.cli.os.replace', full)
+    monkeypatch.setattr('robustnb.commands.files.os.replace', full)
     monkeypatch.setattr(sys, 'stdout', out := io.StringIO()); monkeypatch.setattr(sys, 'stderr', err := io.StringIO())
     status = main(LEDGER, papers=[paper()])
     assert status == 2 and '1 claims: 1 reproduced' in out.getvalue() and err.getvalue() == 'robustnb: r.html could not be written: No space left on device\n' and not Path('r.html').exists()

@@ -46,6 +46,8 @@ def test_wheel_works_alone(installed, tmp_path):
                   'for m in pkgutil.walk_packages(robustnb.__path__, "robustnb."): importlib.import_module(m.name)')
     out = run(installed, '-c', everything)
     assert out.returncode == 0, out.stderr
+    out = run(installed.parent/'robustnb', '--help').stdout
+    assert {'list', 'reproduce', 'ledger', 'attack', 'train', 'merge'} <= {l[4:].split(' ')[0] for l in out.splitlines()}
     out = run(installed.parent/'robustnb', 'reproduce', 'absum', '--scale', 'tiny', '--seeds', '1')
     assert out.returncode == 0, out.stderr
     assert 'absum' in out.stdout and (tmp_path/'report.html').stat().st_size > 1000
