@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from robustnb.attacks.gradient import check_attack, fgsm, probe_model
 from robustnb.data import as_float, load
 from robustnb.models import convnet
-from robustnb.attacks.fourier import fourier_attack, fourier_map, fourier_noise, half_plane, single_fourier
+from robustnb.attacks.fourier import fourier_attack, fourier_map, fourier_noise, half_plane, high_frequency_noise, single_fourier
 
 # %% ../nbs/attacks/02_fourier.ipynb #643d55a6
 def naive_map(model, x, y, eps):
@@ -113,3 +113,12 @@ def test_refusals():
     with pytest.raises(ValueError, match='list of pairs'): fourier_map(model, x, y, .1, [])
     with pytest.raises(ValueError, match=r'expected \[0, 1\]'): fourier_map(model, 255 * x, y, .1)
     with pytest.raises(ValueError, match='labels up to 12'): single_fourier(.1)(model, x, y * 0 + 12)
+
+# %% ../nbs/attacks/02_fourier.ipynb #384b414d
+def test_noise():
+    x = torch.full((4, 1, 28, 28), 0.5)
+    noisy = high_frequency_noise(x, 0.1, 0)
+    assert abs((noisy - x).std() - 0.1) < 1e-6
+    spectrum = torch.fft.fft2(noisy - x).abs()
+    with pytest.raises(ValueError, match='1 x 1 pixels have no frequency'): high_frequency_noise(x[..., :1, :1], 0.1, 0)
+    assert spectrum[:, :, :7, :7].max() < 1e-3*spectrum.max() and torch.equal(noisy, high_frequency_noise(x, 0.1, 0))

@@ -99,6 +99,13 @@ def test_trials():
     assert torch.equal(*(Trial(fixed, Job('tiny', 'digits', 'a', (), s)).train.x for s in (0, 1)))
     state = torch.get_rng_state()
     assert all(torch.equal(a, b) for a, b in zip(final.model().parameters(), final.model().parameters())) and torch.equal(state, torch.get_rng_state())
+    at = Artifacts(tempfile.mkdtemp())
+    final, tuning, again = (Trial(p, Job('tiny', 'digits', a, (), 1, stage), artifacts=at) for a, stage in (('b', 'final'), ('b', 'tuning'), ('a', 'final')))
+    nets = [t.network('source') for t in (final, tuning, again)] + [final.network('source', seed=7)]
+    assert final.network('source', partial(mlp, (1, 8, 8), hidden=(4,))).fc1.out_features == 4
+    assert len(kept(at)) == 4, 'a candidate, who trains for less long, gets another one; other arms share'
+    one, short, same, other_seed = (torch.cat([v.flatten() for v in n.state_dict().values()]) for n in nets)
+    assert torch.equal(one, same) and not torch.equal(one, short) and not torch.equal(one, other_seed) and not nets[0].training
     x, y = final.tensors(test)
     assert x.dtype == torch.float32 and 0 <= x.min() and x.max() <= 1 and len(x) == len(y) == 60
 

@@ -7,8 +7,12 @@ import copy, warnings
 import numpy as np
 import pandas as pd
 import pytest
+from robustnb.evidence.runner import run_job
+from robustnb.evidence.store import Job
+from robustnb.models import lenet
 from robustnb.training import train
-from robustnb.robustness.absum import absum, absum_penalty, as_robust, best, conv_filters, experiment, high_frequency_noise, lenet, on_filters, prox_absum, prox_l1, prox_l2, shrink_spectral
+from robustnb.robustness.absum import absum, absum_penalty, conv_filters, on_filters, prox_absum, prox_l1, prox_l2, shrink_spectral
+from robustnb.experiments.absum import as_robust, claims, frugal, paper, penalty, s
 
 # %% ../nbs/robustness/01_absum.ipynb #fb1f2189
 def test_the_method():
@@ -106,33 +110,21 @@ def test_rivals():
     s = torch.linalg.svdvals(lead.flatten(1))
     torch.testing.assert_close(torch.linalg.svdvals(shrink_spectral(lead, 0.1).flatten(1)), torch.cat([s[:1]*0.9, s[1:]]), rtol=1e-3, atol=0)
 
-# %% ../nbs/robustness/01_absum.ipynb #7ccd3df8
-def test_noise():
-    x = torch.full((4, 1, 28, 28), 0.5)
-    noisy = high_frequency_noise(x, 0.1, 0)
-    assert abs((noisy - x).std() - 0.1) < 1e-6
-    spectrum = torch.fft.fft2(noisy - x).abs()
-    with pytest.raises(ValueError, match='1 x 1 pixels have no frequency'): high_frequency_noise(x[..., :1, :1], 0.1, 0)
-    assert spectrum[:, :, :7, :7].max() < 1e-3*spectrum.max() and torch.equal(noisy, high_frequency_noise(x, 0.1, 0))
+# %% ../nbs/robustness/01_absum.ipynb #e636616e
+def test_rules():
+    table = pd.DataFrame(dict(accuracy=[.90, .895, .80, .90], wave_mean=[.6, .7, .9, .5], strength=[.001, .01, .1, np.nan]), index=[0, 1, 2, 'none'])
+    assert frugal('wave_mean')(table) == 1                                    # the strongest one costs ten points of accuracy
+    assert frugal('wave_mean')(table.assign(wave_mean=[.4, .3, .9, .5])) == 'none'  # nothing is better than none
+    assert frugal('wave_mean')(table.assign(wave_mean=[np.nan, .7, .9, .5])) == 1   # NaN loses
+    own = table.rename(index=dict(none='absum'))
+    assert as_robust(own.assign(wave_mean=[.6, .7, .9, .65])) == 1 and as_robust(own.assign(wave_mean=[.6, .7, .9, .95])) == 2
+    assert as_robust(own.assign(wave_mean=[.6, np.nan, .9, .65])) == 2
 
-# %% ../nbs/robustness/01_absum.ipynb #fbf2ec4a
+# %% ../nbs/robustness/01_absum.ipynb #96a445ab
 def test_experiment():
-    a, b = (experiment(arm, 'digits', 'tiny', 0, torch.device('cpu')) for arm in ('none', 'absum@0.1'))
-    assert a['accuracy'] > 0.9 and b['accuracy'] > 0.9
-    assert a['zero_sums'] < 0.05 and b['zero_sums'] == 1
-    assert a['wave_worst'] <= a['wave_mean'] <= a['accuracy'] + 0.02 and 'step_ratio' in b and 'step_ratio' not in a and 'pgd' not in b
-
-# %% ../nbs/robustness/01_absum.ipynb #aaf7e301
-def test_choice():
-    means = pd.DataFrame(dict(valid_accuracy=[.90, .90, .895, .80], valid_wave=[.5, .6, .7, .9]), index=['none', 'wd@0.001', 'wd@0.01', 'wd@0.1'])
-    assert best('wd', 'valid_wave')(means) == 'wd@0.01'       # the strongest one costs ten points of accuracy
-    assert best('l1', 'valid_wave')(means) == 'none'          # nothing of its own: no regularisation remains
-    assert best('at+wd', 'valid_wave')(means) is None         # the arm without regularisation was not run
-    means.loc['absum*'] = (.9, .65)
-    assert as_robust('wd')(means) == 'wd@0.01'
-    means.loc['absum*'] = (.9, .95)
-    assert as_robust('wd')(means) == 'wd@0.1' and as_robust('l1')(means) is None
-    nan = pd.DataFrame(dict(valid_accuracy=[.9, .9, .9], valid_wave=[.5, float('nan'), .6]), index=['none', 'wd@0.001', 'wd@0.01'])
-    assert best('wd', 'valid_wave')(nan) == 'wd@0.01' and as_robust('wd')(nan) == 'wd@0.01'  # NaN loses
-    nan.valid_accuracy = float('nan')
-    assert best('wd', 'valid_wave')(nan) is None and as_robust('wd')(nan.iloc[1:2]) is None
+    cpu = torch.device('cpu')
+    one = lambda arm, *values, **kw: run_job(paper, Job('tiny', 'digits', arm, values, **kw), cpu)['metrics']
+    a, b, timed, at = one('none'), one('absum', ('strength', 0.1)), one('timed'), one('at', stage='tuning')
+    assert a['accuracy'] > 0.8 and b['accuracy'] > 0.8 and a['zero_sums'] < 0.05 and b['zero_sums'] == 1
+    assert a['wave_worst'] <= a['wave_mean'] <= a['accuracy'] + 0.02 and set(at) == {'accuracy', 'wave_mean', 'pgd'} and timed['step_ratio'] > 0
+    assert {m for c in claims for m in c.metric} <= {*a, *at, *timed}

@@ -23,6 +23,7 @@ from torch import nn
 from ..data import as_float, cache_dir, load, unknown
 from .claims import LOOKS, SCALES, BadInput
 from .store import Job, named
+from ..training import cross_entropy
 
 # %% ../../nbs/evidence/02_trials.ipynb #cb59ec52
 class Arm:
@@ -156,8 +157,17 @@ class Trial:
 
     def artifact(self, name, make, *depends, version=1):
         "The state dict that `make()` returns, made once for all trials of this setting and seed that ask for it; see `Artifacts`"
-        key = [self.paper.key, name, self.scale, self.dataset, self.setting.fingerprint(), self.seed, described(depends), version]
+        key = [self.paper.key, name, self.scale, self.dataset, self.setting.fingerprint(), self.seed, described([self.recipe, *depends]), version]
         return self.artifacts.get(name, make, key)
+
+    def network(self, name, build=None, seed=None, loss=cross_entropy, depends=()):
+        "A network trained by the trial's recipe from this seed, None: the trial's, once for all trials that ask for it"
+        seed, net = self.seed if seed is None else seed, self.model(build, seed)
+        def make():
+            self.recipe.fit(net.train(), self.train, loss, seed, self.device, progress=False)
+            return net
+        net.load_state_dict(self.artifact(name, make, seed, build, loss, *depends))
+        return net.eval()
 
 # %% ../../nbs/evidence/02_trials.ipynb #0a4e40bb
 class Artifacts:

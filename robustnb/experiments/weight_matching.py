@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'arms', 'adam', 'sgd', 'mnist', 'fashion', 'thin', 'resnets', 'settings', 'wide', 'nats', 'source',
-           'claims', 'colours', 'paper', 'setting', 'perceptrons', 'network', 'run', 'derive', 'curve_figure',
-           'scatter_figure']
+           'claims', 'colours', 'paper', 'setting', 'perceptrons', 'run', 'derive', 'curve_figure', 'scatter_figure']
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #9ceb8a07
 from functools import partial
@@ -52,23 +51,13 @@ settings = {
     ('paper', 'cifar10'): setting(resnets | dict(vgg=vgg11), None, None, 100, sgd(100), 25, 10000)}
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #f03cc2c1
-def network(trial, size, i):
-    "State of the i-th network of a seed, trained once for all arms"
-    seed = 3*trial.seed + i
-    def make():
-        net = trial.model(trial.setting.nets[size], seed)
-        trial.recipe.fit(net.train(), trial.train, seed=seed, device=trial.device, progress=False)
-        return net
-    return {k: v.to(trial.device) for k, v in trial.artifact('network', make, size, i).items()}
-
-# %% ../../nbs/merging/02_weight_matching.ipynb #de6b9142
 def run(trial):
     (name, size), s = trial.method, trial.setting
-    net, states = s.nets[size]().to(trial.device).eval(), [network(trial, size, i) for i in range(3 if size == 'usual' else 2)]
+    nets = [trial.network('network', s.nets[size], 3*trial.seed + i) for i in range(3 if size == 'usual' else 2)]
+    net, states = nets[0], [n.state_dict() for n in nets]
     seen = Batches(trial.train.take(s.seen), batch_size=500, shuffle=False, device=trial.device)
     test = Batches(trial.heldout, batch_size=1000, shuffle=False, device=trial.device)
     spec = permutations(net, next(iter(seen))[0][:2])
-    net.load_state_dict(states[0])
     batches = Batches(trial.train, batch_size=500, seed=trial.seed, device=trial.device)
     more = dict(am=dict(batches=seen), ste=dict(batches=batches, epochs=s.ste, lr=0.1)).get(name, {})
     perms, (a, b) = match_all(states, spec, METHODS[name], net, trial.seed, **more), states[:2]
