@@ -20,6 +20,7 @@ EXAMPLES = '''examples:
   robustnb reproduce absum --scale small --seeds 5       finished seeds are kept, the others are run
   robustnb ledger --html ledger.html
   robustnb ledger absum --json
+  robustnb cache --clear                                 delete the networks that experiments keep
   robustnb attack --weights mine.safetensors --data cifar10 --eps 8/255
   robustnb train --objective sovr --data cifar10 --arch preact_resnet18 --out mine.safetensors
   robustnb merge a.safetensors b.safetensors --data cifar10 --repair --out merged.safetensors
@@ -80,7 +81,7 @@ def voices():
 # %% ../nbs/06_cli.ipynb #c2031ead
 def sentence(e):
     "An error in one line, or None if it is a fault of this program"
-    if isinstance(e, lib('evidence').BadInput): return ' '.join(str(e).splitlines())
+    if isinstance(e, lib('evidence.claims').BadInput): return ' '.join(str(e).splitlines())
     if isinstance(e, OSError): return f'{e.filename}: {e.strerror}' if e.filename and e.strerror else one_line(e)
     if type(e).__name__ == 'SafetensorError': return f'a safetensors file could not be read or written: {one_line(e)}'
     if not isinstance(e, (MemoryError, RuntimeError)): return None

@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 import tempfile
 from robustnb.cli import answer
-from robustnb.evidence import Claim, Paper, Store
+from robustnb.evidence.claims import Claim
+from robustnb.evidence.store import Store
+from robustnb.evidence.trials import Arm, Paper, Setting
 
 # %% ../nbs/commands/03_ledger.ipynb #61d73b18
 def example():
     "A paper for show"
-    claim = Claim(1, 'b is better than a', 'm', 'b', ['a'], unit='u')
-    return Paper('example', 'A paper for show', 'Nobody', 2025, '', [claim], ['a', 'b'],
-                 dict(tiny=['moons']), dict(tiny=3),
-                 lambda arm, dataset, scale, seed, device: {'m': (arm == 'b') * (1 + .1*seed)})
+    claim = Claim(1, 'b is better than a', 'm', 'b', ['a'], unit='u', matters=0)
+    return Paper('example', 'A paper for show', 'Nobody', 2025, '', [claim], dict(a=Arm(), b=Arm()),
+                 {('tiny', 'moons'): Setting(None, 1, 1, 1)}, lambda trial: {'m': 1.})
 
 def kept(at, key='example'):
     "A store in the folder `at` with the results of three seeds"
@@ -20,7 +21,9 @@ def kept(at, key='example'):
     for arm in 'ab':
         for seed in range(3):
             metrics = {'m': float(arm == 'b') * (1 + .1*seed)}
-            store.save(key, dict(scale='tiny', dataset='moons', arm=arm, seed=seed, version=1, metrics=metrics))
+            of = dict(scale='tiny', dataset='moons', arm=arm, values={}, seed=seed, stage='final')
+            setting = example().setting('tiny', 'moons').fingerprint()
+            store.save(key, of | dict(version=1, setting=setting, metrics=metrics))
     return store
 
 # %% ../nbs/commands/03_ledger.ipynb #2923857c

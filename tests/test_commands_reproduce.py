@@ -5,15 +5,17 @@ import tempfile
 from pathlib import Path
 import pytest
 from robustnb.cli import answer, parser
-from robustnb.evidence import Claim, Paper, Store
-from robustnb.commands.reproduce import go_on, plan, seed_list
+from robustnb.evidence.claims import Claim
+from robustnb.evidence.store import Store
+from robustnb.evidence.trials import Arm, Paper, Setting
+from robustnb.commands.reproduce import go_on, plan, run, seed_list
 
 # %% ../nbs/commands/04_reproduce.ipynb #819f61fc
-def example(experiment=lambda arm, dataset, scale, seed, device: {'m': (arm == 'b') * (1 + .1*seed)}):
+def example(run=lambda trial: {'m': (trial.arm == 'b') * (1 + .1*trial.seed)}):
     "A paper for show"
-    claim = Claim(1, 'b is better than a', 'm', 'b', ['a'], unit='u')
-    return Paper('example', 'A paper for show', 'Nobody', 2025, '', [claim], ['a', 'b'],
-                 dict(tiny=['moons'], small=['digits']), dict(tiny=3, small=3), experiment)
+    claim = Claim(1, 'b is better than a', 'm', 'b', ['a'], unit='u', matters=0)
+    settings = {k: Setting(None, 1, 1, 1) for k in (('tiny', 'moons'), ('small', 'digits'))}
+    return Paper('example', 'A paper for show', 'Nobody', 2025, '', [claim], dict(a=Arm(), b=Arm()), settings, run)
 
 # %% ../nbs/commands/04_reproduce.ipynb #b8d2c97f
 def test_seed_list():
@@ -26,10 +28,10 @@ def test_exit_statuses():
     at = Path(tempfile.mkdtemp())
     status = lambda f, *more: answer('reproduce', *more, '--results', at, '--html', at/'r.html', papers=[example(f)])[0]
     def at_seed_1(error):
-        def experiment(arm, dataset, scale, seed, device):
-            if seed == 1: raise error
+        def run(trial):
+            if trial.seed == 1: raise error
             return {'m': 1.}
-        return experiment
+        return run
     stored = lambda: len(Store(at).jobs('example'))
     assert status(at_seed_1(KeyboardInterrupt())) == 130 and stored() == 2 and not (at/'r.html').exists()
     assert status(at_seed_1(RuntimeError('broken')), '--again') == 1 and stored() == 4
@@ -38,8 +40,8 @@ def test_exit_statuses():
 
 # %% ../nbs/commands/04_reproduce.ipynb #d6bc9c0a
 def test_without_a_key_filters_leave_papers_out():
-    other = Paper('other', 't', 'a', 2025, '', [Claim(1, 's', 'm', 'a', [0.])], ['a'],
-                  dict(small=['digits']), dict(small=3), lambda *a: {'m': 1.})
+    other = Paper('other', 't', 'a', 2025, '', [Claim(1, 's', 'm', 'a', [0.])], dict(a=Arm()),
+                  {('small', 'digits'): Setting(None, 1, 1, 1)}, lambda trial: {'m': 1.})
     papers = {p.key: p for p in (example(), other)}
     chosen = lambda *argv: [p.key for p in plan(parser().parse_args(['reproduce', *argv]), papers)]
     assert chosen() == ['example'] and chosen('--scale', 'small') == ['example', 'other']

@@ -133,7 +133,7 @@ def written(report, args, argv, paths, data, model):
     "Write the scorecard and the page that were asked for"
     card, spec, (as_json, as_html) = lib('attacks.scorecard'), getattr(model, 'spec', None), paths
     name = readable(args.name or args.model or Path(args.weights).stem)
-    device = lib('evidence').provenance(next(model.parameters(), data.x).device)['device']
+    device = lib('evidence.store').provenance(next(model.parameters(), data.x).device)['device']
     architecture = spec['name'] if spec else type(model).__name__
     about = dict(dataset=readable(data.name), architecture=architecture, device=device)
     if as_json:

@@ -31,12 +31,12 @@ def lib(name):
 
 def find_device(name=None):
     "The torch device called `name`; None: the GPU where there is one"
-    return lib('evidence').find_device(name)
+    return lib('evidence.store').find_device(name)
 
 # %% ../../nbs/commands/00_common.ipynb #b8d2c97f
 def bad(text):
     "The error that the command line prints as one sentence"
-    return lib('evidence').BadInput(text)
+    return lib('evidence.claims').BadInput(text)
 
 def unknown(kind, name, known):
     "The error for a `name` that is not among the `known`"

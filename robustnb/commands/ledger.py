@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'EXAMPLES', 'COMMANDS', 'paper_arguments', 'known_papers', 'selected', 'stored', 'strangers', 'publish',
-           'arguments', 'run']
+           'real_data', 'arguments', 'run']
 
 # %% ../../nbs/commands/03_ledger.ipynb #54554d8c
-import json, os, sys, warnings
+import json, sys, warnings
 from pathlib import Path
 from .common import Command, bad, lib, unknown
 from .files import put, writable
@@ -24,7 +24,7 @@ def paper_arguments(p):
 
 def known_papers(args): # {key: Paper}
     "All papers of the package, or those that the caller of `main` has given"
-    return lib('evidence').find_papers() if args.papers is None else {p.key: p for p in args.papers}
+    return lib('evidence.ledger').find_papers() if args.papers is None else {p.key: p for p in args.papers}
 
 def selected(keys, papers):
     "The papers named by `keys`, or all"
@@ -35,9 +35,9 @@ def selected(keys, papers):
 # %% ../../nbs/commands/03_ledger.ipynb #f050c87e
 def stored(args):
     "The store that the arguments name, else that of the package"
-    if args.results is None: return lib('evidence').default_store('small')
+    if args.results is None: return lib('evidence.store').default_store('small')
     if not Path(args.results).is_dir(): raise bad(f'there is no folder {args.results}')
-    return lib('evidence').Store(args.results)
+    return lib('evidence.store').Store(args.results)
 
 def strangers(store, papers):
     "Warn of results in the store's folder whose papers are not known: nothing is said about them"
@@ -45,15 +45,27 @@ def strangers(store, papers):
         warnings.warn(f"{store.dir} has results of papers that are not known here: {', '.join(odd)}")
 
 # %% ../../nbs/commands/03_ledger.ipynb #b8d2c97f
-def publish(rows, papers, store, path=None, as_json=False):
-    "Print the ledger, and write it to `path` as HTML"
-    report, colour = lib('report'), sys.stdout.isatty() and 'NO_COLOR' not in os.environ
+def publish(rows, papers, store, path=None, as_json=False, stored_too=False):
+    "Print the ledger, and write it to `path` as HTML; `stored_too`: below rows of scale tiny what is stored of the papers"
+    report = lib('evidence.report')
     write = lambda p: p.write_text(report.page(rows, papers, store), 'utf-8', 'backslashreplace')
     try: path and put(path, write)
-    finally:
-        text = json.dumps(rows, indent=1, allow_nan=False) if as_json else report.table(rows, papers, colour=colour)
-        print(text)
+    finally: # a page that cannot be written must not cost the verdicts
+        if as_json: print(json.dumps(rows, indent=1, allow_nan=False))
+        else: report.show_table(rows, papers)
+    if stored_too and {r['scale'] for r in rows} == {'tiny'}: real_data(rows, papers)
     if path: print(f'written: {path.resolve()}', file=sys.stderr if as_json else sys.stdout)
+
+def real_data(rows, papers):
+    "Print how the claims of the papers in `rows` came out on real data, a line each"
+    store, found = lib('evidence.store').default_store(), []
+    for p in (papers[k] for k in dict.fromkeys(r['paper'] for r in rows)):
+        scales = {j.scale for j in lib('evidence.trials').results_of(p, store)}
+        for s in p.scales: found += lib('evidence.ledger').ledger(p, s, store) if s in scales else []
+    if not found: return
+    report = lib('evidence.report')
+    print('\nMost effects are too small to see at scale tiny. On real data (`robustnb ledger KEY` shows a paper):\n')
+    report.console().print(report.short_table(found, papers))
 
 # %% ../../nbs/commands/03_ledger.ipynb #571f478b
 def arguments(p):
@@ -68,7 +80,7 @@ def run(args, argv):
     papers = known_papers(args)
     store, path, some = stored(args), args.html and writable(args.html), selected(args.keys, papers)
     if args.results: strangers(store, papers)
-    publish(lib('evidence').ledger(some, args.scale, store), papers, store, path, args.json)
+    publish(lib('evidence.ledger').ledger(some, args.scale, store), papers, store, path, args.json)
 
 # %% ../../nbs/commands/03_ledger.ipynb #37242b33
 EXAMPLES = '''examples:

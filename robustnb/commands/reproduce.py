@@ -7,32 +7,36 @@ __all__ = ['REPRODUCE', 'EXAMPLES', 'COMMANDS', 'list_papers', 'seed_list', 'arg
 
 # %% ../../nbs/commands/04_reproduce.ipynb #54554d8c
 import argparse, sys
-from .common import Command, count, find_device, lib, options, to_go_on
+from .common import Command, amount, count, find_device, lib, options, to_go_on
 from .files import writable
 from .ledger import SCALES, known_papers, paper_arguments, publish, selected
 
 # %% ../../nbs/commands/04_reproduce.ipynb #e147541a
 def list_papers(args, argv):
-    "The papers there are, and how many of their jobs are stored"
-    store, papers = lib('evidence').default_store(), known_papers(args)
+    "The papers there are, and how many of the runs of their first look are stored"
+    store, papers = lib('evidence.store').default_store(), known_papers(args)
     for p in papers.values():
-        done = {j for j, r in store.jobs(p.key).items() if r['version'] == p.version}
-        have = ', '.join(f'{s} {len(done.intersection(p.jobs(s)))}/{len(p.jobs(s))}' for s in p.datasets if s != 'tiny')
+        counts = {s: lib('evidence.ledger').progress_of(p, s, store) for s in p.scales if s != 'tiny'}
+        have = ', '.join(f'{s} {done}/{known}' for s, (done, known) in counts.items())
         print(f'{p.key:24} {p.title} ({p.year})')
-        print(f"{'':24} {len(p.claims)} claims; scales {', '.join(p.datasets)}; jobs stored: {have or 'none'}")
+        print(f"{'':24} {len(p.claims)} claims; scales {', '.join(p.scales)}; runs stored: {have or 'none'}")
     print(f'papers: {len(papers)}')
 
 # %% ../../nbs/commands/04_reproduce.ipynb #1ff01491
 REPRODUCE = '''Run the experiments of papers and print the verdicts on their claims.
 
-A job is one arm on one data set with one seed. Each finished job is stored at once: interrupt whenever you like
-(Ctrl-C, or worse), start the same command again, and it goes on. Several processes share the jobs: those of
---workers, or any number of the same command side by side. Results go to the source tree, or to the user's data
-folder if robustnb is installed from a wheel; those of scale tiny to a new temporary folder.'''
+A job is one arm on one data set with one seed. Candidates for the values of an arm are run first, and the final runs
+take what is best on validation data. Each finished job is stored at once: interrupt whenever you like (Ctrl-C, or
+worse), start the same command again, and it goes on. Several processes share the jobs: those of --workers, or any
+number of the same command side by side. With --minutes more seeds follow where a claim is still open.
+
+Results go to the source tree, or to the user's data folder if robustnb is installed from a wheel; those of scale tiny
+to a new temporary folder.'''
 EXAMPLES = '''examples:
   robustnb list
   robustnb reproduce                                     all papers at scale tiny, ledger, report.html
   robustnb reproduce absum --scale small --seeds 5       finished seeds are kept, the others are run
+  robustnb reproduce absum --scale small --minutes 30    more seeds where a claim is open, within half an hour
 '''
 
 def seed_list(text):
@@ -52,7 +56,9 @@ def arguments(p):
     p.add_argument('--scale', choices=SCALES, default='tiny',
                    help='tiny: seconds, always afresh; small: minutes, real data; paper: GPU (default: tiny)')
     p.add_argument('--seeds', type=seed_list, metavar='N|I,J,..',
-                   help="how many seeds, or which (default: the paper's)")
+                   help='how many seeds, or which (default: those of the first look)')
+    p.add_argument('--minutes', type=amount, metavar='M',
+                   help='budget: no job is begun that is likely to exceed it, and open claims get more seeds')
     p.add_argument('--arm', action='append', metavar='PATTERN',
                    help="only these arms, such as 'absum*'; may be repeated")
     p.add_argument('--dataset', action='append', metavar='PATTERN', help='only these data sets; may be repeated')
@@ -69,32 +75,34 @@ def plan(args, papers):
     "The papers to run: without a key those to which scale or filters do not apply are left out, else refused"
     some, errors = [], []
     for p in selected(args.keys, papers):
-        try: p.jobs(args.scale, args.seeds, args.arm, args.dataset); some.append(p)
-        except lib('evidence').BadInput as e: errors.append(e)
+        try: lib('evidence.runner').chosen_names(p, args.scale, args.arm, args.dataset); some.append(p)
+        except lib('evidence.claims').BadInput as e: errors.append(e)
     if errors and (args.keys or not some): raise errors[0]
     return some
 
 def go_on(args, argv, papers, store):
     "What an interrupted run has stored, and the command that goes on with it"
-    jobs = [(p, j) for p in papers for j in p.jobs(args.scale, args.seeds, args.arm, args.dataset)]
+    jobs = lib('evidence.runner').agenda(papers, args.scale, store, args.seeds, args.arm, args.dataset)
+    done = sum(j in lib('evidence.trials').results_of(p, store) for p, j in jobs)
     rest = [a for a in argv if a != '--again']
     if not args.results and args.scale == 'tiny': rest += ['--results', str(store.dir)]
-    done = sum(store.done(p, j) for p, j in jobs)
     return f'interrupted: {done} of {len(jobs)} jobs are stored in {store.dir}; {to_go_on(rest)}'
 
 # %% ../../nbs/commands/04_reproduce.ipynb #61d73b18
 def run(args, argv):
     "Reproduce, then print the ledger; returns the exit status"
-    ev, papers, status = lib('evidence'), known_papers(args), 0
+    ev, runner, papers, status = lib('evidence.store'), lib('evidence.runner'), known_papers(args), 0
     path = args.html or ('report.html' if args.scale == 'tiny' else None)
     some, device, path = plan(args, papers), find_device(args.device), path and writable(path)
     store = ev.default_store(args.scale) if args.results is None else ev.Store(args.results)
     jobs = args.scale, store, args.seeds, args.arm, args.dataset
-    try: ev.reproduce(some, *jobs, device, args.again, workers=args.workers)
-    except ev.JobsFailed as e: print(f'robustnb: {e}', file=sys.stderr); status = 1
+    try:
+        with lib('evidence.report').progress() as say:
+            runner.reproduce(some, *jobs, device, args.again, say, args.workers, args.minutes)
+    except runner.JobsFailed as e: print(f'robustnb: {e}', file=sys.stderr); status = 1
     except KeyboardInterrupt: print('\n' + go_on(args, argv, some, store), file=sys.stderr); return 130
     print()
-    publish(ev.ledger(some, args.scale, store), papers, store, path)
+    publish(lib('evidence.ledger').ledger(some, args.scale, store), papers, store, path, stored_too=args.results is None)
     return status
 
 # %% ../../nbs/commands/04_reproduce.ipynb #261b0536
