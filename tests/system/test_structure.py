@@ -19,7 +19,7 @@ def test_no_file_names_a_path_of_a_machine():
 def test_start_up_waits_for_nothing_that_few_need():
     "Whoever trains, attacks or merges does not wait for figures, statistics and compilers"
     late = ('matplotlib', 'scipy.stats', 'scipy.integrate', 'sklearn', 'torchvision', 'accelerate', 'torch._dynamo', 'torch.utils.flop_counter')
-    code = f'import sys; from robustnb.evidence import find_papers; find_papers(); print(*sorted(set({late}) & sys.modules.keys()))'
+    code = f'import sys; from robustnb.evidence.ledger import find_papers; find_papers(); print(*sorted(set({late}) & sys.modules.keys()))'
     run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout.strip() == '', run.stdout + run.stderr
 
