@@ -32,7 +32,7 @@ def test_what_the_ledger_says():
     kept(at); kept(at, 'other')
     argv = ('ledger', '--results', at)
     status, out, err = answer(*argv, '--html', at/'r.html', papers=[example()])
-    assert status == 0 and '1 claims: 1 reproduced' in out and out.endswith(f"written: {(at/'r.html').resolve()}\n")
+    assert status == 0 and '1 claim: 1 reproduced' in out and out.endswith(f"written: {(at/'r.html').resolve()}\n")
     assert err == f'robustnb: warning: {at} has results of papers that are not known here: other\n'
     status, out, err = answer(*argv, '--json', '--html', at/'r.html', papers=[example()])
     assert [r['verdict'] for r in json.loads(out)] == ['reproduced'] and 'written: ' in err

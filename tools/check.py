@@ -141,7 +141,7 @@ def typed_numbers(root):
             if not numbers: continue
             yield f"{p.relative_to(root)}, under '{heading}' (#{id}): types {', '.join(numbers)}; let a cell show what was measured"
 
-CHECKS = (wrong_way, misplaced, stray_paths, stale)
+CHECKS = (wrong_way, misplaced, stray_paths, typed_numbers, stale)
 
 if __name__ == '__main__':
     for s in other_code(ROOT): print(s)

@@ -6,7 +6,7 @@
 __all__ = ['FIELDS', 'eps_text', 'scorecard', 'write_whole', 'save_scorecard', 'margin_figure', 'pass_figure', 'scorecard_html']
 
 # %% ../../nbs/attacks/10_scorecard.ipynb #74672256
-import base64, io, json, math, os, platform, tempfile
+import io, json, math, os, platform, tempfile
 from datetime import datetime
 from pathlib import Path
 import numpy as np
@@ -17,10 +17,11 @@ from .autoattack import VERSIONS, Report, members
 from .checks import advice
 from ..data import unknown
 from ..evaluation import wilson
-from ..evidence.report import picture, rendered
+from ..evidence.report import embedded, picture, rendered
 
 # %% ../../nbs/attacks/10_scorecard.ipynb #e93af739
-FIELDS = ('link', 'authors', 'additional_data', 'number_forward_passes', 'dataset', 'venue', 'architecture', 'reported', 'external', 'footnote', 'device')
+FIELDS = ('link', 'authors', 'additional_data', 'number_forward_passes', 'dataset', 'venue', 'architecture',
+          'reported', 'external', 'footnote', 'device')
 
 def eps_text(eps:float)->str:
     "The radius as RobustBench writes it: '8/255', '0.5', '12'"
@@ -40,12 +41,13 @@ def _percent(share): return f'{100 * share:.2f}'
 
 def _official(report):
     "Whether the attacks have the names of a version of AutoAttack"
-    return report.version in VERSIONS and any(report.attacks == list(members(report.threat, report.version, classes)) for classes in (2, 3, 10))
+    if report.version not in VERSIONS: return False
+    return any(report.attacks == list(members(report.threat, report.version, classes)) for classes in (2, 3, 10))
 
 # %% ../../nbs/attacks/10_scorecard.ipynb #b9a02f37
 def scorecard(report:Report,
               name=None, # of the model
-              **about,   # dataset, architecture, authors, link, venue, reported, external, additional_data, number_forward_passes, footnote, device
+              **about,   # any of `FIELDS`
              )->dict:    # of JSON's types only
     "The evaluation as a record: RobustBench's fields, then everything that is needed to judge and to repeat them"
     for k in about:
@@ -53,16 +55,21 @@ def scorecard(report:Report,
     given, table, s, flags = dict.fromkeys(FIELDS) | about, report.table, report.about, report.flags
     n, clean, robust = len(report.y), report.accuracy['clean'], _percent(report.robust)
     official = _official(report)
+    external = robust if given['external'] is None and not official else given['external']
     bench = dict(link=given['link'], name=name, authors=given['authors'], additional_data=given['additional_data'],
-                 number_forward_passes=given['number_forward_passes'], dataset=given['dataset'], venue=given['venue'], architecture=given['architecture'],
-                 eps=eps_text(report.threat.eps), clean_acc=_percent(clean), reported=given['reported'], autoattack_acc=robust if official else None,
-                 external=robust if given['external'] is None and not official else given['external'], footnote=given['footnote'], unreliable=bool(flags))
+                 number_forward_passes=given['number_forward_passes'], dataset=given['dataset'], venue=given['venue'],
+                 architecture=given['architecture'], eps=eps_text(report.threat.eps), clean_acc=_percent(clean),
+                 reported=given['reported'], autoattack_acc=robust if official else None, external=external,
+                 footnote=given['footnote'], unreliable=bool(flags))
     held = int((report.by < 0).sum())
     low, high = wilson(held, n)
-    ours = dict(threat=dict(norm=type(report.threat).__name__, eps=report.threat.eps), version=report.version, n=n, seed=s.get('seed'),
-                robust=dict(accuracy=held / n, low=low, high=high), attacks=[dict(attack=k, **row | dict(accuracy=round(row['accuracy'] * n) / n)) for k, row in table.to_dict('index').items()],
-                flags=[dict(name=f.name, message=f.message, value=f.value) for f in flags], checks=s.get('checks'), verdict=report.verdict,
-                **{k: s.get(k) for k in ('batch_size', 'precision', 'futile', 'mode')}, device=given['device'] or s.get('device'),
+    exact = lambda row: row | dict(accuracy=round(row['accuracy'] * n) / n)
+    ours = dict(threat=dict(norm=type(report.threat).__name__, eps=report.threat.eps), version=report.version, n=n,
+                seed=s.get('seed'), robust=dict(accuracy=held / n, low=low, high=high),
+                attacks=[dict(attack=k, **exact(row)) for k, row in table.to_dict('index').items()],
+                flags=[dict(name=f.name, message=f.message, value=f.value) for f in flags], checks=s.get('checks'),
+                verdict=report.verdict, **{k: s.get(k) for k in ('batch_size', 'precision', 'futile', 'mode')},
+                device=given['device'] or s.get('device'),
                 versions=dict(robustnb=__version__, torch=torch.__version__, python=platform.python_version()),
                 date=datetime.now().astimezone().isoformat(timespec='seconds'), images=report.samples.to_dict('list'))
     return _plain(bench | ours)
@@ -94,8 +101,9 @@ def margin_figure(report:Report): # figure
     known = np.isfinite(margin)
     edges = np.histogram_bin_edges(margin[known], 40) if known.any() else np.linspace(-1, 1, 41)
     parts = {'wrong without attack': report.by == 0, 'broken': report.by > 0, 'holds': report.by < 0}
-    rows = [(k, margin[m.numpy() & known], c) for (k, m), c in zip(parts.items(), ('#8a94a3', '#b3261e', '#14713d'))]
-    ax.hist([m for _, m, _ in rows], edges, stacked=True, label=[f'{k} ({int(parts[k].sum())})' for k, *_ in rows], color=[c for *_, c in rows])
+    shown = [margin[m.numpy() & known] for m in parts.values()]
+    labels = [f'{k} ({int(m.sum())})' for k, m in parts.items()]
+    ax.hist(shown, edges, stacked=True, label=labels, color=['#8a94a3', '#b3261e', '#14713d'])
     ax.axvline(0, color='k', lw=.8)
     ax.set(xlabel='logit of the true class minus the best other one', ylabel='images')
     ax.yaxis.get_major_locator().set_params(integer=True)
@@ -121,9 +129,9 @@ def pass_figure(report:Report): # figure, or None if no image broke
 # %% ../../nbs/attacks/10_scorecard.ipynb #526e9918
 def _png(image):
     "A (C,H,W) tensor in [0,1] as the address of an embedded PNG"
-    out, pixels = io.BytesIO(), (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).squeeze(-1)
+    out, pixels = io.BytesIO(), (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).squeeze(-1)
     Image.fromarray(pixels.numpy()).save(out, 'png')
-    return f'data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}'
+    return embedded(out.getvalue())
 
 def _rows(report, n):
     "Up to `n` images: broken by each attack in turn, and one that holds in each turn"
@@ -131,27 +139,41 @@ def _rows(report, n):
     return [g[i] for i in range(n) for g in groups if i < len(g)][:n]
 
 def _examples(report, n, classes):
-    "Images before and after, with what became of them; none for data that are no images"
-    if report.x.ndim != 4 or report.x.shape[1] not in (1, 3): return []
-    out, pixels = [], 'pixels' if report.x.shape[-1] <= 96 else ''
-    for i in _rows(report, n):
-        x, x_adv, by, y = report.x[i], report.x_adv[i], int(report.by[i]), int(report.y[i])
-        top = float((x_adv - x).abs().max())
-        fate = f'broken by {report.attacks[by - 1]} in pass {int(report.step[i])}' if by > 0 else 'holds'
-        label = classes[y] if classes and y < len(classes) else y
-        change = f'change x{.5 / top:.0f}' if top else 'no change'
-        parts = {'image': x, change: .5 + (x_adv - x) / (2 * max(top, 1e-12)), 'adversarial': x_adv}
-        out.append(dict(parts={k: _png(v.float()) for k, v in parts.items()}, pixels=pixels,
-                        said=f'{i}: label {label}, {fate}, margin {float(report.margin[i]):.2g}'))
-    return out
+    "Images before and after with what became of them, as dicts; none for data that are no images"
+    images = report.x.ndim == 4 and report.x.shape[1] in (1, 3)
+    return [_example(report, i, classes) for i in _rows(report, n)] if images else []
 
-# %% ../../nbs/attacks/10_scorecard.ipynb #edcdabbb
+def _example(report, i, classes):
+    "Image `i`, its perturbation, the adversarial image, and what became of it"
+    x, x_adv, by, y = report.x[i], report.x_adv[i], int(report.by[i]), int(report.y[i])
+    top = float((x_adv - x).abs().max())
+    fate = f'broken by {report.attacks[by - 1]} in pass {int(report.step[i])}' if by > 0 else 'holds'
+    label = classes[y] if classes and y < len(classes) else y
+    change = f'change x{.5 / top:.0f}' if top else 'no change'
+    images = {'image': x, change: .5 + (x_adv - x) / (2 * max(top, 1e-12)), 'adversarial': x_adv}
+    text = f'{i}: label {label}, {fate}, margin {float(report.margin[i]):.2g}'
+    return dict(images={k: _png(v) for k, v in images.items()}, text=text)
+
+# %% ../../nbs/attacks/10_scorecard.ipynb #bbdfb366
 def _call(card):
-    "The line of code that does it again"
+    "The call that made the report"
     t, own = card['threat'], '' if card['autoattack_acc'] is not None else ', attacks=...'
-    more = ''.join(f', {k}={card[k]!r}' for k in ('seed', 'batch_size', 'precision', 'futile', 'mode') if k == 'futile' or card[k] is not None)
+    kept = ('seed', 'batch_size', 'precision', 'futile', 'mode')
+    more = ''.join(f', {k}={card[k]!r}' for k in kept if k == 'futile' or card[k] is not None)
     return f"autoattack({t['norm']}({card['eps']}), {card['version']!r}{own}{more}).report(model, data)"
 
+def _about(card):
+    "What was attacked how, in one line"
+    version = f'{card["version"]} version' if card['autoattack_acc'] else card['version']
+    parts = card['dataset'], f'{card["threat"]["norm"]} {card["eps"]}', version, f'{card["n"]} images'
+    return ', '.join(filter(None, parts))
+
+def _settings(card):
+    "What else is needed to do it again"
+    versions = {f'{k} version': v for k, v in card['versions'].items()}
+    return {k: card[k] for k in ('dataset', 'architecture', 'reported', 'device', 'date')} | versions
+
+# %% ../../nbs/attacks/10_scorecard.ipynb #76e494d5
 def scorecard_html(report:Report,
                    name=None,    # of the model
                    classes=None, # names of the classes
@@ -161,13 +183,11 @@ def scorecard_html(report:Report,
                   )->str:
     "The evaluation as one self-contained HTML page"
     card, order = scorecard(report, name, **about), advice(report.flags)
-    version = f'{card["version"]} version' if card['autoattack_acc'] else card['version']
-    what = [card['dataset'], f'{card["threat"]["norm"]} {card["eps"]}', version, f'{card["n"]} images']
-    figures = picture('Margins at the most harmful points that were found. Left of zero the prediction is wrong.', margin_figure(report))
-    if passes := pass_figure(report): figures += picture('When images broke. Heaps at the right end say that more passes would break more.', passes)
-    again = {k: card[k] for k in ('dataset', 'architecture', 'reported', 'device', 'date')} | {f'{k} version': v for k, v in card['versions'].items()}
-    return rendered('scorecard.html', title=str(name or 'Robust evaluation'), what=', '.join(str(v) for v in what if v), card=card,
-                    flags=sorted(report.flags, key=lambda f: order.index(f.message)), advice=order.split(' (1) ')[0], robust=f'{report.robust:.1%}',
-                    sentence=report.verdict.removesuffix(order).strip(), figures=figures, examples=_examples(report, examples, classes),
-                    call=_call(card), command=command, again={k: v for k, v in again.items() if v is not None},
-                    percent='{:.1%}'.format, at=lambda v: f'{4 + 192 * v:.1f}')
+    figures = {'Margins at the most harmful points. Left of zero the prediction is wrong.': margin_figure(report),
+               'When images broke. Heaps at the right end say that more passes would break more.': pass_figure(report)}
+    return rendered('scorecard.html', str(name or 'Robust evaluation'), card=card, about=_about(card),
+                    flags=sorted(report.flags, key=lambda f: order.index(f.message)), advice=order.split(' (1) ')[0],
+                    verdict=report.verdict.removesuffix(order).strip(),
+                    figures={title: picture(fig) for title, fig in figures.items() if fig},
+                    examples=_examples(report, examples, classes), pixels=report.x.shape[-1] <= 96,
+                    call=_call(card), command=command, settings=_settings(card))

@@ -52,7 +52,7 @@ def publish(rows, papers, store, path=None, as_json=False, stored_too=False):
     try: path and put(path, write)
     finally: # a page that cannot be written must not cost the verdicts
         if as_json: print(json.dumps(rows, indent=1, allow_nan=False))
-        else: report.show_table(rows, papers)
+        else: report.terminal().print(report.ledger_table(rows, papers))
     if stored_too and {r['scale'] for r in rows} == {'tiny'}: real_data(rows, papers)
     if path: print(f'written: {path.resolve()}', file=sys.stderr if as_json else sys.stdout)
 
@@ -65,7 +65,7 @@ def real_data(rows, papers):
     if not found: return
     report = lib('evidence.report')
     print('\nMost effects are too small to see at scale tiny. On real data (`robustnb ledger KEY` shows a paper):\n')
-    report.console().print(report.short_table(found, papers))
+    report.terminal().print(report.one_line(papers, found))
 
 # %% ../../nbs/commands/03_ledger.ipynb #571f478b
 def arguments(p):

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['find_papers', 'records_of', 'flat', 'evidence', 'tuning_table', 'ledger', 'row', 'weakest_number', 'progress_of',
-           'effect_text', 'show_ledger']
+           'show_ledger']
 
 # %% ../../nbs/evidence/04_ledger.ipynb #bfe26aee
 import importlib, pkgutil, warnings
 import pandas as pd
 import robustnb
 from .claims import COLUMNS, SCALES, BadInput, judge
+from .report import effect_text
 from .store import default_store, named
 from .trials import Paper, arms_of, candidates, choice, plan, results_of
 
@@ -126,13 +127,6 @@ def progress_of(
     return sum(j in results for j in known), len(known)
 
 # %% ../../nbs/evidence/04_ledger.ipynb #b6a62801
-def effect_text(r):
-    "Effect of a row or comparison with its interval, as text"
-    if r['effect'] is None: return '-'
-    digits = 1 if r['unit'] in ('points', '%') else 3
-    span = '' if r['low'] is None else f" [{r['low']:.{digits}f}, {r['high']:.{digits}f}]"
-    return f"{r['effect']:+.{digits}f}{span} {r['unit']}"
-
 def show_ledger(
     paper,
     scale=None, # None: every scale that has records
