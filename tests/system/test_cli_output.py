@@ -162,4 +162,4 @@ def test_a_page_that_cannot_be_written(at, monkeypatch):
     monkeypatch.setattr('robustnb.commands.files.os.replace', full)
     monkeypatch.setattr(sys, 'stdout', out := io.StringIO()); monkeypatch.setattr(sys, 'stderr', err := io.StringIO())
     status = main(LEDGER, papers=[paper()])
-    assert status == 2 and '1 claims: 1 reproduced' in out.getvalue() and err.getvalue() == 'robustnb: r.html could not be written: No space left on device\n' and not Path('r.html').exists()
+    assert status == 2 and '1 claim: 1 reproduced' in out.getvalue() and err.getvalue() == 'robustnb: r.html could not be written: No space left on device\n' and not Path('r.html').exists()
