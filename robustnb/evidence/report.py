@@ -8,7 +8,7 @@ __all__ = ['COLOURS', 'PREDICTED', 'READING', 'amount', 'effect_text', 'paper_te
            'embedded', 'picture', 'bar', 'figures', 'slug', 'page']
 
 # %% ../../nbs/evidence/06_report.ipynb #88fbffb4
-import base64, io, os, warnings
+import base64, io, os, sys, warnings
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
@@ -74,8 +74,8 @@ def terminal(
     "A `rich.console.Console` that prints text as it stands, without escape codes where NO_COLOR is set"
     from rich.console import Console # here, since it takes a moment
     colours = None if os.environ.get('NO_COLOR') else 'auto'
-    return Console(file=file, width=width, color_system=colours, highlight=False, markup=False, emoji=False,
-                   force_jupyter=False)
+    return Console(file=file, width=width, color_system=colours, force_terminal=(file or sys.stdout).isatty(),
+                   highlight=False, markup=False, emoji=False, force_jupyter=False)
 
 def counts(rows):
     "Number of claims by verdict, of those verdicts that there are"
@@ -147,7 +147,7 @@ def progress(
 ):
     "Yields `say(text, done=None, left=None)`, which prints a line, and in a terminal moves a bar below the lines"
     out = terminal(file)
-    if not out.file.isatty() or out.is_dumb_terminal:
+    if not out.is_terminal or out.is_dumb_terminal:
         def say(text, done=None, left=None): print(text, file=file, flush=True)
         yield say; return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
