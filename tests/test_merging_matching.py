@@ -220,10 +220,10 @@ def test_planted_permutations_are_recovered():
         a, spec = model.state_dict(), spec or mlp_spec(model)
         a = {k: torch.randn_like(v)*.1 if k.endswith('bias') else v for k, v in a.items()}
         planted = random_perms(spec)
-        inverse = {s: p.argsort() for s, p in planted.items()}
+        back = inverse(planted)
         for size in (0, .1, .5):
             found = weight_matching(a, noisy(permuted(a, spec, planted), size), spec)
-            assert all(found[s].equal(inverse[s]) for s in spec.sizes), (size, [int((found[s] != inverse[s]).sum()) for s in spec.sizes])
+            assert all(found[s].equal(back[s]) for s in spec.sizes), (size, [int((found[s] != back[s]).sum()) for s in spec.sizes])
 
 # %% ../nbs/merging/01_matching.ipynb #90c58d1b
 def test_equals_the_naive_version():

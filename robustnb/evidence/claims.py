@@ -189,11 +189,13 @@ def compare(claim, records, dataset, metric, baseline, looks=LOOKS):
 
 # %% ../../nbs/evidence/00_claims.ipynb #6f1fc9b0
 def seeds_to_settle(claim, mean, sd, baseline, n, most=10_000):
-    "How many seeds decide the comparison if mean and spread stay as they are; None if more than `most`"
+    "How many seeds decide the comparison if mean and spread stay as they are, those of the next look while there is one; None if above `most`"
     ns = np.arange(n + 1, most + 1)
     half = half_width(ns, sd)
     decided = state(claim, mean - half, mean + half, baseline) != 'open'
-    return int(ns[decided.argmax()]) if decided.any() else None
+    if not decided.any(): return None
+    needed = int(ns[decided.argmax()])
+    return next((look for look in LOOKS if look >= needed), needed)
 
 def predicted(d, theirs):
     "Whether the paper's number lies where one more run of ours would, 19 times of 20; None below six seeds or without a number"

@@ -169,8 +169,8 @@ def rendered(
 ):
     "The HTML page that a template makes of the values"
     from jinja2 import Environment, PackageLoader, StrictUndefined # here, since only pages need it
-    env = Environment(keep_trailing_newline=True, loader=PackageLoader('robustnb'), autoescape=True, undefined=StrictUndefined,
-                      trim_blocks=True, lstrip_blocks=True)
+    env = Environment(loader=PackageLoader('robustnb'), autoescape=True, undefined=StrictUndefined,
+                      trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     return env.get_template(template).render(title=title, heading=heading or title, version=__version__, **values)
 
 def embedded(png): # png: bytes

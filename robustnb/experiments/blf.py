@@ -78,7 +78,7 @@ def norm_figure(records, attacked=False):
         along(r, 'prelogit_norm_path', ax, names, colours=colours, marker='.')
         along(r, 'logit_norm_path', ax, names, colours=colours, ls='--', label=None)
     kept = records[records.arm.isin(names)]
-    return panels(kept, draw, xlabel='epoch', ylabel='mean norm', yscale='log')
+    return panels(kept, draw, xlabel='epoch', ylabel='mean norm', ylim=0)
 
 paper = Paper('blf', 'Constraining Logits by Bounded Function for Adversarial Robustness', 'Kanai, Yamada, Yamaguchi, Takahashi, Ida', 2021, '2010.02558',
               claims, arms, settings, run, choose='robust',
