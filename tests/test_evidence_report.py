@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from robustnb.evidence.report import READING, bar, effect_text, facts, figures, ledger_table, one_line, page, paper_text, progress, slug, summary, terminal, weakest, why
+from robustnb.evidence.report import READING, amount, bar, effect_text, facts, figures, ledger_table, one_line, page, paper_text, progress, slug, summary, terminal, weakest, why
 
 # %% ../nbs/evidence/06_report.ipynb #720d65bc
 def comparison(**kw):
@@ -107,6 +107,7 @@ class Check(HTMLParser):
 
 # %% ../nbs/evidence/06_report.ipynb #89e1fe9e
 def test_a_row_in_words():
+    assert amount(2.5e-7, 'of the largest', '+') == '+2.5e-07' and amount(0., 'nats') == '0.000' and amount(.04, '%') == '0.0' and amount(None, '%') == ''
     first, partly, _, lower, *_, absent, _ = rows
     assert effect_text(first) == '+6.0 [5.2, 6.8] points' and effect_text(absent) == '-'
     assert effect_text(lower) == '-3.100 [-4.400, -1.800] nats' and effect_text(first | dict(low=None)) == '+6.0 points'

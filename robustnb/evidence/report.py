@@ -20,7 +20,9 @@ COLOURS = {'reproduced': 'green', 'partly': 'cyan', 'mixed': 'yellow',
 
 def amount(v, unit, sign=''):
     "A number in the unit of a claim, as text; '' for None"
-    return '' if v is None else f'{v:{sign}.{1 if unit in ("points", "%") else 3}f}'
+    if v is None: return ''
+    digits = '.1f' if unit in ('points', '%') else '.3f' if v == 0 or abs(v) >= 1e-3 else '.1e'
+    return f'{v:{sign}{digits}}'
 
 def effect_text(row, comparison=None):
     "Effect of a row, or of one of its comparisons, with the interval: '+6.0 [5.2, 6.8] points', '-' for none"
