@@ -29,6 +29,9 @@ def test_tables_and_figures():
     assert [l.get_label() for l in tradeoff(one, 'm', 'm', axes[2]).containers] == ['a', 'b']
     dots_ = tradeoff(one, ('by', 2.), 'm', axes[2], factor=1, mean=False).lines[-1]
     assert dots_.get_xdata().tolist() == dots_.get_ydata().tolist() == [2, 3, 4]
+    alone = tradeoff(one[one.arm == 'b'], 'm', 'm', plt.figure().subplots(), arms=['a', 'b'], mean=False).lines[0]
+    assert alone.get_marker() == dots_.get_marker() and alone.get_color() == dots_.get_color(), 'an arm has its mark also where others are absent'
     both = panels(r, lambda records, ax: along(records, 'by', ax), xlabel='x')
+    assert [t.get_text() for t in both.legends[0].get_texts()] == ['a', 'b']
     assert [(ax.get_title(), ax.get_xlabel(), len(ax.lines)) for ax in both.axes] == [('d', 'x', 2), ('e', 'x', 2)] and panels(r[:0], along) is None
-    plt.close(fig); plt.close(both)
+    plt.close('all')

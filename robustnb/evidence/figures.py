@@ -109,9 +109,11 @@ def tradeoff(
 ):
     "Two metrics against each other"
     (x, at_x), (y, at_y) = (m if isinstance(m, tuple) else (m, None) for m in (x, y))
-    for i, a in enumerate(shown_arms(records, arms, x, y)):
+    have = shown_arms(records, arms, x, y)
+    for i, a in enumerate(have if arms is None else arms): # an arm that is absent here keeps its mark elsewhere
+        if a not in have: continue
         vx, vy = factor*values_of(records, a, x, at=at_x), factor*values_of(records, a, y, at=at_y)
-        style = dict(marker='os^Dvx*P'[i % 8], ls='', ms=6 if mean else 4, label=a)
+        style = dict(color=f'C{i % 10}', marker='os^Dvx*P'[i % 8], ls='', ms=6 if mean else 4, label=a)
         if mean and len(vx) and len(vy): ax.errorbar(vx.mean(), vy.mean(), xerr=vx.std(), yerr=vy.std(), elinewidth=1, **style)
         elif len(vx) == len(vy): ax.plot(vx, vy, **style)
     ax.set(xlabel=x, ylabel=y)
@@ -130,5 +132,6 @@ def panels(
     if not names: return None
     fig, axes = plt.subplots(1, len(names), figsize=(1.5 + size[0]*len(names), size[1]), squeeze=False, layout='constrained')
     for ax, d in zip(axes[0], names): draw(records[records.dataset == d], ax); ax.set(title=title(d), **labels)
-    if any(h := axes[0, -1].get_legend_handles_labels()): fig.legend(*h, loc='outside right center', fontsize='small')
+    handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels())}
+    if handles: fig.legend(handles.values(), handles, loc='outside right center', fontsize='small')
     return fig

@@ -111,7 +111,7 @@ def curve_figure(records):
 
 def scatter_figure(records):
     "Alignment R at 0.3 against the barrier: a point per run"
-    def draw(r, ax): tradeoff(r, ('R', 0.3), 'barrier', ax, factor=1, mean=False).set_yscale('symlog', linthresh=0.05)
+    def draw(r, ax): tradeoff(r, ('R', 0.3), 'barrier', ax, list(arms), factor=1, mean=False).set_yscale('symlog', linthresh=0.05)
     return panels(records, draw, xlabel='R, directions above 0.3', ylabel='loss barrier')
 
 paper = Paper('weight_matching', 'Analysis of Linear Mode Connectivity via Permutation-Based Weight Matching', 'Ito, Yamada, Kumagai', 2025, '2402.04051',
