@@ -102,7 +102,8 @@ def run(args, argv):
     except runner.JobsFailed as e: print(f'robustnb: {e}', file=sys.stderr); status = 1
     except KeyboardInterrupt: print('\n' + go_on(args, argv, some, store), file=sys.stderr); return 130
     print()
-    publish(lib('evidence.ledger').ledger(some, args.scale, store), papers, store, path, stored_too=args.results is None)
+    publish(
+        lib('evidence.ledger').ledger(some, args.scale, store), papers, store, path, stored_too=args.results is None)
     return status
 
 # %% ../../nbs/commands/04_reproduce.ipynb #261b0536
