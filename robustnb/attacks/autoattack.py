@@ -197,16 +197,18 @@ def _search(attacks, model, x, y, run, batch_size, progress):
     for at in range(run.at, len(attacks)):
         if at > run.at: run.at, run.tried = at, torch.zeros_like(run.tried)
         left = ((run.by < 0) & ~run.tried).nonzero()[:, 0]
-        for rows in tqdm(left.split(batch_size), desc=run.names[at], disable=not progress,
-                         leave=False) if len(left) else ():
-            start = time.perf_counter()
-            batch = x[rows].to(device), y[rows].to(device)
-            try: found = _find(attacks[at], model, *batch)
-            except NoGradient:
-                found = _find(lambda model, x, y: x, model, *batch)
-                if run.names[at] not in run.skipped: run.skipped.append(run.names[at])
-            run.note(rows, found, time.perf_counter() - start)
-            run.save()
+        with tqdm(total=len(left), desc=run.names[at], unit='image', disable=not progress, leave=False) as bar:
+            for rows in left.split(batch_size) if len(left) else ():
+                start = time.perf_counter()
+                batch = x[rows].to(device), y[rows].to(device)
+                try: found = _find(attacks[at], model, *batch)
+                except NoGradient:
+                    found = _find(lambda model, x, y: x, model, *batch)
+                    if run.names[at] not in run.skipped: run.skipped.append(run.names[at])
+                run.note(rows, found, time.perf_counter() - start)
+                run.save()
+                bar.set_postfix_str(f'{(run.by < 0).float().mean():.1%} hold so far', refresh=False)
+                bar.update(len(rows))
 
 def _find(attack, model, x, y):
     "What `attack` finds; for one that only returns examples, how they are judged"
