@@ -109,11 +109,14 @@ def run(args, argv):
     some, device, path = plan(args, papers), find_device(args.device), path and writable(path)
     store = ev.default_store(args.scale) if args.results is None else ev.Store(args.results)
     jobs = args.scale, store, args.seeds, args.arm, args.dataset
-    print(f'{count_of(len(some), "paper")} at scale {args.scale} on {device}, {count_of(args.workers, "process")}; '
-          f'results: {store.dir}')
+    header = [f'{count_of(len(some), "paper")} at scale {args.scale} on {device}, '
+              f'{count_of(args.workers, "process")}; results: {store.dir}']
     try:
         with lib('evidence.report').progress() as say:
-            runner.reproduce(some, *jobs, device, args.again, say, args.workers, args.minutes)
+            def said(*line, **done):
+                if header: say(header.pop()) # with the first line: what cannot begin has no header
+                say(*line, **done)
+            runner.reproduce(some, *jobs, device, args.again, said, args.workers, args.minutes)
     except runner.JobsFailed as e: complain(e); status = 1
     except KeyboardInterrupt: print('\n' + go_on(args, argv, some, store), file=sys.stderr); return 130
     print()

@@ -201,15 +201,14 @@ def check_state(path, keys):
 # %% ../../nbs/commands/06_train.ipynb #525ea9e6
 def watch(valid, threat, path, epochs): # (Best, callback of `fit`)
     "Keeps the epoch whose weights PGD harms least on the validation images, in `path`, and prints each epoch's line"
-    kept = []
     attack = lib('attacks.gradient').pgd(threat, 10)
     def score(model): return lib('evaluation').evaluate(model, valid, {'pgd': attack}).accuracy['pgd']
     best = lib('robustness.baselines').Best(score, path, 'robust_valid')
     def scored(model, epoch):
-        found, before = best(model, epoch), kept[-1] if kept else None
-        kept.append(best.best['score'])
+        before = best.best
+        found = best(model, epoch)
         line = f"epoch {epoch + 1}/{epochs}: {found['robust_valid']:.1%} of {len(valid):,} validation images withstand PGD-10"
-        print(line + (', the best so far' if before is None or kept[-1] > before else ''), flush=True)
+        print(line + (', the best so far' if best.best is not before else ''), flush=True)
         return found
     return best, scored
 
