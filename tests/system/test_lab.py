@@ -1,5 +1,6 @@
 """JupyterLab as `make lab` starts it: a notebook of this project opens in a real browser, all its cells run, and it is cleaned when saved"""
 import json, os, secrets, shutil, subprocess, sys, time
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from browser import chromium, wait
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT/'nbs'/'attacks'/'00_threat_models.ipynb'
+OTHERS = ['evidence/05_figures', 'merging/00_permutations', 'robustness/00_battery']  # one of each family, the quick ones
 SETTINGS = {'notebook-extension/tracker': {'windowingMode': 'none'},   # all cells are in the page, not only those in view
             'apputils-extension/notification': {'fetchNews': 'false', 'checkForUpdates': False}}
 
@@ -24,14 +26,15 @@ def environment(tmp):
             'PYTHONPATH': str(ROOT)}
 
 @pytest.fixture
-def server(tmp_path):
-    "A JupyterLab that serves a copy of the notebook, in a folder of it, as `make lab` does: its `url`, `token` and `log` file, and `nb`, the copy"
+def server(tmp_path, request):
+    "A JupyterLab that serves a copy of a notebook, in a folder of it, as `make lab` does: its `url`, `token` and `log` file, and `nb`, the copy"
     pytest.importorskip('jupyterlab', reason='JupyterLab is not installed: pip install -e ".[dev]"')
-    nb = tmp_path/'nbs'/NOTEBOOK.relative_to(ROOT/'nbs')
+    source = getattr(request, 'param', NOTEBOOK)
+    nb = tmp_path/'nbs'/source.relative_to(ROOT/'nbs')
     nb.parent.mkdir(parents=True)
     shutil.copy(ROOT/'settings.ini', tmp_path)
     shutil.copytree(ROOT/'tools', tmp_path/'tools')
-    shutil.copy(NOTEBOOK, nb)
+    shutil.copy(source, nb)
     token, log = secrets.token_hex(16), tmp_path/'lab.log'
     cmd = [sys.executable, '-m', 'jupyterlab', '--config=tools/jupyter_server_config.py', 'nbs', '--no-browser', '--allow-root',
            '--ServerApp.ip=127.0.0.1', '--ServerApp.port=0', f'--IdentityProvider.token={token}']
@@ -92,21 +95,45 @@ def test_saved_notebook_is_clean_and_nothing_fails(server):
 IDLE = "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'"
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(e => e.textContent.trim())"
 
-def test_all_cells_run(server):
+@contextmanager
+def opened(server):
+    "A browser in which the notebook is open and its kernel is idle"
     browser = chromium()
     try:
         browser.get(f'{server.url}lab/tree/{server.nb.relative_to(server.nb.parents[1]).as_posix()}?token={server.token}')
         wait(browser, "document.querySelectorAll('.jp-Notebook .jp-CodeCell').length", 240, 'the notebook in JupyterLab')
         wait(browser, IDLE, 240, 'an idle kernel')
         time.sleep(3)  # the indicator says idle before the kernel is connected
-        run_all(browser)
-        wait(browser, f"{PROMPTS}.every(p => /^\\[\\d+\\]:?$/.test(p))", 240, 'a number at each cell')
-        wait(browser, IDLE, 240, 'an idle kernel after the last cell')  # a cell has its number before its output
-        failed = browser.find_elements('css selector', '[data-mime-type="application/vnd.jupyter.error"]')
-        assert not failed, failed[0].text
+        yield browser
+    finally: browser.quit()
+
+def run_to_the_end(browser):
+    "All cells, none of which may fail"
+    run_all(browser)
+    wait(browser, f"{PROMPTS}.every(p => /^\\[\\d+\\]:?$/.test(p))", 240, 'a number at each cell')
+    wait(browser, IDLE, 240, 'an idle kernel after the last cell')  # a cell has its number before its output
+    failed = browser.find_elements('css selector', '[data-mime-type="application/vnd.jupyter.error"]')
+    assert not failed, failed[0].text
+
+def test_all_cells_run(server):
+    with opened(server) as browser:
+        run_to_the_end(browser)
         for css, what in (('.jp-OutputArea img', 'a figure'), ('mjx-container', 'a formula')):
             wait(browser, f"document.querySelectorAll('{css}').length", 240, what)
-    finally: browser.quit()
+
+@pytest.mark.parametrize('server', [ROOT/'nbs'/f'{n}.ipynb' for n in OTHERS], indirect=True, ids=OTHERS)
+def test_all_cells_run_in_each_family(server):
+    with opened(server) as browser: run_to_the_end(browser)
+
+def test_bars_are_drawn(server):
+    "The bars of `fit` and of attacks are widgets, and no warning stands in their place"
+    code = 'from tqdm.auto import tqdm\nfor i in tqdm(range(3), desc="epochs"): pass'
+    nb = json.loads(server.nb.read_text(encoding='utf-8'))
+    server.nb.write_text(json.dumps({**nb, 'cells': [{'cell_type': 'code', 'id': 'bars', 'source': code, 'execution_count': None, 'metadata': {}, 'outputs': []}]}))
+    with opened(server) as browser:
+        run_to_the_end(browser)
+        wait(browser, "document.querySelector('.jupyter-widgets .progress-bar, .jupyter-widgets progress, .widget-hprogress')", 120, 'a bar')
+        assert not browser.find_elements('css selector', '[data-mime-type="application/vnd.jupyter.stderr"]')
 
 def run_all(browser):
     "Menu Run, Run All Cells"
