@@ -7,6 +7,7 @@ from pathlib import Path
 docs = Path(__file__).resolve().parent
 root, nbs = docs.parent, docs.parent/'nbs'
 sys.path[:0] = [str(docs), str(root/'tools'), str(root)]
+import home
 from ledger_page import ledger_page
 from nbdev_sphinx import Project
 
@@ -32,19 +33,11 @@ python_use_unqualified_type_names = True
 viewcode_follow_imported_members = False  # would import the package
 toc_object_entries = False
 
-# --- sidebar: a section per folder that has notebooks; those in none are foundations, but for the command line ------
-FOLDERS = ['evidence', 'attacks', 'robustness', 'merging', 'unlearning', 'synthesis', 'transfer', 'adaptation', 'anomaly', 'efficiency',
-           'commands', 'benchmarks']
-
+# --- sidebar: guides, papers by family, attacks and foundations, evidence, benchmarks, commands, reference ------------
 def section(caption, pages): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', *pages, '```', ''])
 
-def pages(folder): return [p.relative_to(nbs).with_suffix('').as_posix() for p in sorted(folder.glob('[0-9]*.ipynb'))]
-
-command_line = [p for p in pages(nbs) if '_cli' in p]
-above = {'commands': command_line}  # pages of a section that lie in no folder
-sections = [('Guides', pages(nbs/'guides')), ('Foundations', [p for p in pages(nbs) if p not in command_line]),
-            *((f.capitalize(), above.get(f, []) + pages(nbs/f)) for f in FOLDERS), ('Reference', ['ledger', 'api'])]
-nbdev_toc = '\n'.join(section(caption, found) for caption, found in sections if found)
+shown = [(caption, [p.path.removesuffix('.ipynb') for p in found]) for caption, found in home.sections(nbs)]
+nbdev_toc = '\n'.join(section(caption, found) for caption, found in [*shown, ('Reference', ['ledger', 'api'])])
 nbdev_pages = {'api-index': Project.api_index, 'ledger': ledger_page}
 
 # --- look -----------------------------------------------------------------------------------------------------------

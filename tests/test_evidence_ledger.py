@@ -2,6 +2,7 @@
 
 import importlib
 import pandas as pd
+from robustnb.evidence.tables import Table
 from robustnb.evidence.trials import Paper
 import json, sys, tempfile
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
 from robustnb.evidence.trials import Arm, Setting
-from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_of, show_ledger, tuning_table
+from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_of, show_comparisons, show_ledger, tuning_table
 
 # %% ../nbs/evidence/04_ledger.ipynb #61950959
 def paper_of(**kw):
@@ -53,6 +54,7 @@ def test_records_follow_the_choice():
     assert dict(zip(by.condition, by.value)) == {.1: 1., 'x': float('inf')} and r[r.metric == 'm'].condition.isna().all()
     assert records_of(p, 'tiny', stored(p, TRIES[0], *[('b', dict(k=1), 0, 'final', {'m': 1.})])).empty, 'not before all candidates have been run'
     t = tuning_table(p, 'tiny', store)
+    assert t.attrs['shown']['m'] == ('m', 1) and isinstance(t, Table)
     assert t.chosen.to_dict() == {('d', 'b', 'k=1'): False, ('d', 'b', 'k=2'): True, ('d', 'b', 'k=3'): False} and list(t.m) == [.1, .3, .2]
 
 # %% ../nbs/evidence/04_ledger.ipynb #85e794e3
@@ -86,10 +88,14 @@ def test_derived_records():
     p.derive = lambda r: 1/0
     with pytest.warns(UserWarning, match='p: nothing derived'): assert ledger(p, 'tiny', stored(p, *finals))[0]['verdict'] == 'not run'
 
-# %% ../nbs/evidence/04_ledger.ipynb #49582914
+# %% ../nbs/evidence/04_ledger.ipynb #7af1446d
 def test_shown():
     p = paper_of(claims=[Claim(1, 'b is better', 'm', 'b', ['a'], paper_value=3.)])
     runs = [(a, v, s, 'final', {'m': (a == 'b')*(.1 + .001*s)}) for s in range(3) for a, v in (('a', {}), ('b', dict(k=2)))]
     t = show_ledger(p, store=stored(p, *TRIES, *runs))
-    assert t.loc[1, 'verdict'] == 'reproduced' and t.loc[1, 'paper'] == '+3' and t.loc[1, 'ours'].startswith('+10.1 [') and t.loc[1, 'ours'].endswith('] points')
-    assert show_ledger(p, store=stored(p)).loc[1, 'ours'] == '-'
+    first = lambda table, column: table.loc[1, column].split('\n')[0]
+    assert t.loc[1, 'verdict'] == 'reproduced' and (first(t, 'arm'), first(t, 'baseline'), first(t, 'difference')) == ('10.1 %', '0.0 %', '+10.1 points')
+    assert first(t, 'the paper') == '+3 points' and t.loc[1, 'threshold'] == 'above 0\nmatters from +1.5 points' and 'scale' not in t
+    assert show_ledger(p, store=stored(p)).loc[1, 'difference'] == '-' and isinstance(t, Table)
+    of = show_comparisons(p, 'tiny', stored(p, *TRIES, *runs))
+    assert len(of) == 1 and of.loc[1, 'state'] == 'holds' and of.loc[1, 'against'] == 'a\n0.0 %'

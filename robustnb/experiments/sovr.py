@@ -9,11 +9,11 @@ __all__ = ['arms', 'IMPORTANCE', 'claims', 'tiny', 'paper', 'late', 'run']
 import torch
 from ..attacks.gradient import ce_loss, pgd
 from ..attacks.threat_models import Linf
-from ..evidence.claims import Claim
+from ..evidence.claims import Claim, Metric
 from ..evidence.trials import Arm, Paper, Setting
 from ..robustness.baselines import (Later, adversarial, awp, ewat, friendly, gairat, kl_pgd, mail, mart, mma,
                                            trades)
-from ..robustness.battery import SETTINGS, attack_figure, margin_figure, robust_metrics
+from ..robustness.battery import METRICS, SETTINGS, attack_figure, margin_figure, robust_metrics
 from ..robustness.sovr import growth, ovr_loss, sovr, tsovr
 from ..training import update
 
@@ -81,4 +81,5 @@ paper = Paper('sovr', 'One-vs-the-Rest Loss to Focus on Important Samples in Adv
               'Kanai, Yamaguchi, Yamada, Takahashi, Ohno, Ida', 2023, '2207.10283', claims, arms,
               {('tiny', 'digits'): tiny} | {(s, 'cifar10'): SETTINGS[s, 'cifar10'] for s in ('small', 'paper')}, run,
               choose='robust', version=2,
+              metrics=METRICS | {'free_growth': Metric('growth of free margins, relative to the cross-entropy', '', 'higher')},
               figures={'Margins under attack': margin_figure, 'PGD-20 and AutoAttack': attack_figure})
