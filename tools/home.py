@@ -79,7 +79,7 @@ def cards(nbs, rows):
         papers = [p for p in pages(nbs, f) if p.paper]
         if not papers: continue
         html.append(f'<p class="family">{f.capitalize()}</p><div class="papers">' + ''.join(card(p, rows) for p in papers) + '</div>')
-        line = lambda p: f"- [{p.title}]({p.path}): {p.summary}. *{in_words(counted([r for r in rows if r['paper'] == p.paper]))}*"
+        line = lambda p: f"- [{p.title}]({p.path}): {p.summary.rstrip('.')}. *{in_words(counted([r for r in rows if r['paper'] == p.paper]))}*"
         markdown += [f'**{f.capitalize()}**', '', *map(line, papers), '']
     return Shown('\n'.join(html), '\n'.join(markdown))
 
