@@ -35,8 +35,9 @@ toc_object_entries = False
 # --- sidebar: guides, papers by family, attacks and foundations, evidence, benchmarks, commands, reference ------------
 def section(caption, pages): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', *pages, '```', ''])
 
-shown = [(caption, [p.path.removesuffix('.ipynb') for p in found]) for caption, found in home.sections(nbs)]
-nbdev_toc = '\n'.join(section(caption, found) for caption, found in [*shown, ('Reference', ['ledger', 'api'])])
+shown = {caption: [p.path.removesuffix('.ipynb') for p in found] for caption, found in home.sections(nbs)}
+shown['Guides'].append('ledger')
+nbdev_toc = '\n'.join(section(caption, found) for caption, found in (shown | {'Reference': ['api']}).items())
 nbdev_pages = {'api-index': Project.api_index, 'ledger': ledger_page}
 
 # --- look -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ def columns(row):
     if pooled: cells['difference'] += f"\npooled {effect_text(row, pooled)}, {pooled['datasets']} data sets"
     return {'no': row['claim']} | cells | dict(scale=row['scale'])
 
-def table(rows): return '<div class="wide">' + table_html(Table([columns(r) for r in rows])).replace('\n', '') + '</div>'
+def table(rows): return '<div class="wide cell_output">' + table_html(Table([columns(r) for r in rows])).replace('\n', '') + '</div>'
 
 def known(rows):
     "For how many claims the paper's own number is known"

@@ -55,7 +55,7 @@ def mask(name, script):
     if not found: return ''
     width, height, path = found
     svg = quote(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"><path d="{path}"/></svg>', safe="/:=' ,")
-    return f'i.fa-{name}::before {{ --icon: url("data:image/svg+xml,{svg}") }}\n'
+    return f'.fa-{name}::before {{ --icon: url("data:image/svg+xml,{svg}") }}\n'
 
 def without_icons(css):
     "The theme's style without Font Awesome's fonts and the codes of its two thousand icons"
@@ -66,8 +66,8 @@ def draw_icons(static, pages):
     "Replace Font Awesome by a style with those icons that the pages use"
     script, style = static/'scripts'/'fontawesome.js', static/'styles'/'pydata-sphinx-theme.css'
     texts = {p: p.read_text(encoding='utf-8') for p in pages}
-    used = sorted({n for t in texts.values() for c in re.findall(r'<i class="(fa[^"]*)"', t) for n in re.findall(r'\bfa-([\w-]+)', c)})
-    rule = ('i:is(.fas, .far, .fab, .fa-solid, .fa-brands)[class]::before { content: ""; display: inline-block; width: 1em; height: 1em; '
+    used = sorted({n for t in texts.values() for c in re.findall(r'class="(fa[^"]*)"', t) for n in re.findall(r'\bfa-([\w-]+)', c)})
+    rule = (':is(i, span):is(.fas, .far, .fab, .fa-solid, .fa-brands)[class]::before { content: ""; display: inline-block; width: 1em; height: 1em; '
             'vertical-align: -.125em; background: currentColor; mask: var(--icon, none) center / contain no-repeat }\n')
     (static/'icons.css').write_text(rule + ''.join(mask(n, script.read_text(encoding='utf-8')) for n in used), encoding='utf-8')
     for p, t in texts.items():
@@ -78,23 +78,40 @@ def draw_icons(static, pages):
 
 # --- search ---------------------------------------------------------------------------------------------------------
 FETCH = '''
-// the search asks for whole pages to show a few words of each; here are their texts, also for a site that is opened as files
+// the search asks for whole pages to show a few words of each; here it gets their texts, by scripts, which a site opened as files may load too
+const TEXTS = {}
+const script = src => new Promise(done => {
+  const s = document.createElement('script')
+  s.src = src; s.onload = s.onerror = done
+  document.head.append(s)
+})
 window.fetch = async url => {
-  const page = String(url).replace(/^\\.\\//, '').replace(/\\.html$/, '')
+  const page = String(url).replace(/^\\.\\//, "").replace(/\\.html$/, "")
+  await script(`_static/texts/${page}.js`)
   return {text: async () => `<div role="main">${TEXTS[page] || ''}</div>`}
 }
 '''
 
 def text_of(html):
-    "The words of a page's article, still escaped as HTML has them"
+    "The words of a page's article without code and tables, still escaped as HTML has them"
     article = html[html.find('<article'):html.find('</article>')]
-    article = re.sub(r'<(script|style)\b.*?</\1>|<a class="headerlink".*?</a>', ' ', article, flags=re.S)
+    article = re.sub(r'<(script|style|pre|table|summary)\b.*?</\1>|<a class="headerlink".*?</a>', ' ', article, flags=re.S)
     return ' '.join(re.sub(r'<[^>]*>', ' ', article).split())
 
 def write_texts(static, pages, root):
-    "A script with the texts of all pages, for the page of the search alone"
-    texts = {p.relative_to(root).with_suffix('').as_posix(): text_of(p.read_text(encoding='utf-8')) for p in pages}
-    (static/'texts.js').write_text(f'const TEXTS = {json.dumps(texts, ensure_ascii=False)}\n{FETCH}', encoding='utf-8')
+    "A script for each page with its text, and the one that loads them, for the page of the search alone"
+    for p in pages:
+        name = p.relative_to(root).with_suffix('').as_posix()
+        file = static/'texts'/f'{name}.js'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f'TEXTS[{json.dumps(name)}] = {json.dumps(text_of(p.read_text(encoding="utf-8")), ensure_ascii=False)}\n', encoding='utf-8')
+    (static/'texts.js').write_text(FETCH.lstrip(), encoding='utf-8')
+
+def without_index(page):
+    "Take the index of the search out of a page, which has a field that leads to the page of the search"
+    if page.stem == 'search': return
+    text = page.read_text(encoding='utf-8')
+    page.write_text(re.sub(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>', '', text), encoding='utf-8')
 
 # --- hooks ----------------------------------------------------------------------------------------------------------
 def for_the_search(app, pagename, templatename, context, doctree):
@@ -104,8 +121,9 @@ def lighten(app, error):
     if error or app.builder.format != 'html': return
     root = Path(app.outdir)
     pages = [p for p in sorted(root.rglob('*.html')) if '_static' not in p.parts]
-    write_texts(root/'_static', [p for p in pages if '_modules' not in p.parts], root)
+    write_texts(root/'_static', [p for p in pages if '_modules' not in p.parts and p.stem != 'search'], root)
     draw_icons(root/'_static', pages)
+    for p in pages: without_index(p)
 
 def setup(app):
     app.connect('builder-inited', copy_mathjax)

@@ -94,8 +94,8 @@ def test_shown():
     runs = [(a, v, s, 'final', {'m': (a == 'b')*(.1 + .001*s)}) for s in range(3) for a, v in (('a', {}), ('b', dict(k=2)))]
     t = show_ledger(p, store=stored(p, *TRIES, *runs))
     first = lambda table, column: table.loc[1, column].split('\n')[0]
-    assert t.loc[1, 'verdict'] == 'reproduced' and (first(t, 'arm'), first(t, 'baseline'), first(t, 'difference')) == ('10.1 %', '0.0 %', '+10.1 points')
-    assert first(t, 'the paper') == '+3 points' and t.loc[1, 'threshold'] == 'above 0\nmatters from +1.5 points' and 'scale' not in t
-    assert show_ledger(p, store=stored(p)).loc[1, 'difference'] == '-' and isinstance(t, Table)
+    assert t.loc[1, 'verdict'] == 'reproduced' and t.loc[1, 'measured'] == '10.1 % b (k=2)\nagainst 0.0 % a' and first(t, 'difference') == '+10.1 points'
+    assert first(t, 'the paper') == '+3 points' and t.loc[1, 'difference'].endswith('threshold: above 0\nmatters from +1.5 points') and 'scale' not in t
+    assert first(show_ledger(p, store=stored(p)), 'difference') == '-' and isinstance(t, Table)
     of = show_comparisons(p, 'tiny', stored(p, *TRIES, *runs))
     assert len(of) == 1 and of.loc[1, 'state'] == 'holds' and of.loc[1, 'against'] == 'a\n0.0 %'

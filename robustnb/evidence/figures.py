@@ -49,8 +49,9 @@ def shown_arms(records, arms, *metrics):
     return [a for a in (dict.fromkeys(records.arm) if arms is None else arms) if (have == a).any()]
 
 # %% ../../nbs/evidence/05_figures.ipynb #48596c05
-SHARED = {'none': '#7f7f7f', 'at': '#1f4e9c', 'trades': '#d55e00', 'mart': '#2a9d5c', 'awp': '#7b4fa3', 'wm': '#0086b3', 'wd': '#a6761d'}
-OWN = ['#c2255c', '#e69f00', '#0b7285', '#5c940d', '#862e9c', '#e8590c', '#4263eb', '#087f5b', '#f06595', '#495057']
+SHARED = {'none': '#7f7f7f', 'at': '#1f4e9c', 'trades': '#d55e00', 'mart': '#2a9d5c', 'awp': '#7b4fa3', 'gairat': '#b8860b', 'mail': '#e377c2',
+          'ewat': '#8c564b', 'mma': '#5f9ea0', 'fat': '#6b8e23', 'wm': '#0086b3', 'wd': '#a6761d'}
+OWN = ['#c2255c', '#e69f00', '#5c940d', '#862e9c', '#4263eb', '#20a0a0', '#f06595', '#c04a00', '#212529', '#a9a400']
 
 def metric_of(records, name):
     "The `Metric` of the records' paper, or one made of its name"

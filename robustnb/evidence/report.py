@@ -92,9 +92,11 @@ def stacked(*texts):
     return '\n'.join(filter(None, texts))
 
 def difference(row, c):
-    "Effect with its unit, its interval below it"
+    "Effect with its unit, and below it the interval, and what it has to clear"
     effect, _, span = effect_text(row, c).partition(' [')
-    return '-' if effect == '-' else stacked(with_unit(effect.removesuffix(f" {row['unit']}"), row['unit']), span and '[' + span.partition(']')[0] + ']')
+    clear, matters = threshold_text(row)
+    first = ('-',) if effect == '-' else (with_unit(effect.removesuffix(f" {row['unit']}"), row['unit']), span and '[' + span.partition(']')[0] + ']')
+    return stacked(*first, f'threshold: {clear}', matters)
 
 def ledger_columns(row)->dict:
     "A claim as columns; what stands below the first line of a cell is a remark"
@@ -104,14 +106,14 @@ def ledger_columns(row)->dict:
     settle = f"about {row['settle']} seeds would settle it" if row['settle'] else ''
     return dict(claim=stacked(row['statement'], about, '; '.join(filter(None, [reason, settle]))),
                 verdict=stacked(row['verdict'], f"{row['held']} hold" if len(row['comparisons']) > 1 else ''),
-                arm=stacked(arm, row['arm']), baseline=stacked(baseline, not row['constant'] and row['baseline']), difference=difference(row, row),
-                threshold=stacked(*threshold_text(row)), **{'the paper': stacked(paper_text(row), PREDICTED[row['in_prediction']])}, seeds=row['n_seeds'])
+                measured=stacked(f"{arm} {row['arm'] or ''}".rstrip(), 'against ' + (baseline if row['constant'] else f"{baseline} {row['baseline'] or ''}".rstrip())),
+                difference=difference(row, row), **{'the paper': stacked(paper_text(row), PREDICTED[row['in_prediction']])}, seeds=row['n_seeds'])
 
 def comparison_columns(row, c)->dict:
     "One comparison of a claim as columns"
     arm, baseline = values_text(row, c)
     return dict(data=c['dataset'], measured=f"{c['words']}{' ↑' if row['better'] == 'higher' else ' ↓'}", arm=stacked(c['arm'], arm),
-                against=stacked(c['baseline'], not c['constant'] and baseline), difference=difference(row, c), threshold=stacked(*threshold_text(row)),
+                against=stacked(c['baseline'], not c['constant'] and baseline), difference=difference(row, c),
                 state=stacked(c['state'], c['reason']), seeds=c['n_seeds'], **{'settled by': str(c['settle'] or ''), 'the paper': paper_text(row, c)})
 
 # %% ../../nbs/evidence/06_report.ipynb #ff3018a4
