@@ -1,12 +1,12 @@
 """The site. Build it with `make docs`; nothing is executed and nothing is fetched, by the build or by the pages."""
-import shutil, sys
+import sys
 from configparser import ConfigParser
-from importlib.util import find_spec
 from pathlib import Path
 
 docs = Path(__file__).resolve().parent
 root, nbs = docs.parent, docs.parent/'nbs'
 sys.path[:0] = [str(docs), str(root/'tools'), str(root)]
+import home, light
 from ledger_page import ledger_page
 from nbdev_sphinx import Project
 
@@ -16,7 +16,7 @@ cfg = ini['DEFAULT']
 
 project, author, release = cfg['title'], cfg['author'], cfg['version']
 copyright = author
-extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax', 'sphinx_copybutton', 'sphinx_design', 'nbdev_sphinx']
+extensions = ['myst_nb', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax', 'sphinx_copybutton', 'nbdev_sphinx', 'light']
 root_doc = 'index'
 exclude_patterns = ['_*', '**/_*', '**.ipynb_checkpoints', '**.txt']
 suppress_warnings = ['mystnb.unknown_mime_type']
@@ -32,19 +32,12 @@ python_use_unqualified_type_names = True
 viewcode_follow_imported_members = False  # would import the package
 toc_object_entries = False
 
-# --- sidebar: a section per folder that has notebooks; those in none are foundations, but for the command line ------
-FOLDERS = ['evidence', 'attacks', 'robustness', 'merging', 'unlearning', 'synthesis', 'transfer', 'adaptation', 'anomaly', 'efficiency',
-           'commands', 'benchmarks']
-
+# --- sidebar: guides, papers by family, attacks and foundations, evidence, benchmarks, commands, reference ------------
 def section(caption, pages): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', *pages, '```', ''])
 
-def pages(folder): return [p.relative_to(nbs).with_suffix('').as_posix() for p in sorted(folder.glob('[0-9]*.ipynb'))]
-
-command_line = [p for p in pages(nbs) if '_cli' in p]
-above = {'commands': command_line}  # pages of a section that lie in no folder
-sections = [('Guides', pages(nbs/'guides')), ('Foundations', [p for p in pages(nbs) if p not in command_line]),
-            *((f.capitalize(), above.get(f, []) + pages(nbs/f)) for f in FOLDERS), ('Reference', ['ledger', 'api'])]
-nbdev_toc = '\n'.join(section(caption, found) for caption, found in sections if found)
+shown = {caption: [p.path.removesuffix('.ipynb') for p in found] for caption, found in home.sections(nbs)}
+shown['Guides'].append('ledger')
+nbdev_toc = '\n'.join(section(caption, found) for caption, found in (shown | {'Reference': ['api']}).items())
 nbdev_pages = {'api-index': Project.api_index, 'ledger': ledger_page}
 
 # --- look -----------------------------------------------------------------------------------------------------------
@@ -53,19 +46,9 @@ html_title = project
 html_favicon = '_static/favicon.svg'
 html_context = {'default_mode': 'auto'}
 html_static_path = ['_static']
-html_css_files = ['custom.css']
+html_css_files = ['icons.css', 'custom.css']
 html_sourcelink_suffix = ''
-html_show_search_summary = False  # summaries need fetch(), which pages opened as files lack
 html_theme_options = dict(repository_url=cfg['git_url'], path_to_docs='nbs', use_repository_button=True, use_source_button=True,
                           use_download_button=True, navbar_persistent=[], show_navbar_depth=2, show_toc_level=2,
-                          home_page_in_toc=True, footer_content_items=['copyright'])
-mathjax_path = 'mathjax.js'
-
-def copy_mathjax(app):
-    "MathJax is one file of a wheel, with its fonts inside: formulas need no network"
-    wheel = Path(next(iter(find_spec('sphinx-mathjax-offline').submodule_search_locations)))
-    static = Path(app.outdir)/'_static'
-    static.mkdir(parents=True, exist_ok=True)
-    if app.builder.format == 'html': shutil.copy(wheel/'static'/'mathjax'/'tex-svg-full.js', static/mathjax_path)
-
-def setup(app): app.connect('builder-inited', copy_mathjax)
+                          home_page_in_toc=True, article_header_start=['toggle-primary-sidebar.html', 'breadcrumbs.html'], footer_content_items=['copyright'])
+mathjax_path, mathjax3_config = 'mathjax/startup.js', light.MATHJAX

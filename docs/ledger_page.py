@@ -1,24 +1,15 @@
 """The ledger as a page of the site, made at build time from the stored results of the installed package"""
 from robustnb.evidence.ledger import find_papers, ledger
-from robustnb.evidence.report import PREDICTED, effect_text, paper_text, slug, summary, why
+from robustnb.evidence.report import effect_text, ledger_columns, summary
+from robustnb.evidence.tables import Table, table_html
 
-COLUMNS = ['Claim', 'Verdict', 'Ours', 'Seeds', 'Paper', 'Scale']
+def columns(row):
+    "A claim as columns, with the pooled effect below the difference"
+    cells, pooled = ledger_columns(row), row['pooled']
+    if pooled: cells['difference'] += f"\npooled {effect_text(row, pooled)}, {pooled['datasets']} data sets"
+    return {'no': row['claim']} | cells | dict(scale=row['scale'])
 
-def line(*cells): return f"| {' | '.join(cells)} |"
-
-def cell(s): return str(s).replace('|', r'\|').replace('\n', ' ')
-
-def small(text): return f'<span class="why">{cell(text)}</span>' if text else ''
-
-def row(r):
-    "One claim at one scale, a cell per column"
-    verdict = f'<span class="verdict {slug(r["verdict"])}">{r["verdict"]}</span>'
-    pooled = r['pooled'] and f"{effect_text(r, r['pooled'])} over {r['pooled']['datasets']} data sets"
-    about = '; '.join(filter(None, [r['source'], PREDICTED[r['in_prediction']]]))
-    claim, ours = f"**{r['claim']}.** {cell(r['statement'])} {small(why(r))}", f'{cell(effect_text(r))} {small(pooled)}'
-    return [claim, verdict, ours, str(r['n_seeds']), f'{cell(paper_text(r))} {small(about)}', r['scale']]
-
-def table(rows): return ['{.ledger}', line(*COLUMNS), line(*['---'] * len(COLUMNS)), *(line(*row(r)) for r in rows)]
+def table(rows): return '<div class="wide cell_output">' + table_html(Table([columns(r) for r in rows])).replace('\n', '') + '</div>'
 
 def known(rows):
     "For how many claims the paper's own number is known"
@@ -34,8 +25,8 @@ def ledger_page(project):
     out = [f'{total} {known(rows)}', '']
     pages = {module.rpartition('.')[2]: page for module, page in project.modules}
     for key, p in papers.items():
-        where = f'{{doc}}`Notebook </{pages[key]}>`' if key in pages else ''
+        where = f'{{doc}}`Its page </{pages[key]}>`' if key in pages else ''
         arxiv = f'[arXiv:{p.arxiv}](https://arxiv.org/abs/{p.arxiv})' if p.arxiv else ''
         out += [f'## {key}', '', f'*{p.title}*, {p.authors}, {p.year}. {arxiv} {where}', '']
-        out += [*table([r for r in rows if r['paper'] == key]), '']
+        out += [table([r for r in rows if r['paper'] == key]), '']
     return '\n'.join(out)

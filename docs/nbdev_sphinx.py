@@ -9,6 +9,7 @@ from configparser import ConfigParser
 from functools import lru_cache
 from pathlib import Path
 from sphinx.pycode import ModuleAnalyzer
+from bs4 import BeautifulSoup
 from nbcells import destination, directives, one_header
 
 FUNCS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -99,6 +100,27 @@ def entry(node, notes, module, link, bases=(), cls='', depth=3):
     return '\n'.join([f'{fence}{{py:{kind}}} {sig}', f':module: {module}', '', link(ast.get_docstring(node) or ''), '',
                       table(params, ret, link), *inner, fence, ''])
 
+# --- outputs --------------------------------------------------------------------------------------------------------
+AMOUNT = re.compile(r'[-+±<>]?\d[^a-zA-Z]*$|-$|nan$')
+ZERO, TEN = re.compile(r'-(0\.0*)$'), re.compile(r'([-+]?\d(?:\.\d+)?)e([-+]\d+)$')
+
+def tidied(text):
+    "A number of a table without the sign of zero, and without a power of ten where it needs none"
+    m = TEN.fullmatch(text)
+    if m and abs(int(m[2])) < 4: return f'{float(text):.{max(len(m[1].partition(".")[2].rstrip("0")) - int(m[2]), 0)}f}'
+    return ZERO.sub(r'\1', text)
+
+def shown(html):
+    "The HTML of an output as the site shows it: tables laid out by what their cells hold, links to notebooks lead to their pages"
+    html = re.sub(r'(href="(?!\w+:)[^"#]*)\.ipynb(?=["#])', r'\1.html', html)
+    if 'class="dataframe"' not in html: return html
+    soup = BeautifulSoup(one_header(html), 'html.parser')
+    for cell in soup.select('table.dataframe :is(td, th)'):
+        text = cell.get_text(strip=True)
+        if AMOUNT.match(text): cell.string, cell['class'] = tidied(text), 'num'
+        elif len(text) > 36: cell['class'] = 'text'
+    return str(soup)
+
 # --- notebooks ------------------------------------------------------------------------------------------------------
 def presentation(d, fold, metadata):
     "Metadata of a cell for myst-nb: what the directives `d` remove or caption, and `fold`, the label of a folded cell"
@@ -106,7 +128,9 @@ def presentation(d, fold, metadata):
     if fold: tags.add('hide-input'); config.update(code_prompt_show=fold, code_prompt_hide=fold)
     if d.get('echo') == 'false' or 'hide_input' in d: tags.add('remove-input')
     if d.get('output') == 'false' or 'hide_output' in d: tags.add('remove-output')
-    if 'fig-cap' in d: config['figure'] = {'caption': d['fig-cap'].strip('"\''), **({'name': d['label']} if 'label' in d else {})}
+    if 'fig-cap' in d:
+        caption = d['fig-cap'].strip('"\'')
+        config |= dict(figure={'caption': caption, **({'name': d['label']} if 'label' in d else {})}, image={'alt': caption})
     return {**metadata, 'tags': sorted(tags), **({'mystnb': config} if config else {})}
 
 def names(tree):
@@ -182,7 +206,7 @@ class Project:
             if not src.strip() or 'hide' in d or d.get('include') == 'false': continue
             tree, to = parse(src), target(d, default)
             for o in c['outputs']:
-                if 'text/html' in o.get('data', {}): o['data']['text/html'] = one_header(''.join(o['data']['text/html']))
+                if 'text/html' in o.get('data', {}): o['data']['text/html'] = shown(''.join(o['data']['text/html']))
             yield {**c, 'source': src, 'metadata': presentation(d, label(d, tree, paper), c['metadata'])}
             if to: yield from (markdown(entry(o, Comments(src), f'{self.lib}.{to}', self.link, self.bases(o))) for o in public(tree))
 

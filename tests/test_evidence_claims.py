@@ -5,7 +5,7 @@ import pandas as pd
 import json
 import pytest
 from scipy import stats
-from robustnb.evidence.claims import BadInput, CannotJudge, Claim, LEVEL, LOOKS, arm_values, compare, differences, half_width, interval, judge, paper_number, state, verdict
+from robustnb.evidence.claims import BadInput, CannotJudge, Claim, LEVEL, LOOKS, Metric, arm_values, compare, differences, half_width, interval, judge, paper_number, state, verdict
 
 # %% ../nbs/evidence/00_claims.ipynb #a1f39382
 def table(condition=None, **arms):
@@ -192,6 +192,16 @@ def test_the_papers_number():
     c = claim_of(paper_value={('d', 'a'): 3., 'e': 4., 'z': 5.})
     assert [paper_number(c, *k) for k in (('d', 'a'), ('e', 'a'), ('d', 'z'), ('d', 'b'))] == [3, 4, 5, None]
 
+# %% ../nbs/evidence/00_claims.ipynb #70b55dca
+def test_what_a_metric_is_called():
+    m = Metric('accuracy under AutoAttack', '%', 'higher', instead=dict(tiny='accuracy under two attacks'))
+    assert (m.heading(), m.heading('tiny'),
+            m.factor) == ('accuracy under AutoAttack, % ↑', 'accuracy under two attacks, % ↑', 100)
+    q = Metric('margin loss', better='lower', at='at the {} % quantile')
+    assert q.called(condition=25.) == 'margin loss at the 25 % quantile' and q.called(
+        trend='slope') == 'slope of the margin loss' and q.factor == 1
+    assert q.called(condition='conv1') == 'margin loss at the conv1 % quantile' and q.heading() == 'margin loss ↓'
+
 # %% ../nbs/evidence/00_claims.ipynb #e67b6222
 def test_verdicts():
     for states, expected in [(['holds'], 'reproduced'), (['holds', 'open'], 'partly'), (['holds', 'not run'], 'partly'),
@@ -249,6 +259,15 @@ def test_all_comparisons_count():
     v = judge(claim_of(datasets=['mnist']), both)
     assert v['verdict'] == 'not run' and 'needs mnist' in v['reason'] and v['n_seeds'] == 0
     assert json.dumps([judge(c, both), v], allow_nan=False)
+    told = judge(claim_of(unit='points', at=.5), by,
+                 metrics=dict(m=Metric('share', '%', at='of {}', instead=dict(tiny='part'))))['comparisons'][0]
+    assert (told['words'], told['value_unit'], told['against']) == ('share of 0.5', '%',
+                                                                    0.) and told['value'] == pytest.approx(50)
+    assert judge(claim_of(at=.5), by.assign(scale='tiny'),
+                 metrics=dict(m=Metric('all', instead=dict(tiny='part'))))['words'] == 'part at 0.5'
+    assert judge(claim_of(trend='slope'), by)['words'] == 'slope of the m' and judge(claim_of(baselines=[0.2]), good)[
+        'against'
+    ] == pytest.approx(0.2)
 
 # %% ../nbs/evidence/00_claims.ipynb #9ef953ac
 def test_pooled_by_hand():

@@ -2,36 +2,63 @@
 
 import numpy as np
 import pandas as pd
+from robustnb.evidence.claims import Metric
 import matplotlib.pyplot as plt
-from robustnb.evidence.figures import along, compared, dots, number, panels, sentence, tradeoff, values_of
+from robustnb.evidence.figures import OWN, SHARED, along, compared, dots, heading, look, number, order_of, panels, sentence, tradeoff, values_of
 
 # %% ../nbs/evidence/05_figures.ipynb #6360195d
 def test_numbers():
     from scipy import stats
     v = [1., 2., 4.]
-    assert number(v) == f'2.3 ± {stats.t.ppf(.975, 2)*np.std(v, ddof=1)/3**.5:.1f}' and number([.5], 0, 100) == '50' and number([]) == '-'
+    assert number(v) == f'2.3 ± {stats.t.ppf(.975, 2)*np.std(v, ddof=1)/3**.5:.1f}' and number(
+        [.5], 0, 100) == '50' and number([]) == '-'
     assert number([1., float('nan'), 3.]) == '2.0' and sentence('a\n  b')._repr_markdown_() == 'a b'
+
+# %% ../nbs/evidence/05_figures.ipynb #7572e84c
+def test_words_and_colours():
+    r = pd.DataFrame(
+        [dict(arm=a, seed=0, dataset='d', metric='acc', condition=None, value=.5, scale='tiny') for a in ('at', 'b', 'c')])
+    r.attrs = dict(arms=['at', 'a', 'b', 'c'],
+                   metrics=dict(acc=Metric('accuracy', '%', 'higher', instead=dict(tiny='some accuracy'))))
+    assert list(compared(r, ['acc'])) == ['some accuracy, % ↑', 'seeds'] and compared(r, ['acc']).iloc[0, 0] == '50.0'
+    assert heading(r, 'no_such') == 'no such' and look('at', order_of(r))['color'] == SHARED['at']
+    assert order_of(r[r.arm == 'c']) == ['at', 'a', 'b', 'c'] and look('c', order_of(r))['color'] == OWN[2], (
+        'also where others are absent'
+    )
 
 # %% ../nbs/evidence/05_figures.ipynb #03c9d887
 def test_tables_and_figures():
-    r = pd.DataFrame([dict(arm=a, seed=s, dataset=d, metric=m, condition=c, value=v + s) for d in 'de' for a, v in (('a', 1.), ('b', 2.)) for s in range(3)
-                      for m, c in (('m', None), ('by', 0.), ('by', 2.))])
+    r = pd.DataFrame([
+        dict(arm=a, seed=s, dataset=d, metric=m, condition=c, value=v + s)
+        for d in 'de'
+        for a, v in (('a', 1.), ('b', 2.))
+        for s in range(3)
+        for m, c in (('m', None), ('by', 0.), ('by', 2.))
+    ])
     t = compared(r, dict(m=1, none=1))
-    assert list(t.index) == [('d', 'a'), ('d', 'b'), ('e', 'a'), ('e', 'b')] and t.loc[('e', 'b'), 'm'] == '3.0 ± 2.5' and set(t.none) == {'-'} and set(t.seeds) == {3}
-    assert list(compared(r, dict(m=1), arms=['b', 'c']).index) == [('d', 'b'), ('e', 'b')] and compared(r[:0], dict(m=1)).empty
+    assert list(t.index) == [('d', 'a'), ('d', 'b'), ('e', 'a'), ('e', 'b')
+                             ] and t.loc[('e', 'b'), 'm'] == '3.0 ± 2.5' and set(t.none) == {'-'} and set(t.seeds) == {3}
+    assert (
+        list(compared(r, dict(m=1), arms=['b', 'c']).index) == [('d', 'b'), ('e', 'b')] and compared(r[:0], dict(m=1)).empty
+    )
     assert values_of(r, 'b', 'by', 'd', at=2.).tolist() == [2, 3, 4] and len(values_of(r, 'b', 'by')) == 0
     fig, axes = plt.subplots(1, 3)
     one = r[r.dataset == 'd']
     line = along(one, 'by', axes[0], arms=['b'], factor=10).lines[0]
     assert line.get_xdata().tolist() == [0, 2] and line.get_ydata().tolist() == [30, 30] and line.get_label() == 'b'
-    dots(one, dict(m='m', by='by'), axes[1], factor=1)
+    dots(one, ['m', 'by'], axes[1])
     assert [t.get_text() for t in axes[1].get_yticklabels()] == ['a', 'b']
     assert [l.get_label() for l in tradeoff(one, 'm', 'm', axes[2]).containers] == ['a', 'b']
-    dots_ = tradeoff(one, ('by', 2.), 'm', axes[2], factor=1, mean=False).lines[-1]
+    dots_ = tradeoff(one, ('by', 2.), 'm', axes[2], mean=False).lines[-1]
     assert dots_.get_xdata().tolist() == dots_.get_ydata().tolist() == [2, 3, 4]
-    alone = tradeoff(one[one.arm == 'b'], 'm', 'm', plt.figure().subplots(), arms=['a', 'b'], mean=False).lines[0]
-    assert alone.get_marker() == dots_.get_marker() and alone.get_color() == dots_.get_color(), 'an arm has its mark also where others are absent'
+    only = one[one.arm == 'b']
+    only.attrs['arms'] = ['a', 'b']
+    alone = tradeoff(only, 'm', 'm', plt.figure().subplots(), arms=['a', 'b'], mean=False).lines[0]
+    assert alone.get_marker() == dots_.get_marker() and alone.get_color() == dots_.get_color(), (
+        'an arm has its mark also where others are absent'
+    )
     both = panels(r, lambda records, ax: along(records, 'by', ax), xlabel='x')
     assert [t.get_text() for t in both.legends[0].get_texts()] == ['a', 'b']
-    assert [(ax.get_title(), ax.get_xlabel(), len(ax.lines)) for ax in both.axes] == [('d', 'x', 2), ('e', 'x', 2)] and panels(r[:0], along) is None
+    assert [(ax.get_title(), ax.get_xlabel(), len(ax.lines))
+            for ax in both.axes] == [('d', 'x', 2), ('e', 'x', 2)] and panels(r[:0], along) is None
     plt.close('all')

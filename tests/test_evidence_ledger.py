@@ -2,6 +2,7 @@
 
 import importlib
 import pandas as pd
+from robustnb.evidence.tables import Table
 from robustnb.evidence.trials import Paper
 import json, sys, tempfile
 from pathlib import Path
@@ -9,13 +10,15 @@ import pytest
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
 from robustnb.evidence.trials import Arm, Setting
-from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_of, show_ledger, tuning_table
+from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_of, show_comparisons, show_ledger, tuning_table
 
 # %% ../nbs/evidence/04_ledger.ipynb #61950959
 def paper_of(**kw):
     "A paper with an arm `a` and an arm `b` of three candidates, on one data set"
-    kw = dict(key='p', title='t', authors='a', year=2020, arxiv='', claims=[Claim(1, 'b is better', 'm', 'b', ['a'], unit='u', matters=0)],
-              arms={'a': Arm(), 'b': Arm(print, k=[1, 2, 3])}, settings={('tiny', 'd'): Setting(None, 1, 1, 1)}, run=print, choose='m') | kw
+    kw = dict(key='p', title='t', authors='a', year=2020, arxiv='', claims=[
+        Claim(1, 'b is better', 'm', 'b', ['a'], unit='u', matters=0)
+    ], arms={'a': Arm(), 'b': Arm(print, k=[1, 2, 3])}, settings={('tiny', 'd'): Setting(None, 1, 1, 1)}, run=print,
+              choose='m') | kw
     return Paper(**kw)
 
 def stored(paper, *rows):
@@ -23,7 +26,10 @@ def stored(paper, *rows):
     store = Store(tempfile.mkdtemp())
     for arm, values, seed, stage, metrics in rows:
         s = paper.setting('tiny', 'd').fingerprint(stage == 'tuning')
-        store.save(paper.key, dict(scale='tiny', dataset='d', arm=arm, values=values, seed=seed, stage=stage, version=1, setting=s, metrics=metrics))
+        store.save(
+            paper.key,
+            dict(scale='tiny', dataset='d', arm=arm, values=values, seed=seed, stage=stage, version=1, setting=s,
+                 metrics=metrics))
     return store
 
 TRIES = [('b', dict(k=k), 0, 'tuning', {'m': m}) for k, m in ((1, .1), (2, .3), (3, .2))]
@@ -33,27 +39,38 @@ def test_find_papers():
     at, name = Path(tempfile.mkdtemp()), 'papers_of_a_test'
     (at/name/'experiments').mkdir(parents=True)
     for f in (at/name/'__init__.py', at/name/'experiments'/'__init__.py'): f.write_text('')
-    code = ("from robustnb.evidence.claims import Claim\nfrom robustnb.evidence.trials import Arm, Paper, Setting\n"
-        "paper = Paper('{0}', '', '', 2020, '', [Claim(1, '', 'm', 'a', [0.])], {{'a': Arm()}}, {{('tiny', 'd'): Setting(None, 1, 1, 1)}}, print)\n")
-    for m, text in dict(one=code.format('one'), two=code.format('two'), shared='paper = 3', again='from .one import paper', broken='import no_such_module').items():
+    code = (
+        "from robustnb.evidence.claims import Claim\nfrom robustnb.evidence.trials import Arm, Paper, Setting\n"
+    "paper = Paper('{0}', '', '', 2020, '', [Claim(1, '', 'm', 'a', [0.])], {{'a': Arm()}}, {{('tiny', 'd'): "
+    "Setting(None, 1, 1, 1)}}, print)\n"
+    )
+    for m, text in dict(one=code.format('one'), two=code.format('two'), shared='paper = 3', again='from .one import paper',
+                        broken='import no_such_module').items():
         (at/name/'experiments'/f'{m}.py').write_text(text)
     sys.path.insert(0, str(at))
     try:
-        with pytest.warns(UserWarning, match=f'{name}.experiments.broken cannot be imported'): found = find_papers(importlib.import_module(name))
+        with pytest.warns(UserWarning, match=f'{name}.experiments.broken cannot be imported'):
+            found = find_papers(importlib.import_module(name))
     finally: sys.path.remove(str(at))
     assert list(found) == ['one', 'two']
 
 # %% ../nbs/evidence/04_ledger.ipynb #9a6c9382
 def test_records_follow_the_choice():
     p = paper_of()
-    store = stored(p, *TRIES, *[('b', dict(k=k), 0, 'final', {'m': float(k), 'by': {'0.1': 1., 'x': 'inf'}}) for k in (1, 2)], ('a', {}, 0, 'final', {'m': 0.}))
+    store = stored(p, *TRIES, *[('b', dict(k=k), 0, 'final', {'m': float(k), 'by': {'0.1': 1., 'x': 'inf'}})
+                                for k in (1, 2)], ('a', {}, 0, 'final', {'m': 0.}))
     r = records_of(p, 'tiny', store)
-    assert set(r[r.metric == 'm'].value) == {0., 2.} and set(r[r.arm == 'b'].chosen) == {'k=2'} and set(r[r.arm == 'a'].chosen) == {''}
+    assert set(r[r.metric == 'm'].value) == {0., 2.} and set(r[r.arm == 'b'].chosen) == {'k=2'} and set(
+        r[r.arm == 'a'].chosen) == {''}
     by = r[r.metric == 'by']
     assert dict(zip(by.condition, by.value)) == {.1: 1., 'x': float('inf')} and r[r.metric == 'm'].condition.isna().all()
-    assert records_of(p, 'tiny', stored(p, TRIES[0], *[('b', dict(k=1), 0, 'final', {'m': 1.})])).empty, 'not before all candidates have been run'
+    assert records_of(p, 'tiny',
+                      stored(p, TRIES[0],
+                             *[('b', dict(k=1), 0, 'final', {'m': 1.})])).empty, 'not before all candidates have been run'
     t = tuning_table(p, 'tiny', store)
-    assert t.chosen.to_dict() == {('d', 'b', 'k=1'): False, ('d', 'b', 'k=2'): True, ('d', 'b', 'k=3'): False} and list(t.m) == [.1, .3, .2]
+    assert t.attrs['shown']['m'] == ('m', 1) and isinstance(t, Table)
+    assert t.chosen.to_dict() == {('d', 'b', 'k=1'): False, ('d', 'b', 'k=2'): True,
+                                  ('d', 'b', 'k=3'): False} and list(t.m) == [.1, .3, .2]
 
 # %% ../nbs/evidence/04_ledger.ipynb #85e794e3
 def test_the_baseline_may_be_chosen():
@@ -61,17 +78,23 @@ def test_the_baseline_may_be_chosen():
     finals = [('a', {}, s, 'final', {'m': float(s)}) for s in range(3)]
     store = stored(p, ('b', dict(k=1), 0, 'tuning', {'m': .1}), ('a', {}, 0, 'tuning', {'m': .2}), *finals)
     row_, = ledger(p, 'tiny', store)
-    assert row_['verdict'] == 'open' and row_['reason'] == 'tuning chose the baseline for b' and row_['comparisons'][0]['arm'] == 'b (a)'
+    assert row_['verdict'] == 'open' and row_['reason'] == 'tuning chose the baseline for b' and row_['comparisons'][0][
+        'arm'] == 'b (a)'
     assert progress_of(p, 'tiny', store) == (5, 5)
 
 # %% ../nbs/evidence/04_ledger.ipynb #2e933b87
 def test_ledger():
-    p = paper_of(claims=[Claim(1, 'b is better', 'm', 'b', ['a'], unit='u', matters=0), Claim(2, 'a is better', 'm', 'a', ['b'], unit='u', paper_value=3., source='Table 1')])
+    p = paper_of(claims=[
+        Claim(1, 'b is better', 'm', 'b', ['a'], unit='u', matters=0),
+        Claim(2, 'a is better', 'm', 'a', ['b'], unit='u', paper_value=3., source='Table 1')
+    ])
     assert [(r['scale'], r['verdict'], r['effect']) for r in ledger(p, store=stored(p))] == [('tiny', 'not run', None)]*2
     runs = [(a, v, s, 'final', {'m': (a == 'b')*(1 + .01*s)}) for s in range(3) for a, v in (('a', {}), ('b', dict(k=2)))]
     one, two = ledger(p, store=stored(p, *TRIES, *runs))
-    assert (one['verdict'], two['verdict'], one['held'], two['reason']) == ('reproduced', 'not reproduced', '1 of 1', 'the other sign')
-    assert list(one)[:5] == ['paper', 'claim', 'statement', 'scale', 'verdict'] and two['paper_value'] == 3 and two['source'] == 'Table 1' and one['arm'] == 'b (k=2)'
+    assert (one['verdict'], two['verdict'], one['held'],
+            two['reason']) == ('reproduced', 'not reproduced', '1 of 1', 'the other sign')
+    assert list(one)[:5] == ['paper', 'claim', 'statement', 'scale', 'verdict'
+                             ] and two['paper_value'] == 3 and two['source'] == 'Table 1' and one['arm'] == 'b (k=2)'
     assert abs(one['effect'] - 1.01) < 1e-9 and json.loads(json.dumps([one, two], allow_nan=False)) == [one, two]
     diverged = [(a, v, s, 'final', {'m': 'nan' if (a, s) == ('b', 1) else m['m']}) for a, v, s, _, m in runs]
     assert ledger(p, store=stored(p, *TRIES, *diverged))[0]['reason'] == 'b gave nan for seed 1'
@@ -80,16 +103,24 @@ def test_ledger():
 
 # %% ../nbs/evidence/04_ledger.ipynb #39c1b892
 def test_derived_records():
-    p = paper_of(claims=[Claim(1, 'twice is more', 'm', 'twice', ['a'], unit='u', matters=0)], derive=lambda r: pd.concat([r, r[r.arm == 'a'].assign(arm='twice', value=2*r.value)]))
+    p = paper_of(claims=[Claim(1, 'twice is more', 'm', 'twice', ['a'], unit='u', matters=0)],
+                 derive=lambda r: pd.concat([r, r[r.arm == 'a'].assign(arm='twice', value=2 * r.value)]))
     finals = [('a', {}, s, 'final', {'m': 1. + .1*s}) for s in range(3)]
     assert ledger(p, 'tiny', stored(p, *finals))[0]['verdict'] == 'reproduced'
     p.derive = lambda r: 1/0
-    with pytest.warns(UserWarning, match='p: nothing derived'): assert ledger(p, 'tiny', stored(p, *finals))[0]['verdict'] == 'not run'
+    with pytest.warns(UserWarning, match='p: nothing derived'):
+        assert ledger(p, 'tiny', stored(p, *finals))[0]['verdict'] == 'not run'
 
-# %% ../nbs/evidence/04_ledger.ipynb #49582914
+# %% ../nbs/evidence/04_ledger.ipynb #7af1446d
 def test_shown():
     p = paper_of(claims=[Claim(1, 'b is better', 'm', 'b', ['a'], paper_value=3.)])
     runs = [(a, v, s, 'final', {'m': (a == 'b')*(.1 + .001*s)}) for s in range(3) for a, v in (('a', {}), ('b', dict(k=2)))]
     t = show_ledger(p, store=stored(p, *TRIES, *runs))
-    assert t.loc[1, 'verdict'] == 'reproduced' and t.loc[1, 'paper'] == '+3' and t.loc[1, 'ours'].startswith('+10.1 [') and t.loc[1, 'ours'].endswith('] points')
-    assert show_ledger(p, store=stored(p)).loc[1, 'ours'] == '-'
+    first = lambda table, column: table.loc[1, column].split('\n')[0]
+    assert t.loc[1, 'verdict'] == 'reproduced' and t.loc[1, 'measured'] == 'b (k=2): 10.1 %\nagainst a: 0.0 %' and first(
+        t, 'difference') == '+10.1 points'
+    assert first(t, 'the paper') == '+3 points' and t.loc[1, 'difference'].endswith(
+        'threshold: above 0\nmatters from +1.5 points') and 'scale' not in t
+    assert first(show_ledger(p, store=stored(p)), 'difference') == '-' and isinstance(t, Table)
+    of = show_comparisons(p, 'tiny', stored(p, *TRIES, *runs))
+    assert len(of) == 1 and of.loc[1, 'state'] == 'holds' and of.loc[1, 'against'] == 'a\n0.0 %'

@@ -7,21 +7,21 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from robustnb.evidence.report import READING, amount, bar, effect_text, facts, figures, ledger_table, one_line, page, paper_text, progress, slug, summary, terminal, weakest, why
+from robustnb.evidence.report import READING, TINY, amount, bar, comparison_columns, effect_text, facts, figures, ledger_columns, ledger_table, one_line, page, paper_text, progress, slug, summary, terminal, threshold_text, weakest, why
 
 # %% ../nbs/evidence/06_report.ipynb #720d65bc
 def comparison(**kw):
     "One comparison, as the ledger has it"
-    return dict(dataset='digits', metric='accuracy', arm='method', baseline='none', n_seeds=6,
-                effect=6., low=5.2, high=6.8, state='holds', detectable=.8, settle=None,
-                paper_value=None, in_prediction=None, reason='') | kw
+    return dict(dataset='digits', metric='accuracy', words='accuracy', arm='method', baseline='none', constant=False,
+                n_seeds=6, value=86., against=80., value_unit='%', effect=6., low=5.2, high=6.8, state='holds',
+                detectable=.8, settle=None, paper_value=None, in_prediction=None, reason='') | kw
 
 def row(claim, statement, verdict, comparisons, held='1 of 1', weakest=0, **kw):
     "One row of the ledger; what it shows of the weakest comparison is taken from there"
     shown = comparisons[weakest] if comparisons else dict.fromkeys(comparison()) | dict(n_seeds=0)
     return dict(paper='example', claim=claim, statement=statement, scale='small', verdict=verdict, held=held,
                 unit='points', better='higher', margin=None, matters=1., equal=None, pooled=None, source='',
-                comparisons=comparisons) | {k: v for k, v in shown.items() if k != 'state'} | kw
+                comparisons=comparisons) | shown | kw
 
 wrong = comparison(baseline='decay [b=2]', effect=-3.1, low=-4.4, high=-1.8, state='fails', detectable=1.3,
                    reason='the other sign')
@@ -105,9 +105,31 @@ class Check(HTMLParser):
     def handle_endtag(self, tag): assert self.open.pop() == tag, tag
     def handle_data(self, data): self.text += data * ('style' not in self.open)
 
+# %% ../nbs/evidence/06_report.ipynb #de59d1d2
+def test_a_row_as_columns():
+    cells = ledger_columns(rows[1])
+    assert cells['claim'].split('\n')[1:] == [
+        'digits: accuracy, higher is better', 'the interval includes zero; about 17 seeds would settle it'
+    ]
+    assert cells['verdict'] == 'partly\n1 of 2 hold' and cells['measured'] == 'method: 86.0 %\nagainst decay: 80.0 %'
+    assert cells['difference'] == '+0.7 points\n[-1.1, 2.5]\nthreshold: above 0\nmatters from +1 points' and ledger_columns(
+        rows[6])['difference'].startswith('-\n')
+    assert threshold_text(rows[3]) == ('below 0', 'matters from -0.5 nats') and threshold_text(
+        rows[5]) == ('within ±2 points', '')
+    assert threshold_text(
+        rows[4]) == ('above -5 %', '') and threshold_text(rows[4] | dict(better='lower')) == ('below +5 %', '')
+    one = comparison_columns(rows[0], rows[0]['comparisons'][0])
+    assert (
+        one['measured'] == 'accuracy ↑'
+        and one['against'] == 'none\n80.0 %'
+        and one['state'] == 'holds'
+        and one['the paper'] == 'not known'
+    )
+
 # %% ../nbs/evidence/06_report.ipynb #89e1fe9e
 def test_a_row_in_words():
-    assert amount(2.5e-7, 'of the largest', '+') == '+2.5e-07' and amount(0., 'nats') == '0.000' and amount(.04, '%') == '0.0' and amount(None, '%') == ''
+    assert amount(2.5e-7, 'of the largest', '+') == '+2.5·10⁻⁷' and amount(-0., 'nats') == '0.000' and amount(
+        -.04, 'points', '+') == '0.0' and amount(.04, '%') == '0.0' and amount(None, '%') == ''
     first, partly, _, lower, *_, absent, _ = rows
     assert effect_text(first) == '+6.0 [5.2, 6.8] points' and effect_text(absent) == '-'
     assert effect_text(lower) == '-3.100 [-4.400, -1.800] nats' and effect_text(first | dict(low=None)) == '+6.0 points'
@@ -124,10 +146,13 @@ def test_reasons_and_facts():
     assert why(partly | dict(reason='', settle=None)) == f'1 of 2 hold; the weakest: {shown}'
     assert facts(first)['the paper'] == '+4.5 points; Table 2, second hand; within our prediction interval'
     assert facts(first | dict(in_prediction=False))['the paper'].endswith('outside our prediction interval')
-    assert facts(absent) == {'the paper': 'not known', 'why': 'this scale has no data set for it'}
+    assert facts(absent) == {
+        'threshold': 'above 0; matters from +1 points', 'the paper': 'not known', 'why': 'this scale has no data set for it'
+    }
     assert facts(lower)['shows from'].startswith('1.300 nats;') and 'weakest' not in facts(lower)
-    assert facts(partly) | {'ours': '', 'shows from': ''} == {
-        'ours': '', 'weakest': shown, 'the paper': 'not known', 'shows from': '',
+    assert facts(partly) | {'difference': '', 'shows from': ''} == {
+        'measured': 'accuracy, digits (higher is better)', 'values': 'method: 86.0 %; decay: 80.0 %', 'difference': '',
+        'threshold': 'above 0; matters from +1 points', 'the paper': 'not known', 'shows from': '',
         'pooled': '+3.0 [1.0, 5.0] points over 2 data sets (random effects)',
         'settled by': 'about 17 seeds', 'why': 'the interval includes zero'}
 
@@ -167,15 +192,16 @@ def test_colour_only_in_a_terminal():
         coloured = printed(ledger_table(rows, papers), file=Screen())
         assert '\033[32mreproduced' in coloured and '\033' not in printed(ledger_table(rows, papers))
         env.setenv('NO_COLOR', '1')
-        plain = printed(ledger_table(rows, papers), file=Screen())
-        assert plain == re.sub('\033\\[[0-9;]*m', '', coloured) and '\033' not in plain
+        uncoloured = printed(ledger_table(rows, papers), file=Screen())
+        assert uncoloured == re.sub('\033\\[[0-9;]*m', '', coloured) and '\033' not in uncoloured
 
 # %% ../nbs/evidence/06_report.ipynb #52080d00
 def test_progress():
-    plain = '[one] of two\ntwo\na remark\n'
-    assert shown(io.StringIO()) == shown(Screen(), 'dumb') == plain and shown(io.StringIO(), total=2) == '[one] of two\ntwo\n'
+    unstyled = '[one] of two\ntwo\na remark\n'
+    assert shown(io.StringIO()) == shown(Screen(), 'dumb') == unstyled and shown(
+        io.StringIO(), total=2) == '[one] of two\ntwo\n'
     learnt, known = shown(Screen()), shown(Screen(), total=2)
-    assert all(text in learnt for text in plain.splitlines()) and '[one] of two' in known
+    assert all(text in learnt for text in unstyled.splitlines()) and '[one] of two' in known
     def last_count(text): return re.findall(r'\d+/[\d?]+', text)[-1]
     assert last_count(learnt) == '2/7' and last_count(known) == '2/2' # the remark is no step
     with pytest.raises(KeyboardInterrupt), progress(None, Screen()): raise KeyboardInterrupt
@@ -193,10 +219,17 @@ def test_bars_lie_where_the_numbers_are():
 def test_marks_are_on_the_claimed_side():
     beyond = lambda row: [m - placed(row)['zero'] for m in placed(row)['marks']]
     higher, _, _, lower, margin, equal, *_ = rows
-    assert bar(higher)['label'] == 'matters 1' and beyond(higher)[0] > 0
-    assert bar(lower)['label'] == 'matters -0.5' and beyond(lower)[0] < 0
+    assert bar(higher)['label'] == 'matters from +1' and bar(higher)['better'] == 'higher is better →' and beyond(
+        higher)[0] > 0
+    assert (
+        bar(lower)['label'] == 'matters from -0.5' and bar(lower)['better'] == '← lower is better' and beyond(lower)[0] < 0
+    )
     assert bar(margin)['label'] == 'margin -5' and beyond(margin)[0] < 0 and beyond(margin | dict(better='lower'))[0] > 0
-    assert bar(equal)['label'] == 'equal ±2' and sum(beyond(equal)) == pytest.approx(0, abs=.2) and beyond(equal)[0] > 0
+    assert (
+        bar(equal)['label'] == 'equal within ±2'
+        and sum(beyond(equal)) == pytest.approx(0, abs=0.2)
+        and beyond(equal)[0] > 0
+    )
     same = bar(higher | dict(effect=0., low=0., high=0., matters=0.))
     assert same['low'] == same['high'] == same['zero'] == '180.0' and same['marks'] == []
 
@@ -221,6 +254,25 @@ def test_page():
     assert summary(rows) in seen.text and READING in seen.text
     assert text.count('stroke-dasharray="5 3"') == 1 + 2 and text.count('stroke-dasharray="1 3"') == 5
     assert '0 claims' in Check(page([], {})).text # an empty ledger is a page too
+
+# %% ../nbs/evidence/06_report.ipynb #e234d016
+def test_tiny_is_said_to_be_a_smoke_test():
+    assert TINY in Check(page(rows, papers)).text and TINY not in Check(page(rows[:7], papers)).text
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('robustnb.evidence.ledger.evidence', lambda *a: pd.DataFrame())
+        m.setattr('robustnb.evidence.ledger.ledger', lambda p, scale: [rows[0] | dict(scale=scale), rows[6]])
+        seen = Check(page(rows[7:], {'other': SimpleNamespace(**vars(other), scales=['tiny', 'small'])}, store='any'))
+        assert 'At scale small: reproduced, +6.0 [5.2, 6.8] points' in squeezed(seen.text)
+        assert 'At scale small' not in Check(
+            page(rows[7:], {'other': SimpleNamespace(**vars(other), scales=['tiny'])}, store='any')).text
+
+# %% ../nbs/evidence/06_report.ipynb #1af4fb50
+def test_bars_tell_open_from_failed():
+    drawn = {state: page([rows[0] | dict(state=state)], papers) for state in ('holds', 'fails', 'open')}
+    assert [
+        drawn[s].count(mark) for mark in ('class="dot filled"', 'class="cross"', 'class="dot hollow"') for s in drawn
+    ] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert all('higher is better →' in text and 'matters from +1' in text for text in drawn.values())
 
 # %% ../nbs/evidence/06_report.ipynb #1632a2ed
 def test_the_page_has_all_that_the_rows_say():

@@ -26,6 +26,7 @@ def shown(out):
     html = out.get('data', {}).pop('text/html', None)
     table = html and 'text/markdown' not in out.data and markdown_table(html)
     if table: out.data['text/markdown'] = table
+    if 'text/markdown' in out.get('data', {}): out.data['text/markdown'] = LINK.sub(r'\1nbs/\2', out.data['text/markdown'])
     return out
 
 def prepare(cell):

@@ -207,8 +207,8 @@ def watch(valid, threat, path, epochs): # (Best, callback of `fit`)
     def scored(model, epoch):
         before = best.best
         found = best(model, epoch)
-        line = f"epoch {epoch + 1}/{epochs}: {found['robust_valid']:.1%} of {len(valid):,} validation images withstand PGD-10"
-        print(line + (', the best so far' if best.best is not before else ''), flush=True)
+        hold = f"{found['robust_valid']:.1%} of {len(valid):,} validation images withstand PGD-10"
+        print(f"epoch {epoch + 1}/{epochs}: {hold}{', the best so far' if best.best is not before else ''}", flush=True)
         return found
     return best, scored
 

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'COLUMNS', 'LOOKS', 'LEVEL', 'VERDICTS', 'STATES', 'SHOWN', 'BadInput', 'Claim', 'finite', 'check_claim',
-           'default_matters', 'interval', 'half_width', 'state', 'CannotJudge', 'arm_values', 'trends', 'differences',
-           'compare', 'seeds_to_settle', 'predicted', 'paper_number', 'wording', 'why_no_number', 'mean_or_none',
-           'label', 'runs_of', 'verdict', 'judge', 'slack', 'reason_of', 'pooled']
+           'default_matters', 'interval', 'half_width', 'state', 'CannotJudge', 'arm_values', 'trends', 'sides',
+           'differences', 'compare', 'seeds_to_settle', 'predicted', 'paper_number', 'wording', 'why_no_number',
+           'mean_or_none', 'label', 'runs_of', 'Metric', 'verdict', 'judge', 'for_the_reader', 'slack', 'reason_of',
+           'pooled']
 
 # %% ../../nbs/evidence/00_claims.ipynb #4cde53d9
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
@@ -159,13 +160,17 @@ def trends(r, kind):
     return wide.apply(lambda v: np.polyfit(x, v, 1)[0] if v.notna().all() else np.nan, axis=1)
 
 # %% ../../nbs/evidence/00_claims.ipynb #f906b063
-def differences(claim, records, dataset, metric, baseline):
-    "Arm minus baseline by seed, in the claim's unit; NaN where one of the runs gave no number"
+def sides(claim, records, dataset, metric, baseline):
+    "(arm, baseline) by common seed, as measured, or their distances from the reference; NaN where a run gave no number"
     def values(arm): return arm_values(claim, records, dataset, metric, arm)
     a = values(claim.arm)
     b = values(baseline) if isinstance(baseline, (str, tuple)) else pd.Series(float(baseline), a.index)
     if claim.reference is not None: a, b = ((v - values(claim.reference)).abs() for v in (a, b))
-    a, b = a.align(b, join='inner')
+    return a.align(b, join='inner')
+
+def differences(claim, records, dataset, metric, baseline):
+    "Arm minus baseline by seed, in the claim's unit; NaN where one of the runs gave no number"
+    a, b = sides(claim, records, dataset, metric, baseline)
     if claim.unit == 'points': return 100*(a - b)
     if claim.unit != '%': return a - b
     if (b <= 0).any(): raise CannotJudge(f'{baseline} is not positive: no difference in per cent of it')
@@ -175,10 +180,11 @@ def differences(claim, records, dataset, metric, baseline):
 def compare(claim, records, dataset, metric, baseline, looks=LOOKS):
     """One comparison of a claim as a dict: state, effect, interval at the look that decided, and what more would be
     needed"""
-    out = dict(dataset=dataset, metric=metric, arm=label(records, dataset, claim.arm), baseline=label(
-        records, dataset, baseline), n_seeds=0, effect=None, low=None, high=None,
-               state='not run', detectable=None, settle=None, paper_value=(theirs := paper_number(
-                   claim, dataset, baseline)), in_prediction=None, reason='')
+    out = dict(
+        dataset=dataset, metric=metric, arm=label(records, dataset, claim.arm),
+        baseline=label(records, dataset, baseline), constant=not isinstance(baseline, (str, tuple)), n_seeds=0,
+        value=None, against=None, effect=None, low=None, high=None, state='not run', detectable=None, settle=None,
+        paper_value=(theirs := paper_number(claim, dataset, baseline)), in_prediction=None, reason='')
     try: d = differences(claim, records, dataset, metric, baseline)
     except CannotJudge as e: return out | dict(reason=str(e))
     if (d == 0).all() and runs_of(records, dataset, claim.arm) == runs_of(records, dataset, baseline) != None:
@@ -194,11 +200,11 @@ def compare(claim, records, dataset, metric, baseline, looks=LOOKS):
             return out | dict(reason='the difference is beyond the range of floating-point numbers')
         now = str(state(claim, low, high, baseline))
         if now != 'open': break
-    sd = first.std(ddof=1)
-    return out | dict(
-        n_seeds=n, effect=float(mean), low=float(low), high=float(high), state=now, detectable=float(high - mean),
-        settle=seeds_to_settle(claim, mean, sd, baseline, n) if now == 'open' else None, in_prediction=predicted(
-            d, theirs), reason=wording(claim, mean, low, high, now, baseline))
+    sd, means = first.std(ddof=1), [float(v.iloc[:n].mean()) for v in sides(claim, records, dataset, metric, baseline)]
+    return out | dict(n_seeds=n, value=means[0], against=means[1], effect=float(mean), low=float(low), high=float(high),
+                      state=now, detectable=float(high - mean),
+                      settle=seeds_to_settle(claim, mean, sd, baseline, n) if now == 'open' else None,
+                      in_prediction=predicted(d, theirs), reason=wording(claim, mean, low, high, now, baseline))
 
 # %% ../../nbs/evidence/00_claims.ipynb #6f1fc9b0
 def seeds_to_settle(claim, mean, sd, baseline, n, most=10_000):
@@ -271,6 +277,38 @@ def runs_of(records, dataset, arm):
     r = records[(records.dataset == dataset) & (records.arm == arm)].runs.dropna()
     return r.iloc[0] if len(r) else None
 
+# %% ../../nbs/evidence/00_claims.ipynb #5e7aff24
+@dataclass(frozen=True)
+class Metric:
+    "What a reader calls a metric"
+    words:str           # 'accuracy under PGD-20'
+    unit:str=''         # '%' and 'points': a fraction, shown times 100; else the metric's own
+    better:str=''       # 'higher' or 'lower'; '' where neither is
+    at:str='at {}'      # how a condition is told: 'at the {} % quantile'
+    instead:dict=field(default_factory=dict) # scale -> words, where something else runs there
+
+    @property
+    def factor(self): return 100 if self.unit in ('%', 'points') else 1
+
+    @property
+    def arrow(self): return {'higher': ' ↑', 'lower': ' ↓'}.get(self.better, '')
+
+    def called(self,
+        scale=None,
+        condition=None,
+        trend=None, # 'slope' or 'rank'
+    )->str:
+        "The words at a scale, for a condition or a trend over the conditions"
+        told = self.instead.get(scale, self.words)
+        if trend: return f"{dict(slope='slope', rank='rank correlation')[trend]} of the {told}"
+        return (
+            told
+            if condition is None
+            else f"{told} {self.at.format(f'{condition:g}' if finite(condition) else condition)}"
+        )
+
+    def heading(self, scale=None): return self.called(scale) + (f', {self.unit}' if self.unit else '') + self.arrow
+
 # %% ../../nbs/evidence/00_claims.ipynb #1f993515
 VERDICTS = ('reproduced', 'partly', 'mixed', 'not reproduced', 'open', 'not run')
 
@@ -289,7 +327,8 @@ def judge(
     claim:Claim,
     # long form: arm, seed, dataset, metric, value, and where there are such: condition, chosen, runs
     records:pd.DataFrame,
-    datasets=None         # where the claim has to hold; None: the data sets in `records`
+    datasets=None,        # where the claim has to hold; None: the data sets in `records`
+    metrics=None,         # name -> `Metric`: what a reader calls it
 )->dict:
     "The verdict of a claim, its weakest comparison, and all comparisons: a function of the records and of nothing else"
     missing = {'arm', 'seed', 'dataset', 'metric', 'value'} - set(records)
@@ -300,15 +339,10 @@ def judge(
     if claim.datasets is not None: where = [d for d in where if d in claim.datasets]
     same = 'scale' in records and set(records.scale) == {claim.same_setting}
     conditions = claim.at if isinstance(claim.at, list) else [claim.at]
-    cs = [
-        c | dict(in_prediction=c['in_prediction'] if same else None,
-                 metric=c['metric'] if t is None else f"{c['metric']} at {t}")
-        for d in where
-        for m in claim.metric
-        for t in conditions
-        for b in claim.baselines
-        for c in [compare(replace(claim, at=t), records, d, m, b)]
-    ]
+    cs = [c | dict(in_prediction=c['in_prediction'] if same else None, metric=m if t is None else f'{m} at {t}')
+          | for_the_reader(claim, c, (metrics or {}).get(m), records, t)
+          for d in where for m in claim.metric for t in conditions for b in claim.baselines
+          for c in [compare(replace(claim, at=t), records, d, m, b)]]
     weak = min(cs, key=lambda c: (STATES.index(c['state']), slack(claim, c)), default={})
     shown = {k: weak.get(k) for k in SHOWN} | dict(n_seeds=weak.get('n_seeds') or 0)
     return dict(**shown, unit=claim.unit, better=claim.better, margin=claim.margin, matters=claim.matters,
@@ -316,9 +350,18 @@ def judge(
                 held=f"{sum(c['state'] == 'holds' for c in cs)} of {len(cs)}", pooled=pooled(claim, records, weak, cs),
                 reason=reason_of(claim, weak, cs), comparisons=cs)
 
+def for_the_reader(claim, c, metric, records, at):
+    "Words and unit of the metric of a comparison, and its values in that unit"
+    scale = records.scale.iloc[0] if 'scale' in records and len(records) else None
+    metric = metric or Metric(c['metric'], '%' if claim.unit == 'points' else '')
+    factor, unit = (1, '') if claim.trend else (metric.factor, metric.unit)
+    values = {k: c[k] if c[k] is None else factor*c[k] for k in ('value', 'against')}
+    if c['constant']: values['baseline'] = f"{factor*float(c['baseline']):g} {unit}".rstrip()
+    return dict(words=metric.called(scale, at, claim.trend), value_unit=unit, **values)
+
 STATES = ('fails', 'not run', 'open', 'holds') # the weakest first
-SHOWN = ('dataset', 'metric', 'arm', 'baseline', 'n_seeds', 'effect', 'low', 'high', 'detectable', 'settle',
-         'in_prediction')
+SHOWN = ('state', 'dataset', 'metric', 'words', 'arm', 'baseline', 'constant', 'n_seeds', 'value', 'against',
+         'value_unit', 'effect', 'low', 'high', 'detectable', 'settle', 'in_prediction')
 
 def slack(claim, c):
     "The near end of the interval, counted in the claimed direction"
@@ -331,7 +374,7 @@ def reason_of(claim, weak, cs):
             f"this scale has no data set for it{' (needs ' + ', '.join(claim.datasets) + ')' if claim.datasets else ''}"
         )
     if len(cs) == 1 or not weak['reason']: return weak['reason']
-    return f"{weak['dataset']}, {weak['metric']}, against {weak['baseline']}: {weak['reason']}"
+    return f"{weak['dataset']}, {weak['words']}, against {weak['baseline']}: {weak['reason']}"
 
 # %% ../../nbs/evidence/00_claims.ipynb #f1e7bba5
 def pooled(claim, records, weak, cs):

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from ..data import as_float, cache_dir, load, unknown
-from .claims import LOOKS, SCALES, BadInput
+from .claims import LOOKS, SCALES, BadInput, Metric
 from .store import Job, named
 from ..training import cross_entropy
 
@@ -278,6 +278,7 @@ class Paper:
     choose:str=''          # metric of a candidate, higher is better
     version:int=1          # raise it when the experiment changes: results of other versions no longer count
     derive:Callable|None=None   # records -> records, adds arms or metrics computed from the measured ones
+    metrics:dict=field(default_factory=dict) # name -> `Metric`: what a reader calls it
     # title -> function(records) -> matplotlib figure, or None where records do not suffice
     figures:dict=field(default_factory=dict)
 
@@ -300,6 +301,10 @@ class Paper:
                 if a not in known: self.no(f'claim {c.number}: ' + unknown('arm', a, known))
 
     def no(self, text): raise BadInput(f'{self.key}: {text}')
+
+    def metric(self, name):
+        "What a reader calls a metric; one that the paper does not state by its name"
+        return self.metrics.get(name) or Metric(name.replace('_', ' '))
 
     @property
     def scales(self): return [s for s in SCALES if s in {scale for scale, _ in self.settings}]

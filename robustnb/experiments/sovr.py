@@ -9,11 +9,11 @@ __all__ = ['arms', 'IMPORTANCE', 'claims', 'tiny', 'paper', 'late', 'run']
 import torch
 from ..attacks.gradient import ce_loss, pgd
 from ..attacks.threat_models import Linf
-from ..evidence.claims import Claim
+from ..evidence.claims import Claim, Metric
 from ..evidence.trials import Arm, Paper, Setting
 from ..robustness.baselines import (Later, adversarial, awp, ewat, friendly, gairat, kl_pgd, mail, mart, mma,
                                            trades)
-from ..robustness.battery import SETTINGS, attack_figure, margin_figure, robust_metrics
+from ..robustness.battery import METRICS, SETTINGS, attack_figure, margin_figure, robust_metrics
 from ..robustness.sovr import growth, ovr_loss, sovr, tsovr
 from ..training import update
 
@@ -77,8 +77,10 @@ claims = [
 
 # %% ../../nbs/robustness/02_sovr.ipynb #812dec38
 tiny = Setting(**vars(SETTINGS['tiny', 'digits']) | dict(arms=['at', 'gairat', 'sovr']))
-paper = Paper('sovr', 'One-vs-the-Rest Loss to Focus on Important Samples in Adversarial Training',
-              'Kanai, Yamaguchi, Yamada, Takahashi, Ohno, Ida', 2023, '2207.10283', claims, arms,
-              {('tiny', 'digits'): tiny} | {(s, 'cifar10'): SETTINGS[s, 'cifar10'] for s in ('small', 'paper')}, run,
-              choose='robust', version=2,
-              figures={'Margins under attack': margin_figure, 'PGD-20 and AutoAttack': attack_figure})
+paper = Paper(
+    'sovr', 'One-vs-the-Rest Loss to Focus on Important Samples in Adversarial Training',
+    'Kanai, Yamaguchi, Yamada, Takahashi, Ohno, Ida', 2023, '2207.10283', claims, arms,
+    {('tiny', 'digits'): tiny} | {(s, 'cifar10'): SETTINGS[s, 'cifar10']
+                                  for s in ('small', 'paper')}, run, choose='robust', version=2,
+    metrics=METRICS | {'free_growth': Metric('growth of free margins, relative to the cross-entropy', '', 'higher')},
+    figures={'Margins under attack': margin_figure, 'PGD-20 and AutoAttack': attack_figure})

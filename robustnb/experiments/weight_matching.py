@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'arms', 'adam', 'sgd', 'mnist', 'fashion', 'thin', 'resnets', 'settings', 'wide', 'nats', 'source',
-           'claims', 'colours', 'paper', 'setting', 'perceptrons', 'run', 'derive', 'curve_figure', 'scatter_figure']
+           'claims', 'metrics', 'paper', 'setting', 'perceptrons', 'run', 'derive', 'curve_figure', 'scatter_figure']
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #9ceb8a07
 from functools import partial
 import pandas as pd
 import torch
 from ..data import Batches
-from ..evidence.claims import Claim
+from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, panels, tradeoff
 from ..evidence.trials import Arm, Paper, Setting
 from ..merging.matching import curve, interpolate, match_all
@@ -135,19 +135,30 @@ def derive(records):
     return pd.concat([records, pd.DataFrame(rows)], ignore_index=True) if rows else records
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #e23d163f
-colours = dict(none='0.5', wm='C0', am='C2', ste='C3', many='C4')
-
 def curve_figure(records):
     "Test loss on the line from A to B for each method at the usual width, mean over the seeds"
-    def draw(r, ax): along(r, 'loss', ax, list(colours), colours=colours)
+    def draw(r, ax): along(r, 'loss', ax, ['none', 'wm', 'am', 'ste', 'many'])
     return panels(records, draw, xlabel='t, from A to B', ylabel='test loss')
 
 def scatter_figure(records):
     "Alignment R at 0.3 against the barrier: a point per run"
-    def draw(r, ax):
-        tradeoff(r, ('R', 0.3), 'barrier', ax, list(arms), factor=1, mean=False).set_yscale('symlog', linthresh=0.05)
-    return panels(records, draw, xlabel='R, directions above 0.3', ylabel='loss barrier')
+    def draw(r, ax): tradeoff(r, ('R', 0.3), 'barrier', ax, list(arms), mean=False).set_yscale('symlog', linthresh=0.05)
+    return panels(records, draw)
 
+metrics = {
+    'accuracy': Metric('accuracy of the two networks, mean', '%', 'higher'),
+    'drop': Metric('accuracy that is lost on the line', 'points', 'lower'),
+    'barrier': Metric('loss barrier', 'nats', 'lower'),
+    'loss_barrier_repaired': Metric('loss barrier, statistics repaired', 'nats', 'lower'),
+    'bc_barrier': Metric('loss barrier between the two matched networks', 'nats', 'lower'),
+    'three_accuracy': Metric('accuracy of the mean of three', '%', 'higher'),
+    'midpoint_excess': Metric('excess loss in the middle', 'nats', 'lower'),
+    'taylor_excess': Metric('excess loss by the Taylor estimate', 'nats', 'lower'),
+    'distance_reduction': Metric('distance that matching takes away', '%'),
+    'singular_change': Metric('largest change of a singular value', 'of the largest', 'lower'),
+    'R': Metric('agreement R of singular directions', '', 'higher', 'above {}'),
+    'rank': Metric('rank correlation of R and barrier', '', 'lower')}
 paper = Paper('weight_matching', 'Analysis of Linear Mode Connectivity via Permutation-Based Weight Matching',
               'Ito, Yamada, Kumagai', 2025, '2402.04051', claims, arms, settings, run, version=2, derive=derive,
+              metrics=metrics,
               figures={'Loss between two networks': curve_figure, 'Alignment and barrier': scatter_figure})

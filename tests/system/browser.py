@@ -48,15 +48,12 @@ requestAnimationFrame(() => requestAnimationFrame(done))  // the page's own scri
 CLIPPED = r"""
 const SLACK = 2, root = document.scrollingElement, found = []
 const name = e => e.tagName.toLowerCase() + [...e.classList].map(c => '.' + c).join('')
-const stretched = o => {  // the middle of a tall bracket or a long brace: larger than the window through which it is seen
-  const window = o.closest('svg'), svg = o.closest('mjx-container').querySelector('svg')
-  return window != svg && getComputedStyle(window).overflowX == 'hidden'
-}
+const stretched = o => o.closest('mjx-stretchy-v, mjx-stretchy-h')  // a tall bracket or a long brace is seen through windows smaller than its parts
 function drawn(e) {  // the box of what an element draws, which may be larger than its own
   const range = document.createRange()
   range.selectNodeContents(e)
   const boxes = e.tagName == 'IMG' ? [e.getBoundingClientRect()] : e.closest('mjx-container')
-    ? [...e.querySelectorAll('use, rect, path, line, text')].filter(o => !stretched(o)).map(o => o.getBoundingClientRect()) : [...range.getClientRects()]
+    ? [...e.querySelectorAll('mjx-c, mjx-utext, mjx-mspace')].filter(o => !stretched(o)).map(o => o.getBoundingClientRect()) : [...range.getClientRects()]
   const seen = boxes.filter(b => b.width && b.height)
   const all = (f, side) => f(...seen.map(b => b[side]))
   return seen.length ? {left: all(Math.min, 'left'), right: all(Math.max, 'right'), top: all(Math.min, 'top'), bottom: all(Math.max, 'bottom')} : null
@@ -80,7 +77,7 @@ function check(e) {  // what no scrolling brings into view
   const lost = box && out(box, 0, root.clientWidth, -Infinity, Infinity)
   return lost ? `${lost} of the page` : ''
 }
-for (const e of document.querySelectorAll('.bd-article-container :is(mjx-container, table, pre, code, img, dt.sig, h1, h2, h3)')) {
+for (const e of document.querySelectorAll(':is(.bd-article-container, body > main) :is(mjx-container, table, pre, code, img, dt.sig, h1, h2, h3)')) {
   const lost = check(e)
   if (lost) found.push(`${name(e)} "${e.textContent.trim().slice(0, 60)}": ${lost}`)
 }
@@ -91,3 +88,49 @@ def clipped(browser):
     "What of the page's equations, tables, lines of code and figures is cut off with no way to scroll there, all folded cells open"
     browser.execute_async_script(STILL)
     return browser.execute_script(CLIPPED)
+
+CONTRAST = r"""
+const parse = c => { const v = c.match(/[\d.]+/g).map(Number); return [v[0], v[1], v[2], v[3] ?? 1] }
+const over = (top, under) => top.slice(0, 3).map((c, i) => c*top[3] + under[i]*(1 - top[3]))
+const light = c => c.map(v => v/255).map(v => v <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4).reduce((s, v, i) => s + v*[.2126, .7152, .0722][i], 0)
+function ground(e) {  // the colour behind an element; null where there is a picture
+  const seen = []
+  for (let a = e; a; a = a.parentElement) {
+    const s = getComputedStyle(a)
+    if (s.backgroundImage != 'none') return null
+    seen.push(parse(s.backgroundColor))
+    if (seen.at(-1)[3] == 1) break
+  }
+  return seen.reduceRight((under, top) => over(top, under), matchMedia('(prefers-color-scheme: dark)').matches ? [18, 18, 18] : [255, 255, 255])
+}
+const shade = e => { let o = 1; for (let a = e; a; a = a.parentElement) o *= Number(getComputedStyle(a).opacity); return o }
+const found = new Map(), walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+while (walk.nextNode()) {
+  const e = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim()
+  if (!text || e.closest('script, style, noscript, mjx-container, option, [disabled], .visually-hidden')) continue
+  if (!e.checkVisibility({opacityProperty: true, visibilityProperty: true}) || !e.getClientRects().length) continue
+  const s = getComputedStyle(e), back = ground(e), svg = e.closest('svg')
+  if (!back) continue
+  const ink = parse(svg ? s.fill : s.color)
+  const [a, b] = [light(over([...ink.slice(0, 3), ink[3]*shade(e)], back)), light(back)].sort((x, y) => y - x)
+  const ratio = (a + .05)/(b + .05), size = parseFloat(s.fontSize)
+  const least = size >= 24 || size >= 18.66 && Number(s.fontWeight) >= 700 ? 3 : 4.5
+  if (ratio < least - .01) found.set(`${e.tagName.toLowerCase()}.${e.className.baseVal ?? e.className} ${ratio.toFixed(2)}`, text.slice(0, 40))
+}
+return [...found].map(([k, v]) => `${k}: ${v}`)
+"""
+
+def faint(browser):
+    "Texts of the page whose contrast with what lies behind them is below 4.5, or 3 for large ones, all folded cells open"
+    browser.execute_async_script(STILL)
+    return browser.execute_script(CONTRAST)
+
+def weight(browser, address):
+    "(bytes of the page and all that it loads, before compression; whether it has formulas)"
+    browser.execute_cdp_cmd('Network.enable', {})
+    browser.execute_cdp_cmd('Network.setCacheDisabled', dict(cacheDisabled=True))
+    browser.get(address)
+    maths = browser.execute_script("return document.querySelectorAll('.math').length")
+    if maths: wait(browser, f"document.querySelectorAll('.math mjx-container').length >= {maths}", 120, f'formulas of {address}')
+    browser.execute_cdp_cmd('Network.setCacheDisabled', dict(cacheDisabled=False))
+    return browser.execute_script("return performance.getEntries().reduce((s, o) => s + (o.decodedBodySize || 0), 0)"), bool(maths)

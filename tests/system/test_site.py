@@ -1,10 +1,10 @@
 """The site in a real browser: every page loads without errors, formulas are drawn, nothing is cut off, search works, nothing is fetched from elsewhere"""
-import subprocess, sys, threading
+import re, subprocess, sys, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import pytest
-from browser import chromium, clipped, errors, remote, resize, wait
+from browser import chromium, clipped, errors, faint, remote, resize, wait, weight
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +46,7 @@ def show(browser, site, page):
     browser.get(f'{site}/{page}')
     wait(browser, "document.readyState == 'complete'", 120, page)
     n = len(browser.find_elements('css selector', '.math'))
-    if n: wait(browser, f"document.querySelectorAll('.math mjx-container svg').length >= {n}", 120, f'{n} formulas of {page}')
+    if n: wait(browser, f"document.querySelectorAll('.math mjx-container').length >= {n}", 120, f'{n} formulas of {page}')
     return n
 
 def test_every_page_is_built_and_in_the_sidebar(built):
@@ -79,6 +79,8 @@ def test_nothing_is_cut_off_at_any_width(site, built, window):
             resize(window, width)
             if width == 1400: show(window, site, page)
             found += [f'{page} at {width} px: {o}' for o in clipped(window)]
+            wide = window.execute_script('return document.documentElement.scrollWidth - document.documentElement.clientWidth')
+            if wide > 0: found.append(f'{page} at {width} px scrolls sideways as a whole, by {wide} px')
     assert not found, '\n'.join(found)
 
 def test_what_is_cut_off_is_found(site, window):
@@ -110,13 +112,84 @@ def test_search_finds(site, browser, query):
     found = [a.get_attribute('href') for a in browser.find_elements('css selector', '#search-results ul.search li a')]
     assert all(u.startswith(site) for u in found)
     assert any(query.split('_')[0] in u for u in found), found
-    assert remote(browser, site) == []
+    wait(browser, f"[...document.querySelectorAll('#search-results .context')].some(o => o.textContent.includes('{query}'))", 60, 'a snippet with the word')
+    assert remote(browser, site) == [] and errors(browser) == []
+
+def test_search_of_a_site_opened_as_files_shows_snippets_too(built, browser):
+    browser.get((built/'search.html').as_uri() + '?q=absum')
+    wait(browser, "[...document.querySelectorAll('#search-results .context')].some(o => /absum/i.test(o.textContent))", 120, 'a snippet')
+    assert remote(browser, 'file:') == []
 
 def test_page_opened_as_a_file_draws_its_formulas(built, browser):
     page = next(p for p in pages(built) if 'class="math' in (built/p).read_text())
     browser.get((built/page).as_uri())
-    wait(browser, "document.querySelectorAll('.math mjx-container svg').length > 0", 120, 'formulas of a page opened as a file')
+    wait(browser, "document.querySelectorAll('.math mjx-container').length > 0", 120, 'formulas of a page opened as a file')
     assert remote(browser, 'file:') == []
+
+@pytest.fixture(scope='module')
+def report(site, built):
+    "Address of the report of `robustnb reproduce`, made of the stored results of two papers, one of them called tiny"
+    from robustnb.evidence.ledger import find_papers, ledger
+    from robustnb.evidence.report import page
+    from robustnb.evidence.store import default_store
+    papers = find_papers()
+    rows = ledger([papers['sovr'], papers['absum']], 'small', default_store())
+    rows = [r | dict(scale='tiny') if r['paper'] == 'absum' else r for r in rows]
+    (built/'report.html').write_text(page(rows, papers, default_store()), encoding='utf-8')
+    return f'{site}/report.html'
+
+def set_mode(browser, mode):
+    "Show the pages in the light or the dark theme"
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=mode)]))
+    browser.execute_script(f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')")
+
+@pytest.mark.parametrize('mode', ['light', 'dark'])
+def test_texts_can_be_read(site, built, report, window, mode):
+    window.get(f'{site}/index.html')
+    set_mode(window, mode)
+    found = []
+    for address in [*(f'{site}/{p}' for p in pages(built)), report]:
+        window.get(address)
+        found += [f'{address.removeprefix(site)} ({mode}): {o}' for o in faint(window)]
+    set_mode(window, 'light')
+    assert not found, '\n'.join(found)
+
+def test_faint_texts_are_found(window, tmp_path):
+    (tmp_path/'page.html').write_text('<body style="background: #fff"><p style="color: #999">pale</p><p style="color: #000; opacity: .3">thin</p>'
+                                      '<p style="color: #777; font-size: 30px">large</p><p style="color: #333">good</p>')
+    window.get((tmp_path/'page.html').as_uri())
+    assert [o.rpartition(': ')[2] for o in faint(window)] == ['pale', 'thin']
+
+def test_every_picture_says_what_it_shows(built):
+    found = [f'{page}: {tag}' for page in pages(built) for tag in re.findall(r'<img[^>]*>', (built/page).read_text())
+             if not re.search(r'alt="[^"]{20,}"', tag) or '.png"' in re.search(r'alt="[^"]*"', tag)[0]]
+    assert not found, '\n'.join(found)
+
+def test_report_fits_its_window(report, window):
+    for width in (1400, 390):
+        resize(window, width)
+        window.get(report)
+        assert clipped(window) == []
+        assert window.execute_script('return document.documentElement.scrollWidth <= document.documentElement.clientWidth')
+    assert errors(window) == [] and window.find_elements('css selector', '.banner') and len(window.find_elements('css selector', '.beside')) == 5
+
+def test_pages_are_light(site, built, browser):
+    heavy = {page: size for page in pages(built) for size, maths in [weight(browser, f'{site}/{page}')] if size > (2.5e6 if maths else 1e6)}
+    assert not heavy
+
+def test_papers_are_one_click_from_home_and_back(site, built, browser):
+    sys.path.insert(0, str(ROOT/'tools'))
+    import home
+    papers = [p.path.replace('.ipynb', '.html') for f in home.families(ROOT/'nbs') for p in home.pages(ROOT/'nbs', f) if p.paper]
+    browser.get(f'{site}/index.html')
+    linked = [a.get_attribute('href').removeprefix(f'{site}/') for a in browser.find_elements('css selector', 'a.paper')]
+    assert sorted(linked) == sorted(papers) and papers
+    for page in papers: assert re.search(r'class="breadcrumb-item breadcrumb-home">\s*<a href="\.\./index\.html"', (built/page).read_text())
+
+def test_sidebar_begins_with_guides_and_papers(built):
+    order = re.findall(r'<span class="caption-text">([^<]*)', (built/'index.html').read_text())
+    assert order[:3] == ['Guides', 'Robustness', 'Merging'] and order[-1] == 'Reference'
+    assert order.index('Attacks') < order.index('Foundations') < order.index('Benchmarks')
 
 @pytest.mark.parametrize('mode', ['light', 'dark'])
 def test_light_and_dark_mode(site, browser, mode):
