@@ -4,12 +4,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from robustnb.curvature import hessian
 import pytest
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
-from robustnb.robustness.sharpness import adversarial_logistic, aligned, derivatives, margins, network_sharpness, noisy, of_norm, sharpness, signed
-from robustnb.experiments.sharpness import paper, random_noise, run
+from robustnb.robustness.sharpness import adversarial_logistic, aligned, derivatives, margins, network_sharpness, noisy, of_norm, random_noise, sharpness, signed
+from robustnb.experiments.sharpness import paper, run
 
 # %% ../nbs/robustness/04_sharpness.ipynb #231700a8
 def problem(n=60, d=4, seed=0, apart=.5):
@@ -40,13 +39,13 @@ def test_signed():
 def test_derivatives_against_autograd():
     z, w = problem()
     for eps in (0., .3, 2., torch.tensor([.5, 0., 1., .2], dtype=torch.float64)):
-        value, slope, hessian = derivatives(w, z, eps)
+        value, slope, H = derivatives(w, z, eps)
         torch.testing.assert_close(value, plain_loss(w, z, eps))
         torch.testing.assert_close(slope, torch.autograd.functional.jacobian(lambda w: plain_loss(w, z, eps), w))
-        torch.testing.assert_close(hessian, torch.autograd.functional.hessian(lambda w: plain_loss(w, z, eps), w))
-        assert torch.linalg.eigvalsh(hessian)[0] > 0
-    far, slope, hessian = derivatives(1e4*w, z, .3)               # no overflow
-    assert far.isfinite() and slope.isfinite().all() and hessian.isfinite().all()
+        torch.testing.assert_close(H, torch.autograd.functional.hessian(lambda w: plain_loss(w, z, eps), w))
+        assert torch.linalg.eigvalsh(H)[0] > 0
+    far, slope, H = derivatives(1e4*w, z, .3)               # no overflow
+    assert far.isfinite() and slope.isfinite().all() and H.isfinite().all()
 
 # %% ../nbs/robustness/04_sharpness.ipynb #2e61a708
 def test_no_perturbation_is_worse():
@@ -74,7 +73,7 @@ def test_the_optimum():
     for f in (0., .3, .9, .999):
         for decay in (0., .1):
             w = adversarial_logistic(z, f*E, decay)
-            value, slope, hessian = derivatives(w, z, f*E)
+            value, slope, H = derivatives(w, z, f*E)
             assert (slope + decay*w).norm() < 1e-9 and w.norm() > 0
             for way in torch.randn(20, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64):
                 other = w + 1e-3*w.norm()*way
@@ -127,30 +126,15 @@ def test_an_intercept():
 # %% ../nbs/robustness/04_sharpness.ipynb #aef8a781
 def test_sharpness():
     z, w = problem()
-    got, hessian = sharpness(w, z, .3), torch.autograd.functional.hessian(lambda w: plain_loss(w, z, .3), w)
-    np.testing.assert_allclose(got['eigenvalue'], max(np.linalg.eigvals(hessian.numpy()).real))
-    np.testing.assert_allclose([got['trace'], got['norm']], [hessian.trace(), w.norm()])
+    got, H = sharpness(w, z, .3), torch.autograd.functional.hessian(lambda w: plain_loss(w, z, .3), w)
+    np.testing.assert_allclose(got['eigenvalue'], max(np.linalg.eigvals(H.numpy()).real))
+    np.testing.assert_allclose([got['trace'], got['norm']], [H.trace(), w.norm()])
     turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
     assert sharpness(turn@w, z@turn.T, .3) == pytest.approx(got)   # a rotation of the inputs changes nothing
     np.testing.assert_allclose(sharpness(w/3, 3*z, .9)['scaled'], got['scaled'])
     E = z.mean(0).norm().item()
     end = sharpness(adversarial_logistic(z, .9999*E), z, .9999*E)
     np.testing.assert_allclose([end['eigenvalue']*end['norm'], end['scaled']], [E/2, E/2*end['norm']], rtol=1e-3)   # eq. 5
-
-# %% ../nbs/robustness/04_sharpness.ipynb #53d47189
-def test_a_linear_network_has_the_sharpness_of_the_closed_form():
-    class Pair(nn.Module):
-        "Logits 0 and w'x of a linear classifier whose only parameter is w"
-        def __init__(self, w): super().__init__(); self.w = nn.Parameter(w.clone())
-        def forward(self, x): return torch.stack([0*x@self.w, x@self.w], 1)
-    def worst(model, x, y): return x - .3*(2*y - 1)[:, None]*model.w.detach()/model.w.detach().norm()
-    z, _ = problem(n=80, d=30, apart=.2)
-    w, y = adversarial_logistic(z, .3, .01), torch.arange(80) % 2
-    x, model = z*(2*y - 1)[:, None], Pair(w)
-    for kw, closed in ((dict(attack=worst), sharpness(w, z, .3)), (dict(attack=worst, anew=False), sharpness(w, aligned(z, .3, w))), ({}, sharpness(w, z))):
-        got = network_sharpness(model, (x, y), tol=1e-7, **kw)
-        for name in ('eigenvalue', 'norm', 'scaled'): np.testing.assert_allclose(got[name], closed[name], rtol=1e-4)
-    assert torch.equal(model.w, w) and model.w.grad is None
 
 # %% ../nbs/robustness/04_sharpness.ipynb #d39154a5
 def test_what_it_is_compared_with():
@@ -178,6 +162,21 @@ def test_equal_norm():
         assert (F.softplus(-z@other.T).mean(0) > F.softplus(-z@short).mean()).all()
     with pytest.raises(ValueError, match='shorter than'): of_norm(z, 1.01*longest)
 
+# %% ../nbs/robustness/04_sharpness.ipynb #53d47189
+def test_a_linear_network_has_the_sharpness_of_the_closed_form():
+    class Pair(nn.Module):
+        "Logits 0 and w'x of a linear classifier whose only parameter is w"
+        def __init__(self, w): super().__init__(); self.w = nn.Parameter(w.clone())
+        def forward(self, x): return torch.stack([0*x@self.w, x@self.w], 1)
+    def worst(model, x, y): return x - .3*(2*y - 1)[:, None]*model.w.detach()/model.w.detach().norm()
+    z, _ = problem(n=80, d=30, apart=.2)
+    w, y = adversarial_logistic(z, .3, .01), torch.arange(80) % 2
+    x, model = z*(2*y - 1)[:, None], Pair(w)
+    for kw, closed in ((dict(attack=worst), sharpness(w, z, .3)), (dict(attack=worst, anew=False), sharpness(w, aligned(z, .3, w))), ({}, sharpness(w, z))):
+        got = network_sharpness(model, (x, y), tol=1e-7, **kw)
+        for name in ('eigenvalue', 'norm', 'scaled'): np.testing.assert_allclose(got[name], closed[name], rtol=1e-4)
+    assert torch.equal(model.w, w) and model.w.grad is None
+
 # %% ../nbs/robustness/04_sharpness.ipynb #61fb07b1
 def test_arms():
     for (scale, dataset), s in paper.settings.items():
@@ -204,7 +203,7 @@ def test_the_linear_experiment():
 def test_the_network_experiment():
     import tempfile
     from robustnb.evidence.trials import Artifacts
-    from robustnb.experiments.sharpness import random_noise, run
+    from robustnb.experiments.sharpness import run
     x = torch.rand(5, 1, 8, 8)
     torch.testing.assert_close((random_noise(.7)(None, x, None) - x).flatten(1).norm(dim=1), torch.full((5,), .7))
     assert not torch.equal(random_noise(.7)(None, x, None), random_noise(.7)(None, x, None))
