@@ -56,7 +56,8 @@ def check_xy(
     classes:int|None=None, # number of classes: y must lie in 0..classes-1
     box:bool=True, # demand values in [0, 1]; tables have no such range
 ):
-    "Nothing when a model can take `x, y`; else a TypeError or ValueError that says what is wrong. One device synchronisation"
+    """Nothing when a model can take `x, y`; else a TypeError or ValueError that says what is wrong.
+    One device synchronisation"""
     if not isinstance(x, torch.Tensor): raise TypeError(f'x is a {type(x).__name__}; expected a tensor')
     if x.ndim not in (2, 4): raise ValueError(f'x has shape {tuple(x.shape)}; expected (N,C,H,W) or (N,D)')
     if x.numel() == 0: raise ValueError(f'x is empty: shape {tuple(x.shape)}')
@@ -79,7 +80,8 @@ def _check_labels(x, y):
     "Type and shape of the labels; nothing here waits for a GPU"
     if not isinstance(y, torch.Tensor): raise TypeError(f'y is a {type(y).__name__}; expected an int64 tensor')
     if y.dtype not in _INTEGERS: raise TypeError(f'y has dtype {y.dtype}; expected int64 class numbers')
-    if y.shape != x.shape[:1]: raise ValueError(f'y has shape {tuple(y.shape)}; expected ({len(x)},): one class number per example of x')
+    if y.shape != x.shape[:1]:
+        raise ValueError(f'y has shape {tuple(y.shape)}; expected ({len(x)},): one class number per example of x')
 
 # %% ../nbs/00_data.ipynb #0db787fe
 @dataclass(eq=False, repr=False)
@@ -110,8 +112,10 @@ class Data:
         return self.pick(slice(n))
 
     def split(self, n:int, seed:int=0):
-        "(the rest, `n` held-out examples), both in the original order; each class is held out in proportion, to within one example"
-        if not 0 < n < len(self): raise ValueError(f'cannot hold out {n} examples of {self}: n must be in 1..{len(self)-1}')
+        """(the rest, `n` held-out examples), both in the original order;
+        each class is held out in proportion, to within one example"""
+        if not 0 < n < len(self):
+            raise ValueError(f'cannot hold out {n} examples of {self}: n must be in 1..{len(self) - 1}')
         _check_labels(self.x, self.y)
         g = torch.Generator().manual_seed(seed)
         perm = torch.randperm(len(self), generator=g)
@@ -127,7 +131,8 @@ def two_moons(
     noise:float=0.1, # standard deviation before scaling: the moons have radius 1
     seed:int=0,
 )->Data:
-    "Two interleaved half circles in the unit square; the scaling is fixed, equal on both axes, and does not look at the points"
+    """Two interleaved half circles in the unit square; the scaling is fixed, equal on both axes, and does not look
+    at the points"""
     from sklearn.datasets import make_moons    # here, since its import takes a second or more
     x, y = make_moons(n, noise=noise, random_state=seed)
     x = np.clip((x - [0.5, 0.25]) / 4 + 0.5, 0, 1)
@@ -145,7 +150,8 @@ def blobs(
     y = rng.integers(classes, size=n)
     angle = 2 * np.pi * y / classes
     x = 0.5 + 0.3 * np.stack([np.cos(angle), np.sin(angle)], 1) + noise * rng.standard_normal((n, 2))
-    return Data(torch.tensor(x.clip(0, 1), dtype=torch.float32), torch.tensor(y), [f'blob {i}' for i in range(classes)], 'blobs')
+    return Data(torch.tensor(x.clip(0, 1), dtype=torch.float32), torch.tensor(y), [f'blob {i}' for i in range(classes)],
+                'blobs')
 
 # %% ../nbs/00_data.ipynb #d3e24b6e
 def cache_dir()->Path:
@@ -190,7 +196,8 @@ def _reading(path):
 def read_idx(
     path:Path, # IDX file of bytes, plain or gzipped
 )->torch.Tensor: # uint8, in the shape that the header states
-    "The array in an IDX file (the format of MNIST); a ValueError names a file whose length is not what its header promises"
+    """The array in an IDX file (the format of MNIST); a ValueError names a file whose length is not what its header
+    promises"""
     path = Path(path)
     with _reading(path):
         raw = path.read_bytes()
@@ -309,7 +316,8 @@ def _decode_packed(path):
     "Images and labels of a packed-JPEG file: `jpeg[offset[i]:offset[i+1]]` is image i"
     with np.load(path, allow_pickle=False) as z: jpeg, offset, label = z['jpeg'], z['offset'], z['label']
     if len(offset) != len(label) + 1 or offset[0] != 0 or offset[-1] != len(jpeg) or (offset[1:] <= offset[:-1]).any():
-        raise ValueError(f'{len(label)} labels, {len(offset)} offsets up to {offset[-1]} and {len(jpeg)} bytes do not fit together')
+        raise ValueError(
+            f'{len(label)} labels, {len(offset)} offsets up to {offset[-1]} and {len(jpeg)} bytes do not fit together')
     if label.dtype.kind not in 'ui': raise ValueError(f'labels of type {label.dtype}; expected integers')
     raw, ends = jpeg.tobytes(), offset.tolist()
     pixels = np.stack([np.asarray(_shown(Image.open(io.BytesIO(raw[a:b])))) for a, b in zip(ends, ends[1:])])
@@ -334,7 +342,8 @@ def _read_batches_py(root, split):
     from torchvision.datasets.utils import check_integrity
     for f, md5 in cls.train_list + cls.test_list:
         path = root/cls.base_folder/f
-        if not check_integrity(path, md5): raise ValueError(f'{path} is missing, corrupt or truncated: delete the folder and get it again')
+        if not check_integrity(path, md5):
+            raise ValueError(f'{path} is missing, corrupt or truncated: delete the folder and get it again')
     d = cls(root, train=split == 'train')
     return Data(torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(d.targets), CIFAR10, 'cifar10')
 
@@ -353,13 +362,15 @@ def _decode_drawings(path):
     found = {p.shape for p in pages}
     if found - {(105, 105)}: raise ValueError(f'drawings of shape {sorted(found)}; expected (105, 105)')
     ink = 255 - torch.from_numpy(np.stack(pages)).float()
-    area = torch.eye(28).repeat_interleave(15, 1) @ torch.eye(105).repeat_interleave(4, 0) / 15    # 28 x 15 = 105 x 4: exact shares
+    # 28 x 15 = 105 x 4: exact shares
+    area = torch.eye(28).repeat_interleave(15, 1) @ torch.eye(105).repeat_interleave(4, 0) / 15
     return dict(x=(area @ ink @ area.T).round().byte()[:, None])
 
 # %% ../nbs/00_data.ipynb #b545aaf2
 def _read_omniglot(root, split):
     "The full background set if its zip is there, else the two small ones together"
-    zips, name = [p for f in ('omniglot', 'omniglot-py') if (p := root/f/'images_background.zip').exists()][:1], 'omniglot'
+    zips, name = [p for f in ('omniglot', 'omniglot-py')
+                  if (p := root / f / 'images_background.zip').exists()][:1], 'omniglot'
     if not zips: zips, name = [root/'omniglot'/f'images_background_small{i}.zip' for i in (1, 2)], 'omniglot-small'
     if not all(p.exists() for p in zips): return
     images = {}
@@ -367,10 +378,12 @@ def _read_omniglot(root, split):
     classes = sorted({c for c, _ in images})
     if not classes or len(images) != 20*len(classes):
         where = ' and '.join(map(str, zips))
-        raise ValueError(f'{where}: {len(images)} drawings of {len(classes)} characters; expected 20 of each: get them again')
+        raise ValueError(
+            f'{where}: {len(images)} drawings of {len(classes)} characters; expected 20 of each: get them again')
     keys = [k for k in sorted(images) if (k[1] <= 16) == (split == 'train')]    # drawers 17..20 are the test split
     number = {c: i for i, c in enumerate(classes)}
-    return _shuffled(Data(torch.stack([images[k] for k in keys]), torch.tensor([number[c] for c, _ in keys]), classes, name))
+    return _shuffled(
+        Data(torch.stack([images[k] for k in keys]), torch.tensor([number[c] for c, _ in keys]), classes, name))
 
 def _shuffled(data): return data.pick(torch.randperm(len(data), generator=torch.Generator().manual_seed(0)))
 
@@ -378,7 +391,10 @@ def _shuffled(data): return data.pick(torch.randperm(len(data), generator=torch.
 def adbench_sets(root=None)->dict:
     "{short name: file} of the ADBench tables that can be found, e.g. 'cardio' for adbench/6_cardio.npz"
     found = [p for d in data_dirs(root) for p in (d/'adbench').glob('*.npz') if not _hidden(p.name)]
-    return {re.sub(r'^\d+_', '', p.stem).lower(): p for p in sorted(found, key=lambda p: int(re.match(r'\d*', p.stem)[0] or 0), reverse=True)}
+    return {
+        re.sub(r'^\d+_', '', p.stem).lower(): p
+        for p in sorted(found, key=lambda p: int(re.match(r'\d*', p.stem)[0] or 0), reverse=True)
+    }
 
 def _read_table(path):
     "Rows in float32 and labels 0 or 1; a ValueError says what in the table cannot be taken"
@@ -485,10 +501,11 @@ def image_folder(
     return Data(x, torch.tensor([found[i][1] for i in order]), classes, Path(os.path.abspath(path)).name)
 
 # %% ../nbs/00_data.ipynb #1496286f
-_READERS = dict(mnist=(_idx_reader('MNIST', '0123456789', 'mnist'), 'MNIST/raw/*-ubyte[.gz]', 'MNIST'),
-                fashion=(_idx_reader('FashionMNIST', FASHION, 'fashion'), 'FashionMNIST/raw/*-ubyte[.gz]', 'FashionMNIST'),
-                cifar10=(_read_cifar10, 'cifar-10-batches-py or cifar10-jpeg-*.npz', 'CIFAR10'),
-                omniglot=(_read_omniglot, 'omniglot/images_background.zip or omniglot/images_background_small{1,2}.zip', 'Omniglot'))
+_READERS = dict(
+    mnist=(_idx_reader('MNIST', '0123456789', 'mnist'), 'MNIST/raw/*-ubyte[.gz]', 'MNIST'),
+    fashion=(_idx_reader('FashionMNIST', FASHION, 'fashion'), 'FashionMNIST/raw/*-ubyte[.gz]', 'FashionMNIST'),
+    cifar10=(_read_cifar10, 'cifar-10-batches-py or cifar10-jpeg-*.npz', 'CIFAR10'), omniglot=(
+        _read_omniglot, 'omniglot/images_background.zip or omniglot/images_background_small{1,2}.zip', 'Omniglot'))
 
 # %% ../nbs/00_data.ipynb #0247ee56
 def _download(cls):
@@ -512,13 +529,16 @@ def load(
     n:int|None=None, # only the first n examples
     download:bool=True, # fetch by torchvision what is in none of these folders
 )->Data:
-    "The data set `name`. ValueError for an unknown name or a damaged file, FileNotFoundError when it can't be found or fetched"
+    """The data set `name`. ValueError for an unknown name or a damaged file, FileNotFoundError when it can't be
+    found or fetched"""
     if split not in ('train', 'test'): raise ValueError(unknown('split', split, ['train', 'test']))
     if not isinstance(name, str): raise TypeError(f'name is a {type(name).__name__}; expected the name of a data set')
     if name == 'digits': data = _load_digits(split)
     elif name.startswith('adbench/'): data = _load_adbench(name, split, root)
     elif name in _READERS: data = _load_files(name, split, root, download)
-    else: raise ValueError(unknown('data set', name, ['digits', *_READERS, *(f'adbench/{s}' for s in sorted(adbench_sets(root)))]))
+    else:
+        raise ValueError(
+            unknown('data set', name, ['digits', *_READERS, *(f'adbench/{s}' for s in sorted(adbench_sets(root)))]))
     return data if n is None else data.take(n)
 
 def _load_files(name, split, root, download):
@@ -552,7 +572,8 @@ def crop_flip(
 
 # %% ../nbs/00_data.ipynb #02915a55
 class Batches:
-    "Mini-batches `(x, y)`, x float32 in [0,1], of a set that lies on the device; order and augmentation depend on (seed, epoch) alone"
+    """Mini-batches `(x, y)`, x float32 in [0,1], of a set that lies on the device;
+    order and augmentation depend on (seed, epoch) alone"""
     def __init__(self,
         data, # `Data`, or the examples: uint8 or float (N,C,H,W) or (N,D)
         y:torch.Tensor|None=None, # class numbers (N,), when `data` is the examples
@@ -582,7 +603,8 @@ class Batches:
         self.epoch = epoch
 
     def __iter__(self):
-        g = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]))
+        g = torch.Generator().manual_seed(
+            int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]))
         self.epoch += 1
         order = torch.randperm(len(self.x), generator=g) if self.shuffle else torch.arange(len(self.x))
         for i, idx in enumerate(order.to(self.x.device).split(self.batch_size)[:len(self)]):

@@ -24,12 +24,14 @@ def wilson(
 ):
     "(low, high): the Wilson score interval of the proportion `k/n`"
     k, n = np.asarray(k, float), np.asarray(n, float)
-    if not (np.all(n > 0) and np.all(k >= 0) and np.all(k <= n)): raise ValueError(f'wilson needs 0 <= k <= n and n > 0, got k={k}, n={n}')
+    if not (np.all(n > 0) and np.all(k >= 0) and np.all(k <= n)):
+        raise ValueError(f'wilson needs 0 <= k <= n and n > 0, got k={k}, n={n}')
     if not 0 < level < 1: raise ValueError(f'level is a probability between 0 and 1 (0.95, say), got {level}')
     z = NormalDist().inv_cdf((1+level)/2)
     p, scale = k/n, 1 + z*z/n
     centre, half = (p + z*z/(2*n))/scale, z*np.sqrt(p*(1-p)/n + z*z/(4*n*n))/scale
-    return np.where(k == 0, 0., centre-half)[()], np.where(k == n, 1., centre+half)[()]  # the ends exactly, not up to rounding
+    # the ends exactly, not up to rounding
+    return np.where(k == 0, 0., centre-half)[()], np.where(k == n, 1., centre+half)[()]
 
 # %% ../nbs/03_evaluation.ipynb #26471ccc
 def logit_margin(
@@ -49,7 +51,10 @@ def calibration_error(
     "The expected calibration error: mean over samples of |accuracy - mean confidence| of the sample's bin"
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
     if confidence.ndim != 1 or len(confidence) == 0 or confidence.shape != correct.shape:
-        raise ValueError(f'calibration_error needs two vectors of one length above 0, got shapes {confidence.shape} and {correct.shape}')
+        raise ValueError(
+            f'calibration_error needs two vectors of one length above 0, got shapes {confidence.shape} and '
+            f'{correct.shape}'
+        )
     b = np.digitize(confidence, np.linspace(0, 1, bins+1)[1:-1], right=True)
     return np.abs(np.bincount(b, correct-confidence, bins)).sum()/len(b)
 
@@ -73,11 +78,16 @@ def _batches(
     batch_size:int, # for data that does not come in batches of its own
 ):
     "(iterator over batches (x, y), class names or None)"
-    if not isinstance(batch_size, int) or batch_size < 1: raise ValueError(f'batch_size must be a positive integer, got {batch_size!r}')
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f'batch_size must be a positive integer, got {batch_size!r}')
     if isinstance(data, Data): x, y, classes = data.x, data.y, data.classes
-    elif isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], 'shape'): (x, y), classes = map(torch.as_tensor, data), None
-    elif hasattr(data, '__iter__') and not isinstance(data, (str, dict, torch.Tensor, np.ndarray)): return _pairs(data), None
-    else: raise TypeError(f'data must be a Data, a pair (x, y) of tensors, a Batches or a DataLoader, got {type(data).__name__}')
+    elif isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], 'shape'):
+        (x, y), classes = map(torch.as_tensor, data), None
+    elif hasattr(data, '__iter__') and not isinstance(data, (str, dict, torch.Tensor, np.ndarray)):
+        return _pairs(data), None
+    else:
+        raise TypeError(
+            f'data must be a Data, a pair (x, y) of tensors, a Batches or a DataLoader, got {type(data).__name__}')
     check_xy(x, y, len(classes) if classes else None)
     return zip(x.split(batch_size), y.split(batch_size)), classes
 
@@ -91,7 +101,8 @@ def as_input(
     x:torch.Tensor, # uint8 in 0..255, or floating point in [0,1]
 )->torch.Tensor: # float32, or float64 for a model in float64
     "`x` in the precision that results about `model` are computed in; narrower models get it rounded by `logits_of`"
-    if floating_type(model) != torch.float64 or not (x.dtype == torch.uint8 or x.is_floating_point()): return as_float(x)
+    if floating_type(model) != torch.float64 or not (x.dtype == torch.uint8 or x.is_floating_point()):
+        return as_float(x)
     return x.double()/255 if x.dtype == torch.uint8 else x.double()
 
 def _forward(model, x):
@@ -105,7 +116,8 @@ def predict(
     batch_size:int=256,
     device=None, # where the batches go; default: where the model is
 ):
-    "(N,K) logits on `device`, float32 or wider, computed in evaluation mode without gradients; model and `x` are left as they were"
+    """(N,K) logits on `device`, float32 or wider, computed in evaluation mode without gradients;
+    model and `x` are left as they were"""
     check_module(model)
     if len(x) == 0: raise ValueError('x is empty: there is nothing to predict')
     return torch.cat([_forward(model, as_input(model, b.to(device or _device(model)))) for b in x.split(batch_size)])
@@ -119,36 +131,48 @@ def _check_logits(
 ):
     "Raise unless these are finite logits with one column per class"
     n, k = logits.shape
-    if classes and k != len(classes): raise ValueError(f'the model returns {k} logits but the data has {len(classes)} classes')
+    if classes and k != len(classes):
+        raise ValueError(f'the model returns {k} logits but the data has {len(classes)} classes')
     probs = (logits > -1e-5).all() & (logits < 1+1e-5).all() & ((logits.sum(1)-1).abs() < 1e-5).all()
-    bad, probs, top = torch.stack([(~logits.isfinite()).any(1).sum(), probs.long(), y.max()]).tolist()  # one transfer from the device
-    if top >= k: raise ValueError(f'label {top} is out of range: the model returns {k} logits, so labels go from 0 to {k-1}')
+    # one transfer from the device
+    bad, probs, top = torch.stack([(~logits.isfinite()).any(1).sum(), probs.long(), y.max()]).tolist()
+    if top >= k:
+        raise ValueError(f'label {top} is out of range: the model returns {k} logits, so labels go from 0 to {k - 1}')
     if bad: raise ValueError(f'the model returns NaN or infinite logits for {bad} of {n} inputs ({where})')
-    if probs: raise ValueError('the model returns probabilities (rows in [0,1] that sum to 1) where logits are due: leave its softmax out')
+    if probs:
+        raise ValueError(
+            'the model returns probabilities (rows in [0,1] that sum to 1) where logits are due: leave its softmax out')
 
 # %% ../nbs/03_evaluation.ipynb #1ff23bfb
 def _attacked(name, attack, model, x, y):
     "The attack's result on a batch; raises if it broke the contract"
     with eval_mode(model), torch.inference_mode(False), torch.enable_grad(): x_adv = attack(model, x.clone(), y.clone())
     if not isinstance(x_adv, torch.Tensor) or x_adv.shape != x.shape:
-        raise ValueError(f'attack {name!r} must return a tensor of shape {tuple(x.shape)}, got {tuple(getattr(x_adv, "shape", ())) or type(x_adv).__name__}')
+        raise ValueError(
+            f'attack {name!r} must return a tensor of shape {tuple(x.shape)}, got '
+            f'{tuple(getattr(x_adv, "shape", ())) or type(x_adv).__name__}'
+        )
     x_adv, threat = x_adv.detach().to(x.dtype), getattr(attack, 'threat', None)
     size = x.new_zeros(()) if threat is None else threat.norm(x_adv - x).amax()
     low, high, size = torch.stack([*x_adv.aminmax(), size]).tolist()
-    if not (low >= 0 and high <= 1): raise ValueError(f'attack {name!r} left the box [0,1]: its values go from {low:g} to {high:g}')
-    if threat and size > threat.eps + 1e-5*max(1, threat.eps): raise ValueError(f'attack {name!r} left its ball {threat}: it moved an input by {size:g}')
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f'attack {name!r} left the box [0,1]: its values go from {low:g} to {high:g}')
+    if threat and size > threat.eps + 1e-5 * max(1, threat.eps):
+        raise ValueError(f'attack {name!r} left its ball {threat}: it moved an input by {size:g}')
     return x_adv
 
 # %% ../nbs/03_evaluation.ipynb #91a554f2
 def _scores(logits, y, delta):
     "What is kept of each sample: a dict of (N,) tensors"
     prediction, delta = logits.argmax(1), delta.flatten(1)
-    return dict(label=y, prediction=prediction, correct=prediction == y, loss=F.cross_entropy(logits, y, reduction='none'),
-                margin=logit_margin(logits, y), confidence=logits.softmax(1).amax(1), linf=delta.abs().amax(1), l2=delta.norm(dim=1))
+    return dict(label=y, prediction=prediction, correct=prediction == y,
+                loss=F.cross_entropy(logits, y, reduction='none'), margin=logit_margin(logits, y),
+                confidence=logits.softmax(1).amax(1), linf=delta.abs().amax(1), l2=delta.norm(dim=1))
 
 # %% ../nbs/03_evaluation.ipynb #104567f2
 def _check_needs(attacks, x, y, logits):
-    "Raise if an attack says that it cannot handle such images, labels or logits, before another one has worked for nothing"
+    """Raise if an attack says that it cannot handle such images, labels or logits, before another one has worked for
+    nothing"""
     for attack in attacks.values(): getattr(attack, 'needs', lambda x, y, logits: None)(x, y, logits)
 
 # %% ../nbs/03_evaluation.ipynb #6ad0a4ea
@@ -172,7 +196,8 @@ def _measure(model, data, attacks, batch_size):
 def worst_case(
     samples:pd.DataFrame, # from `evaluate(..., per_sample=True)`
 ):
-    "Per-sample rows of the adversary who picks for each sample the most harmful input that was tried, the clean one included"
+    """Per-sample rows of the adversary who picks for each sample the most harmful input that was tried, the clean
+    one included"""
     order = samples.sort_values(['correct', 'margin'], kind='stable')  # errors first, then the smallest margin
     return order.drop_duplicates('sample').sort_values('sample').assign(attack='worst case')
 
@@ -189,10 +214,13 @@ def summarise(
 
 # %% ../nbs/03_evaluation.ipynb #1c752d78
 def _check_attacks(attacks):
-    if not isinstance(attacks, dict): raise TypeError(f'attacks must be a dict of name -> attack(model, x, y), got {type(attacks).__name__}')
+    if not isinstance(attacks, dict):
+        raise TypeError(f'attacks must be a dict of name -> attack(model, x, y), got {type(attacks).__name__}')
     for name, attack in attacks.items():
-        if name in ('clean', 'worst case'): raise ValueError(f'{name!r} is a row of its own: give the attack another name')
-        if not callable(attack): raise TypeError(f'attack {name!r} must be a function attack(model, x, y), got {type(attack).__name__}')
+        if name in ('clean', 'worst case'):
+            raise ValueError(f'{name!r} is a row of its own: give the attack another name')
+        if not callable(attack):
+            raise TypeError(f'attack {name!r} must be a function attack(model, x, y), got {type(attack).__name__}')
 
 # %% ../nbs/03_evaluation.ipynb #10c0fd3b
 def _warn_if_helpful(rows):
@@ -201,7 +229,10 @@ def _warn_if_helpful(rows):
     _, high = wilson(right.sum(), len(right))  # a weak attack may tip a few samples the right way
     for name, c in rows.items():
         if c['correct'].mean() > high:
-            warnings.warn(f'attack {name!r} raised the accuracy from {right.mean():.1%} to {c["correct"].mean():.1%}: is the sign of its loss right?')
+            warnings.warn(
+                f'attack {name!r} raised the accuracy from {right.mean():.1%} to {c["correct"].mean():.1%}: is the '
+                'sign of its loss right?'
+            )
 
 # %% ../nbs/03_evaluation.ipynb #81120d74
 def evaluate(
@@ -211,12 +242,15 @@ def evaluate(
     batch_size:int=256, # for data that does not come in batches of its own
     per_sample:bool=False, # return one row for each attack and sample in place of the table
 ):
-    "Table with the rows clean, each attack and, for two attacks or more, their worst case; columns accuracy, low, high, loss, margin, ece, n"
+    """Table with the rows clean, each attack and, for two attacks or more, their worst case;
+    columns accuracy, low, high, loss, margin, ece, n"""
     attacks = {} if attacks is None else attacks
     check_module(model)
     _check_attacks(attacks)
     rows = _measure(model, data, attacks, batch_size)
-    samples = pd.concat([pd.DataFrame(dict(attack=name, sample=range(len(c['label'])), **c)) for name, c in rows.items()], ignore_index=True)
+    samples = pd.concat(
+        [pd.DataFrame(dict(attack=name, sample=range(len(c['label'])), **c)) for name, c in rows.items()],
+        ignore_index=True)
     if len(attacks) > 1: samples = pd.concat([samples, worst_case(samples)], ignore_index=True)
     _warn_if_helpful(rows)
     return samples if per_sample else summarise(samples)
@@ -251,12 +285,14 @@ def show_adversarial(
     n:int=6, # number of columns
 ):
     "Figure with one column per sample: image, perturbation and adversarial image, each image under the model's answer"
-    if not isinstance(n, int) or n < 1: raise ValueError(f'n, the number of samples to show, must be a positive integer, got {n!r}')
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f'n, the number of samples to show, must be a positive integer, got {n!r}')
     batches, classes = _batches(data, n)
     first = next(iter(batches), None)
     if first is None: raise ValueError('data is empty: there is nothing to show')
     x, y = (t[:n].to(_device(model)) for t in first)
-    if x.ndim != 4 or x.shape[1] not in (1, 3): raise ValueError(f'images (N,1,H,W) or (N,3,H,W) can be shown, got shape {tuple(x.shape)}')
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f'images (N,1,H,W) or (N,3,H,W) can be shown, got shape {tuple(x.shape)}')
     x = as_input(model, x)
     x_adv = _attacked('shown', attack, model, x, y)
     delta, gray = x_adv - x, x.shape[1] == 1
@@ -268,9 +304,12 @@ def show_adversarial(
         for ax, image, said, true in zip(row, images, predict(model, images).argmax(1).tolist(), y.tolist()):
             _show(ax, image, cmap='gray', vmin=0, vmax=1)
             right = said == true
-            ax.set_title(name(said) if right else f'{name(said)}, not {name(true)}', fontsize='small', color='black' if right else 'crimson')
+            ax.set_title(
+                name(said) if right else f'{name(said)}, not {name(true)}', fontsize='small',
+                color='black' if right else 'crimson')
     for ax, d in zip(axes[1], delta): _show(ax, d if gray else 0.5 + d/(2*top), cmap='RdBu_r', vmin=-top, vmax=top)
-    for ax, label in zip(axes[:,0], ('image', f'perturbation\n(-{top:.2g} to {top:.2g})', 'adversarial')): ax.set_ylabel(label)
+    for ax, label in zip(axes[:, 0], ('image', f'perturbation\n(-{top:.2g} to {top:.2g})', 'adversarial')):
+        ax.set_ylabel(label)
     return fig
 
 # %% ../nbs/03_evaluation.ipynb #d6977ce2
@@ -283,8 +322,10 @@ def accuracy_curve(
 ):
     "Table of `evaluate` with one row for each radius, in rising order from 0"
     eps = np.unique([0., *eps_list])
-    if len(eps) < 2 or eps[0] < 0 or not np.isfinite(eps).all(): raise ValueError(f'eps_list must hold finite radii above 0, got {list(eps_list)}')
-    if not callable(attack_of_eps): raise TypeError(f'attack_of_eps must be a function eps -> attack, got {type(attack_of_eps).__name__}')
+    if len(eps) < 2 or eps[0] < 0 or not np.isfinite(eps).all():
+        raise ValueError(f'eps_list must hold finite radii above 0, got {list(eps_list)}')
+    if not callable(attack_of_eps):
+        raise TypeError(f'attack_of_eps must be a function eps -> attack, got {type(attack_of_eps).__name__}')
     table = evaluate(model, data, {f'eps={e}': attack_of_eps(e) for e in eps[1:].tolist()}, batch_size)
     return table.drop(index='worst case', errors='ignore').set_index(pd.Index(eps, name='eps'))
 
@@ -293,17 +334,24 @@ def curve_problems(
     curve:pd.DataFrame, # from `accuracy_curve`
     tol:float=0.01, # accuracy that counts as nothing: for a rise, and at the end
 ):
-    "List of sentences, one for each reason to distrust the attack behind the curve; empty if accuracy falls and reaches 0"
+    """List of sentences, one for each reason to distrust the attack behind the curve;
+    empty if accuracy falls and reaches 0"""
     eps, acc = curve.index.to_numpy(float), curve['accuracy'].to_numpy(float)
     problems, reached = [], np.minimum.accumulate(acc)
     i = int((acc - reached).argmax())  # the largest rise above what a smaller ball has achieved
     j = int(acc[:i+1].argmin())
     if acc[i] - acc[j] > tol:
-        problems.append(f'Accuracy rises from {acc[j]:.1%} at eps={eps[j]:g} to {acc[i]:.1%} at eps={eps[i]:g}, though the larger ball contains the '
-                        'smaller one: the attack misses examples it has already found (too few steps, a wrong step size or masked gradients).')
+        problems.append(
+            f'Accuracy rises from {acc[j]:.1%} at eps={eps[j]:g} to {acc[i]:.1%} at eps={eps[i]:g}, though the larger '
+            'ball contains the '
+            'smaller one: the attack misses examples it has already found (too few steps, a wrong step size or masked '
+            'gradients).'
+        )
     if acc[-1] > tol:
-        problems.append(f'Accuracy is still {acc[-1]:.1%} at the largest radius, eps={eps[-1]:g}: go on to larger ones; if it does not reach 0 '
-                        'when every image is within reach (Linf: eps=1), the attack fails and its robust accuracies mean nothing.')
+        problems.append(
+            f'Accuracy is still {acc[-1]:.1%} at the largest radius, eps={eps[-1]:g}: go on to larger ones; if it does '
+            'not reach 0 '
+            'when every image is within reach (Linf: eps=1), the attack fails and its robust accuracies mean nothing.')
     return problems
 
 # %% ../nbs/03_evaluation.ipynb #c0635d9d

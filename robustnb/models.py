@@ -44,7 +44,10 @@ def _normalize(shape, mean, std, dims=(3,)):
     if len(shape) not in dims: raise ValueError(f'shape is {tuple(shape)}; expected {expected}')
     layer = Normalize(mean, std)
     if not {len(layer.mean), len(layer.std)} <= {1, shape[0]}:
-        raise ValueError(f'mean has {len(layer.mean)} and std {len(layer.std)} values; expected 1 or {shape[0]} for shape {tuple(shape)}')
+        raise ValueError(
+            f'mean has {len(layer.mean)} and std {len(layer.std)} values; expected 1 or {shape[0]} for shape '
+            f'{tuple(shape)}'
+        )
     return layer
 
 # %% ../nbs/01_models.ipynb #f1d11df8
@@ -53,10 +56,12 @@ _ARCHITECTURES = {}
 def architecture(
     build, # function that returns an nn.Module; its arguments must be numbers, strings, booleans or lists of them
 ):
-    "Decorator: registers `build` by its name and records each call in the model's `spec`, for `save_model` and `load_model`"
+    """Decorator: registers `build` by its name and records each call in the model's `spec`, for `save_model` and
+    `load_model`"""
     name, sig = build.__name__, inspect.signature(build)
     other = _ARCHITECTURES.get(name)
-    if other and other.__module__ != build.__module__ and '__main__' not in (other.__module__, build.__module__):    # a page may restate it
+    # a page may restate it
+    if other and other.__module__ != build.__module__ and '__main__' not in (other.__module__, build.__module__):
         raise ValueError(f'architecture {name!r} is already registered by {other.__module__}: choose another name')
     @functools.wraps(build)
     def made(*args, **kwargs):
@@ -74,7 +79,8 @@ def architectures()->list:
 
 # %% ../nbs/01_models.ipynb #c056a3b8
 def init_(model:nn.Module)->nn.Module:
-    "`model` with He-initialised convolutions (fan out) and linear layers (fan in), a tenth of that for the head, zero biases; in place"
+    """`model` with He-initialised convolutions (fan out) and linear layers (fan in), a tenth of that for the head,
+    zero biases; in place"""
     for name, m in model.named_modules():
         if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
         elif isinstance(m, nn.Linear): nn.init.kaiming_normal_(m.weight, nonlinearity='relu')
@@ -106,16 +112,20 @@ def mlp(
 @architecture
 def lenet(shape=(1, 28, 28), classes:int=10, width:int=16, mean=0.5, std=0.5)->nn.Sequential:
     "Two 5x5 convolutions with pooling, one hidden layer, no batch norm"
-    if len(shape) != 3 or min(shape[1:]) < 4: raise ValueError(f'shape is {tuple(shape)}; expected (C,H,W) with 4 pixels or more on a side, which two poolings halve')
+    if len(shape) != 3 or min(shape[1:]) < 4:
+        raise ValueError(
+            f'shape is {tuple(shape)}; expected (C,H,W) with 4 pixels or more on a side, which two poolings halve')
     flat = 2*width*(shape[1]//4)*(shape[2]//4)
     m = nn.Sequential(Normalize(mean, std), nn.Conv2d(shape[0], width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-                      nn.Conv2d(width, 2*width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(flat, 8*width), nn.ReLU())
+                      nn.Conv2d(width, 2 * width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                      nn.Linear(flat, 8 * width), nn.ReLU())
     m.add_module('head', nn.Linear(8*width, classes))
     return init_(m)
 
 # %% ../nbs/01_models.ipynb #3941316a
 def _conv_bn(c_in, c_out, stride):
-    return nn.Sequential(OrderedDict(conv=nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), bn=nn.BatchNorm2d(c_out), relu=nn.ReLU()))
+    return nn.Sequential(
+        OrderedDict(conv=nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), bn=nn.BatchNorm2d(c_out), relu=nn.ReLU()))
 
 @architecture
 def convnet(
@@ -125,10 +135,12 @@ def convnet(
     mean=0.5, # of `Normalize`
     std=0.25,
 )->nn.Sequential:
-    "Small ConvNet: three 3x3 convolutions (strides 1, 2, 2) with batch norm and ReLU, then the head on the flattened map"
+    """Small ConvNet: three 3x3 convolutions (strides 1, 2, 2) with batch norm and ReLU, then the head on the
+    flattened map"""
     normalize, (c, h, w) = _normalize(shape, mean, std), shape
-    return _sequential(normalize=normalize, block1=_conv_bn(c, width, 1), block2=_conv_bn(width, 2*width, 2),
-                       block3=_conv_bn(2*width, 4*width, 2), flatten=nn.Flatten(), head=nn.Linear(4*width*_quarter(h)*_quarter(w), classes))
+    return _sequential(normalize=normalize, block1=_conv_bn(c, width, 1), block2=_conv_bn(width, 2 * width, 2),
+                       block3=_conv_bn(2 * width, 4 * width, 2), flatten=nn.Flatten(),
+                       head=nn.Linear(4 * width * _quarter(h) * _quarter(w), classes))
 
 def _quarter(n): return (n + 3)//4    # what two 3x3 convolutions of stride 2 leave
 
@@ -142,17 +154,23 @@ def vgg11(
     std=0.25,
 )->nn.Sequential:
     "VGG-11 with batch norm in its CIFAR form: conv1, bn1, relu1, pool1, ..., then the mean of the map and the head"
-    if min(shape[1:], default=0) < 32: raise ValueError(f'shape is {tuple(shape)}; expected (C,H,W) with 32 pixels or more on a side, which five poolings halve')
+    if min(shape[1:], default=0) < 32:
+        raise ValueError(
+            f'shape is {tuple(shape)}; expected (C,H,W) with 32 pixels or more on a side, which five poolings halve')
     layers, c = dict(normalize=_normalize(shape, mean, std)), shape[0]
     for i, (factor, pool) in enumerate(zip((1, 2, 4, 4, 8, 8, 8, 8), (1, 1, 0, 1, 0, 1, 0, 1)), 1):
-        layers |= {f'conv{i}': nn.Conv2d(c, factor*width, 3, 1, 1, bias=False), f'bn{i}': nn.BatchNorm2d(factor*width), f'relu{i}': nn.ReLU()}
+        layers |= {
+            f'conv{i}': nn.Conv2d(c, factor * width, 3, 1, 1, bias=False), f'bn{i}': nn.BatchNorm2d(factor * width),
+            f'relu{i}': nn.ReLU()
+        }
         if pool: layers[f'pool{i}'] = nn.MaxPool2d(2)
         c = factor*width
     return _sequential(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(c, classes))
 
 # %% ../nbs/01_models.ipynb #56c0c08d
 class PreActBlock(nn.Module):
-    "Pre-activation residual block: bn, relu, conv, twice; a 1x1 convolution of the first activation is the shortcut where the shape changes"
+    """Pre-activation residual block: bn, relu, conv, twice; a 1x1 convolution of the first activation is the
+    shortcut where the shape changes"""
     def __init__(self, c_in:int, c_out:int, stride:int=1):
         super().__init__()
         self.bn1, self.conv1 = nn.BatchNorm2d(c_in), nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
@@ -167,13 +185,15 @@ class PreActBlock(nn.Module):
 # %% ../nbs/01_models.ipynb #fa73df50
 def _preact(shape, classes, stem, stages, mean, std, stride=1):
     "Pre-activation ResNet; `stride` is the stem's, `stages` lists (channels, blocks, stride)"
-    layers, c = dict(normalize=_normalize(shape, mean, std), conv=nn.Conv2d(shape[0], stem, 3, stride, 1, bias=False)), stem
+    layers, c = dict(
+        normalize=_normalize(shape, mean, std), conv=nn.Conv2d(shape[0], stem, 3, stride, 1, bias=False)), stem
     for i, (width, blocks, stride) in enumerate(stages, 1):
         widths = [c] + [width]*blocks
-        layers[f'stage{i}'] = nn.Sequential(*[PreActBlock(a, b, stride if j == 0 else 1) for j, (a, b) in enumerate(zip(widths, widths[1:]))])
+        layers[f'stage{i}'] = nn.Sequential(
+            *[PreActBlock(a, b, stride if j == 0 else 1) for j, (a, b) in enumerate(zip(widths, widths[1:]))])
         c = width
-    return _sequential(**layers, bn=nn.BatchNorm2d(c), relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(),
-                       head=nn.Linear(c, classes))
+    return _sequential(**layers, bn=nn.BatchNorm2d(c), relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1),
+                       flatten=nn.Flatten(), head=nn.Linear(c, classes))
 
 # %% ../nbs/01_models.ipynb #f3bdc1fa
 @architecture
@@ -211,7 +231,8 @@ def wide_resnet(
 )->nn.Sequential:
     "WideResNet-`depth`-`widen` (Zagoruyko and Komodakis, 2016)"
     if depth < 10 or (depth - 4) % 6: raise ValueError(f'depth is {depth}; expected 6 n + 4: 10, 16, 22, 28, 34, ...')
-    return _preact(shape, classes, 16, [(16*widen*2**i, (depth - 4)//6, 1 if i == 0 else 2) for i in range(3)], mean, std)
+    return _preact(shape, classes, 16, [(16 * widen * 2**i, (depth-4) // 6, 1 if i == 0 else 2) for i in range(3)],
+                   mean, std)
 
 # %% ../nbs/01_models.ipynb #0e91609a
 class Autoencoder(nn.Module):
@@ -233,13 +254,15 @@ def autoencoder(
     mean=0.5, # of `Normalize`
     std=0.25,
 )->Autoencoder:
-    "Convolutional autoencoder whose output is in [0,1] for images, a fully connected one with unbounded output for tables"
+    """Convolutional autoencoder whose output is in [0,1] for images, a fully connected one with unbounded output for
+    tables"""
     coder = _table_coder if len(shape) == 1 else _image_coder
     return init_(Autoencoder(_normalize(shape, mean, std, (1, 3)), *coder(shape, latent, width)))
 
 def _table_coder(shape, latent, width):
     d, h = shape[0], 4*width
-    return (nn.Sequential(nn.Linear(d, h), nn.ReLU(), nn.Linear(h, latent)), nn.Sequential(nn.Linear(latent, h), nn.ReLU(), nn.Linear(h, d)))
+    return (nn.Sequential(nn.Linear(d, h), nn.ReLU(),
+                          nn.Linear(h, latent)), nn.Sequential(nn.Linear(latent, h), nn.ReLU(), nn.Linear(h, d)))
 
 def _image_coder(shape, latent, width):
     c, h, w = shape
@@ -255,10 +278,13 @@ def _image_coder(shape, latent, width):
 def check_module(
     model, # what was given as a model
 ):
-    "Nothing if `model` can be asked for logits; a TypeError unless it is an nn.Module, a ValueError if a lazy layer has no weights yet"
+    """Nothing if `model` can be asked for logits; a TypeError unless it is an nn.Module, a ValueError if a lazy
+    layer has no weights yet"""
     if not isinstance(model, nn.Module): raise TypeError(f'model must be an nn.Module, got {type(model).__name__}')
     lazy = next((k for k, t in chain(model.named_parameters(), model.named_buffers()) if nn.parameter.is_lazy(t)), None)
-    if lazy: raise ValueError(f'{lazy!r} of the model has no values yet, its layer is lazy: run the model on one batch first')
+    if lazy:
+        raise ValueError(
+            f'{lazy!r} of the model has no values yet, its layer is lazy: run the model on one batch first')
 
 # %% ../nbs/01_models.ipynb #188d80ad
 @contextmanager
@@ -277,7 +303,8 @@ def eval_mode(model:nn.Module):
 
 # %% ../nbs/01_models.ipynb #f8645e11
 def floating_type(model:nn.Module)->torch.dtype:
-    "The type that `model` takes its input in: that of its first floating-point weight or buffer, float32 if it has none"
+    """The type that `model` takes its input in: that of its first floating-point weight or buffer, float32 if it has
+    none"""
     return next((t.dtype for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), torch.float32)
 
 # %% ../nbs/01_models.ipynb #07b1f7f8
@@ -285,16 +312,20 @@ def logits_of(
     model:nn.Module,
     x:torch.Tensor, # floating point, (N,...), in [0,1]; the model works on a copy
 )->torch.Tensor: # (N,K), K >= 2, in float32 or wider, with its graph where gradients are on
-    "What `model` says about `x`, in the mode it is in; a TypeError or ValueError for anything but logits. NaN and infinities pass"
+    """What `model` says about `x`, in the mode it is in; a TypeError or ValueError for anything but logits.
+    NaN and infinities pass"""
     out = model(x.to(floating_type(model), copy=True))
-    if not isinstance(out, torch.Tensor): raise TypeError(f'the model must return a tensor of logits, got {type(out).__name__}: wrap it in a module that does')
+    if not isinstance(out, torch.Tensor):
+        raise TypeError(
+            f'the model must return a tensor of logits, got {type(out).__name__}: wrap it in a module that does')
     if not out.is_floating_point(): raise TypeError(f'the model must return floating-point logits, got {out.dtype}')
     if out.ndim != 2 or len(out) != len(x) or out.shape[1] < 2: raise ValueError(_not_logits(out, len(x)))
     return out if out.dtype in (torch.float32, torch.float64) else out.float()
 
 def _not_logits(out, n):
     one = '; a single logit z says the same as the two logits (0, z)' if out.shape in ((n,), (n, 1)) else ''
-    return f'the model must return logits of shape ({n}, classes), at least two classes, for {n} inputs, got {tuple(out.shape)}{one}'
+    return (f'the model must return logits of shape ({n}, classes), at least two classes, for {n} inputs, '
+            f'got {tuple(out.shape)}{one}')
 
 # %% ../nbs/01_models.ipynb #527ee8ca
 _HEADS = {'head', 'heads', 'fc', 'classifier', 'linear', 'last_linear', 'output'}
@@ -302,11 +333,15 @@ _HEADS = {'head', 'heads', 'fc', 'classifier', 'linear', 'last_linear', 'output'
 def find_head(
     model:nn.Module,
 )->tuple: # (its name in `named_modules`, the nn.Linear)
-    "The classification layer: the last nn.Linear below one of the customary names (head, fc, classifier, ...), else the last nn.Linear"
+    """The classification layer: the last nn.Linear below one of the customary names (head, fc, classifier, ...),
+    else the last nn.Linear"""
     linears = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
     usual = [(n, m) for n, m in linears if _HEADS & set(n.split('.'))]
     if not linears:
-        raise ValueError(f'{type(model).__name__} has no nn.Linear that could be its head: name it, e.g. features(model, x, head="classifier.1")')
+        raise ValueError(
+            f'{type(model).__name__} has no nn.Linear that could be its head: name it, e.g. features(model, x, '
+            'head="classifier.1")'
+        )
     return (usual or linears)[-1]
 
 def _module(model, name):
@@ -331,10 +366,17 @@ def features(
     try: logits = model(x.to(floating_type(model), copy=True))
     finally: hook.remove()
     if not seen: raise ValueError(f'layer {name!r} was not used in the forward pass: give the name of the head')
-    if len(seen) > 1: raise ValueError(f'layer {name!r} runs {len(seen)} times in a forward pass: give the name of a layer that runs once, after which the head follows')
+    if len(seen) > 1:
+        raise ValueError(
+            f'layer {name!r} runs {len(seen)} times in a forward pass: give the name of a layer that runs once, after '
+            'which the head follows'
+        )
     (into, out), = seen
     if head is None and getattr(logits, 'shape', None) != out.shape:
-        raise ValueError(f'{name!r} is not the head, its output {tuple(out.shape)} is not the output of the model: give the name of the head')
+        raise ValueError(
+            f'{name!r} is not the head, its output {tuple(out.shape)} is not the output of the model: give the name of '
+            'the head'
+        )
     return into
 
 # %% ../nbs/01_models.ipynb #a8c5cf65
@@ -343,7 +385,10 @@ _PICKLES = {'.pt', '.pth', '.pkl', '.pickle', '.bin', '.ckpt', '.tar', '.joblib'
 def _check_path(path):
     path = Path(path).expanduser()
     if path.suffix.lower() in _PICKLES:
-        raise ValueError(f'{path} is a pickle by its name, and a pickle can run code when it is read; weights are kept in .safetensors files')
+        raise ValueError(
+            f'{path} is a pickle by its name, and a pickle can run code when it is read; weights are kept in '
+            '.safetensors files'
+        )
     return path
 
 # %% ../nbs/01_models.ipynb #38209f99
@@ -355,8 +400,11 @@ def _shapes(model):
 
 def _check_call(model, spec):
     "Raise unless the recorded call makes a network of the same tensors: what is written must be readable"
-    if spec['name'] not in _ARCHITECTURES: raise ValueError(unknown('architecture', spec['name'], architectures()) + ', so the file could not be read back')
-    with torch.random.fork_rng(devices=[]): made = _shapes(_ARCHITECTURES[spec['name']](**spec['kwargs']).to(floating_type(model)))
+    if spec['name'] not in _ARCHITECTURES:
+        raise ValueError(
+            unknown('architecture', spec['name'], architectures()) + ', so the file could not be read back')
+    with torch.random.fork_rng(devices=[]):
+        made = _shapes(_ARCHITECTURES[spec['name']](**spec['kwargs']).to(floating_type(model)))
     here = _shapes(model)
     differ = [k for k in made | here if made.get(k) != here.get(k)]
     if not differ: return
@@ -364,19 +412,26 @@ def _check_call(model, spec):
         if got is None: return 'absent'
         return f'{tuple(got[0])} {str(got[1])[6:]}' + ''.join(f', shared with {k!r}' for k in got[2])
     more = f', and {len(differ) - 1} more differ' if differ[1:] else ''
-    raise ValueError(f"the model is no longer what its call of {spec['name']!r} makes: {differ[0]!r} is {say(here.get(differ[0]))}, "
-                     f"by the call it is {say(made.get(differ[0]))}{more}. Build it by a function under @architecture that makes the change")
+    raise ValueError(
+        f"the model is no longer what its call of {spec['name']!r} makes: {differ[0]!r} is {say(here.get(differ[0]))}, "
+        f"by the call it is {say(made.get(differ[0]))}{more}. Build it by a function under @architecture that makes "
+        "the change"
+    )
 
 # %% ../nbs/01_models.ipynb #afbaff82
 def save_model(
     model:nn.Module, # made by an `@architecture`
     path, # file to write, customarily .safetensors; replaced as a whole or not at all
 ):
-    "The path written: weights and buffers, and the architecture's call in the file's metadata. Tied weights are stored once"
+    """The path written: weights and buffers, and the architecture's call in the file's metadata.
+    Tied weights are stored once"""
     check_module(model)
-    path, model = _check_path(path), getattr(model, '_orig_mod', model)    # a compiled model is saved as what it was made of
+    # a compiled model is saved as what it was made of
+    path, model = _check_path(path), getattr(model, '_orig_mod', model)
     spec = getattr(model, 'spec', None)
-    if spec is None: raise ValueError(f'{type(model).__name__} has no record of how it was built: make it by a function under @architecture')
+    if spec is None:
+        raise ValueError(
+            f'{type(model).__name__} has no record of how it was built: make it by a function under @architecture')
     try: call = json.dumps(spec | dict(dtype=str(floating_type(model))[6:]))
     except TypeError as e: raise ValueError(f"the call of {spec['name']!r} cannot be written down: {e}") from e
     _check_call(model, spec)
@@ -391,17 +446,21 @@ def load_model(
     path, # file written by `save_model`
     device='cpu',
 )->nn.Module: # as its builder returns it (training mode), with the stored weights
-    "The model in `path`, rebuilt by its recorded call. ValueError for a pickle, a damaged file, or an architecture that is not registered"
+    """The model in `path`, rebuilt by its recorded call. ValueError for a pickle, a damaged file, or an architecture
+    that is not registered"""
     path = _check_path(path)
     if not path.exists(): raise FileNotFoundError(f'{path} does not exist')
     try:
         with safe_open(path, 'pt') as f: about = f.metadata() or {}
     except SafetensorError as e: raise ValueError(f'{path} is not a safetensors file, or is truncated ({e})') from e
-    if 'architecture' not in about: raise ValueError(f'{path} does not say which architecture it belongs to: it was not written by save_model')
+    if 'architecture' not in about:
+        raise ValueError(f'{path} does not say which architecture it belongs to: it was not written by save_model')
     spec = json.loads(about['architecture'])
     if spec['name'] not in _ARCHITECTURES:
-        raise ValueError(unknown('architecture', spec['name'], architectures()) + '. Import or define it first, under @architecture')
+        raise ValueError(
+            unknown('architecture', spec['name'], architectures()) + '. Import or define it first, under @architecture')
     model = _ARCHITECTURES[spec['name']](**spec['kwargs']).to(device, getattr(torch, spec.get('dtype', 'float32')))
     try: st.load_model(model, path, device=str(device))
-    except RuntimeError as e: raise ValueError(f"{path} does not fit the architecture {spec['name']!r} of this version: {e}") from e
+    except RuntimeError as e:
+        raise ValueError(f"{path} does not fit the architecture {spec['name']!r} of this version: {e}") from e
     return model

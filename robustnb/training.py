@@ -33,16 +33,22 @@ def classified(
     logits:torch.Tensor, # (N,K)
     y:torch.Tensor, # labels, (N,) of any integer type
 )->tuple: # (logits, labels as int64)
-    "Logits and labels that fit each other; a TypeError or ValueError for labels that are no class numbers, or out of range"
+    """Logits and labels that fit each other; a TypeError or ValueError for labels that are no class numbers, or out
+    of range"""
     n, k = logits.shape
-    if y.dtype == torch.bool or y.is_floating_point() or y.is_complex(): raise TypeError(f'labels are {y.dtype}; expected class numbers of an integer type')
+    if y.dtype == torch.bool or y.is_floating_point() or y.is_complex():
+        raise TypeError(f'labels are {y.dtype}; expected class numbers of an integer type')
     if y.shape != (n,):
         remedy = ': y.argmax(1) turns one-hot rows into class numbers' if y.shape == (n, k) else ''
         raise ValueError(f'labels have shape {tuple(y.shape)}; expected ({n},), one class number per example{remedy}')
     y = y.to(torch.int64)
     if y.device.type != 'cpu': return logits.masked_fill(((y < 0) | (y >= k))[:, None], math.nan), y.clamp(0, k - 1)
     low, high = torch.stack(y.aminmax()).tolist()
-    if low < 0 or high >= k: raise ValueError(f'label {low if low < 0 else high} is out of range: the model returns {k} logits, so labels go from 0 to {k - 1}')
+    if low < 0 or high >= k:
+        raise ValueError(
+            f'label {low if low < 0 else high} is out of range: the model returns {k} logits, so labels go from 0 to '
+            f'{k - 1}'
+        )
     return logits, y
 
 def cross_entropy(
@@ -53,7 +59,8 @@ def cross_entropy(
 ): # (mean loss, {'accuracy'})
     "Mean cross-entropy of a batch, and its accuracy: the simplest objective"
     logits, y = classified(logits_of(model, x), y)
-    return F.cross_entropy(logits, y, label_smoothing=label_smoothing), {'accuracy': (logits.detach().argmax(1) == y).float().mean()}
+    return F.cross_entropy(
+        logits, y, label_smoothing=label_smoothing), {'accuracy': (logits.detach().argmax(1) == y).float().mean()}
 
 # %% ../nbs/02_training.ipynb #3d1e9271
 def update(
@@ -68,10 +75,13 @@ def update(
 )->dict: # loss and what the objective logged, detached
     "One optimiser step on one batch: the default `step`, and the innermost part of the others"
     dtype = _dtype(precision, model)
-    if clip is not None and not clip > 0: raise ValueError(f'clip is the largest norm of the gradient, a positive number or None, not {clip!r}')
+    if clip is not None and not clip > 0:
+        raise ValueError(f'clip is the largest norm of the gradient, a positive number or None, not {clip!r}')
     opt.zero_grad()
-    with torch.autocast(x.device.type, dtype=dtype) if dtype else nullcontext(): value, logs = _objective(loss, model, x, y)
-    if not value.requires_grad: raise ValueError('the loss depends on no weight that is trained: was it detached, or computed under no_grad?')
+    with torch.autocast(x.device.type, dtype=dtype) if dtype else nullcontext():
+        value, logs = _objective(loss, model, x, y)
+    if not value.requires_grad:
+        raise ValueError('the loss depends on no weight that is trained: was it detached, or computed under no_grad?')
     value.backward()
     logs = {k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in {'loss': value, **logs}.items()}
     if reduce: reduce(model, opt, logs)
@@ -84,8 +94,12 @@ def _dtype(precision, model):
     "The autocast type for `precision`, None for the type of the weights"
     if precision is None: return None
     if precision not in ('bf16', torch.bfloat16):
-        raise ValueError(f"precision is None (that of the weights) or 'bf16', not {precision!r}: float16 would need a loss scale, bfloat16 does not")
-    if floating_type(model) == torch.float64: raise ValueError("precision='bf16' has no effect on float64 weights: call model.float() first, or leave it out")
+        raise ValueError(
+            f"precision is None (that of the weights) or 'bf16', not {precision!r}: float16 would need a loss scale, "
+            "bfloat16 does not"
+        )
+    if floating_type(model) == torch.float64:
+        raise ValueError("precision='bf16' has no effect on float64 weights: call model.float() first, or leave it out")
     return torch.bfloat16
 
 def _wide(dtype):
@@ -105,9 +119,16 @@ def _objective(loss, model, x, y):
     try: out = loss(model, x, y)
     except RuntimeError as e:
         if x.dtype == floating_type(model) or 'type' not in str(e): raise
-        raise TypeError(f'the batch is {x.dtype} and the weights are {floating_type(model)}: an objective asks by logits_of(model, x), which casts ({e})') from e
-    if isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], dict) and getattr(out[0], 'ndim', None) == 0: return out
-    raise TypeError(f'an objective returns (scalar tensor, dict of scalars), but {getattr(loss, "__name__", loss)} returned {_short(out)}')
+        raise TypeError(
+            f'the batch is {x.dtype} and the weights are {floating_type(model)}: an objective asks by logits_of(model, '
+            f'x), which casts ({e})'
+        ) from e
+    if isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], dict) and getattr(out[0], 'ndim', None) == 0:
+        return out
+    raise TypeError(
+        f'an objective returns (scalar tensor, dict of scalars), but {getattr(loss, "__name__", loss)} returned '
+        f'{_short(out)}'
+    )
 
 def _short(o):
     "What `o` is, in a few words"
@@ -145,9 +166,15 @@ def _updates(model, batches, loss, opt, epochs, step, schedule, start, step_kw):
                 u = epoch*n + batch
                 if schedule: _set_lrs(opt, [lr*schedule(u, epochs*n) for lr in base])
                 lr = opt.param_groups[0]['lr']
-                with _few_for_batch_norm(f'batch {batch} of epoch {epoch}', len(x)): logs = step(model, x, y, loss, opt, **step_kw)
-                yield {'update': u, 'epoch': epoch, 'batch': batch, 'lr': lr.clone() if isinstance(lr, torch.Tensor) else lr, **logs, 'samples': len(x)}
-            if batch + 1 != n: raise ValueError(f'the length of batches is {n}, but a pass gave {batch + 1}: updates cannot be numbered')
+                with _few_for_batch_norm(f'batch {batch} of epoch {epoch}', len(x)):
+                    logs = step(model, x, y, loss, opt, **step_kw)
+                yield {
+                    'update': u, 'epoch': epoch, 'batch': batch,
+                    'lr': lr.clone() if isinstance(lr, torch.Tensor) else lr, **logs, 'samples': len(x)
+                }
+            if batch + 1 != n:
+                raise ValueError(
+                    f'the length of batches is {n}, but a pass gave {batch + 1}: updates cannot be numbered')
     finally:
         if schedule: _set_lrs(opt, base)
 
@@ -177,7 +204,8 @@ def _check_parts(model, batches, loss, opt, epochs, step, schedule, start=0):
     if n == 0: raise ValueError('batches is empty: are there fewer samples than one batch, and drop_last?')
     if isinstance(batches, (list, tuple)):
         for b in batches: _pair(b)
-    if isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 1: raise ValueError(f'epochs is a whole number from 1 on, not {epochs!r}')
+    if isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 1:
+        raise ValueError(f'epochs is a whole number from 1 on, not {epochs!r}')
     if not 0 <= start <= epochs*n: raise ValueError(f'start={start} is not among the {epochs*n} updates')
     if isinstance(schedule, torch.optim.lr_scheduler.LRScheduler) or not (schedule is None or callable(schedule)):
         raise TypeError(f'schedule is a function (update, total) -> factor such as cosine(), not {_short(schedule)}')
@@ -185,37 +213,53 @@ def _check_parts(model, batches, loss, opt, epochs, step, schedule, start=0):
         if not callable(f): raise TypeError(f'{name} is a function, not {_short(f)}')
     _check_weights(model, opt, [o for o in (loss, step) if isinstance(o, nn.Module)])
     if not model.training:
-        warnings.warn('training leaves every mode as it is, and this model is in evaluation mode: call model.train() if that is not meant', stacklevel=3)
+        warnings.warn(
+            'training leaves every mode as it is, and this model is in evaluation mode: call model.train() if that is '
+            'not meant',
+            stacklevel=3)
 
 def _length(batches):
     "Number of batches in a pass, or one sentence"
     try: n = len(batches)
     except TypeError: n = None # a DataLoader of an iterable data set
     if n is None or not hasattr(batches, '__iter__'):
-        raise TypeError(f'batches has a length and is passed over once per epoch (Batches, a DataLoader, a list), unlike {_short(batches)}')
+        raise TypeError(
+            'batches has a length and is passed over once per epoch (Batches, a DataLoader, a list), unlike '
+            f'{_short(batches)}'
+        )
     return n
 
 def _check_weights(model, opt, others):
     "The optimiser holds weights of `model` that can be trained; `others` are modules whose weights it may hold as well"
     own, held = {id(p) for p in model.parameters()}, [p for g in opt.param_groups for p in g['params']]
-    if not own: raise ValueError(f'{type(model).__name__} has no parameters: there is nothing to train (a frozen TorchScript module keeps its weights as constants)')
-    if own.isdisjoint(map(id, held)): raise ValueError("the optimiser holds none of the model's parameters: was it made for another model?")
-    if not any(p.requires_grad for p in held): raise ValueError('no parameter that the optimiser holds requires a gradient: everything is frozen')
+    if not own:
+        raise ValueError(
+            f'{type(model).__name__} has no parameters: there is nothing to train (a frozen TorchScript module keeps '
+            'its weights as constants)'
+        )
+    if own.isdisjoint(map(id, held)):
+        raise ValueError("the optimiser holds none of the model's parameters: was it made for another model?")
+    if not any(p.requires_grad for p in held):
+        raise ValueError('no parameter that the optimiser holds requires a gradient: everything is frozen')
     strange = {id(p) for p in held} - own - {id(p) for o in others for p in o.parameters()}
     left = [k for k, p in model.named_parameters() if p.requires_grad and id(p) not in set(map(id, held))]
     if strange and left:
-        raise ValueError(f"the optimiser holds {len(strange)} parameters that are not the model's and lacks its {left[0]!r}: was a layer replaced after the optimiser "
-                         "was made? Make it anew, or freeze what shall not be trained (requires_grad_(False))")
+        raise ValueError(
+            f"the optimiser holds {len(strange)} parameters that are not the model's and lacks its {left[0]!r}: was a "
+            "layer replaced after the optimiser "
+            "was made? Make it anew, or freeze what shall not be trained (requires_grad_(False))")
 
 # %% ../nbs/02_training.ipynb #de440613
 def _pair(batch):
     "(x, y) of a batch as tensors, labels of an integer type as int64; nothing here waits for a GPU"
-    if not (isinstance(batch, (tuple, list)) and len(batch) == 2): raise TypeError(f'a batch is a pair (x, y), not {_short(batch)}')
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        raise TypeError(f'a batch is a pair (x, y), not {_short(batch)}')
     x, y = map(_tensor, batch)
     if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)):
         raise TypeError(f'a batch is a pair of tensors (x, y), not {_short(x)} and {_short(y)}')
     if not x.is_floating_point(): raise TypeError(f'x of a batch is float, not {x.dtype}: use Batches, or as_float')
-    if not (x.ndim and y.ndim): raise ValueError(f'a batch holds several examples: x has shape {tuple(x.shape)} and y {tuple(y.shape)}')
+    if not (x.ndim and y.ndim):
+        raise ValueError(f'a batch holds several examples: x has shape {tuple(x.shape)} and y {tuple(y.shape)}')
     if len(x) != len(y): raise ValueError(f'a batch has {len(x)} inputs and {len(y)} labels')
     if len(x) == 0: raise ValueError('a batch is empty')
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
@@ -223,7 +267,8 @@ def _pair(batch):
 
 def _tensor(v):
     "An array of numbers as a tensor of its own, in the byte order of the machine; anything else as it is"
-    return torch.from_numpy(np.array(v, v.dtype.newbyteorder('='))) if isinstance(v, np.ndarray) and v.dtype.kind in 'biuf' else v
+    return torch.from_numpy(np.array(
+        v, v.dtype.newbyteorder('='))) if isinstance(v, np.ndarray) and v.dtype.kind in 'biuf' else v
 
 def _own(batch, device):
     "Copies of x and y on `device`: whatever a model does in place, the caller's tensors stay"
@@ -232,14 +277,20 @@ def _own(batch, device):
 # %% ../nbs/02_training.ipynb #9d53301b
 def _statistics(model):
     "(name, layer) of each layer that keeps running statistics"
-    return [(k, m) for k, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None]
+    return [(k, m)
+            for k, m in model.named_modules()
+            if isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None]
 
 def _running(model):
     "The running statistics by name"
-    return {f'{k}.{b}'.lstrip('.'): getattr(m, b) for k, m in _statistics(model) for b in ('running_mean', 'running_var')}
+    return {
+        f'{k}.{b}'.lstrip('.'): getattr(m, b) for k, m in _statistics(model) for b in ('running_mean', 'running_var')
+    }
+
 
 def _watched(model):
-    "What must stay finite: the weights that are trained, and running statistics. Other buffers may hold infinities, such as the mask of attention"
+    """What must stay finite: the weights that are trained, and running statistics.
+    Other buffers may hold infinities, such as the mask of attention"""
     return {k: p for k, p in model.named_parameters() if p.requires_grad} | _running(model)
 
 def _first_bad(tensors):
@@ -260,8 +311,10 @@ def _few_for_batch_norm(which, n):
     try: yield
     except Exception as e:
         if 'more than 1 value per channel' not in str(e): raise
-        raise ValueError(f'{which} has {n} example{"s"*(n > 1)}, too few for batch norm in training mode: leave an incomplete last batch out (drop_last=True), '
-                         'choose another batch_size, or put the layer into evaluation mode') from e
+        raise ValueError(
+            f'{which} has {n} example{"s"*(n > 1)}, too few for batch norm in training mode: leave an incomplete last '
+            'batch out (drop_last=True), '
+            'choose another batch_size, or put the layer into evaluation mode') from e
 
 # %% ../nbs/02_training.ipynb #ee5d1a9c
 def cosine(
@@ -281,7 +334,8 @@ def multistep(
     gamma=0.1, # factor at each of them
 ): # factor(update, total)
     "Schedule: times `gamma` at each milestone"
-    if not all(0 <= m <= 1 for m in milestones): raise ValueError(f'milestones are shares of the training in [0,1], not {milestones}')
+    if not all(0 <= m <= 1 for m in milestones):
+        raise ValueError(f'milestones are shares of the training in [0,1], not {milestones}')
     return lambda update, total: gamma**sum(update >= round(m*total) for m in milestones)
 
 # %% ../nbs/02_training.ipynb #32a4be68
@@ -311,7 +365,8 @@ class History:
     def add(self, record:dict):
         "Keep a record, without waiting for the device"
         for k, v in record.items():
-            if isinstance(v, torch.Tensor) and v.numel() != 1: raise ValueError(f'a record holds scalars, but {k} has shape {tuple(v.shape)}')
+            if isinstance(v, torch.Tensor) and v.numel() != 1:
+                raise ValueError(f'a record holds scalars, but {k} has shape {tuple(v.shape)}')
         self.waiting.append({k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in record.items()})
 
     def flush(self): # the first record whose loss is not finite, or None
@@ -336,7 +391,8 @@ class History:
         self._warn(numbers, {k: c[-1] for k, c in self.columns.items()})
 
     def _warn(self, numbers, row):
-        "In the table NaN stands for a number that is not there, so one that was measured is said aloud, once per column"
+        """In the table NaN stands for a number that is not there, so one that was measured is said aloud, once per
+        column"""
         for k, v in numbers.items():
             if k in self.warned or not isinstance(v, (int, float)) or math.isfinite(v): continue
             self.warned.add(k)
@@ -360,7 +416,8 @@ def frame(self:History)->pd.DataFrame:
 
 @patch(as_prop=True)
 def by_epoch(self:History)->pd.DataFrame:
-    "One row per epoch: means over its samples, so that a smaller last batch weighs less. What is not there does not count"
+    """One row per epoch: means over its samples, so that a smaller last batch weighs less.
+    What is not there does not count"""
     df = self.frame
     n = df['samples'] if 'samples' in df else pd.Series(1, df.index)
     values = df.drop(columns=['update', 'epoch', 'batch', 'samples'], errors='ignore')
@@ -393,7 +450,8 @@ def plot(
 
 # %% ../nbs/02_training.ipynb #9e749ae7
 class Average:
-    "A running average of a model's parameters. `update(model)` is a line in a loop's body; `averaged(model)` gives the result."
+    """A running average of a model's parameters. `update(model)` is a line in a loop's body;
+    `averaged(model)` gives the result."""
     def __init__(self): self.n, self.shadow, self.placed = 0, [], False
     def weight(self): raise NotImplementedError # of the newest parameters
     def due(self, done, total, per_epoch): return True # after `done` of `total` updates
@@ -402,10 +460,14 @@ class Average:
     def update(self, model:nn.Module):
         "Take in the model's present parameters"
         params = self._params(model)
-        if not self.placed or any(s.device != p.device for s, p in zip(self.shadow, params)): # at first, after a checkpoint or a move
-            self.shadow = [torch.empty_like(p, dtype=_wide(p.dtype)).copy_(s) for p, s in zip(params, self.shadow or params)]
+        # at first, after a checkpoint or a move
+        if not self.placed or any(s.device != p.device for s, p in zip(self.shadow, params)):
+            self.shadow = [
+                torch.empty_like(p, dtype=_wide(p.dtype)).copy_(s) for p, s in zip(params, self.shadow or params)
+            ]
             self.placed = True
-        if self.n: torch._foreach_lerp_(self.shadow, [p.to(s.dtype) for p, s in zip(params, self.shadow)], self.weight())
+        if self.n:
+            torch._foreach_lerp_(self.shadow, [p.to(s.dtype) for p, s in zip(params, self.shadow)], self.weight())
         self.n += 1
 
     @torch.no_grad()
@@ -420,7 +482,8 @@ class Average:
         names = {id(p): k for k, p in model.named_parameters() if p.requires_grad}
         found = {names[id(p)]: s for p, s in zip(self._params(model), self.shadow) if id(p) in names}
         bad = _first_bad(found | ({} if batches is not None else _running(model)))
-        if bad: raise ValueError(f'{bad!r} of the averaged model holds NaN or infinite values: the training has diverged')
+        if bad:
+            raise ValueError(f'{bad!r} of the averaged model holds NaN or infinite values: the training has diverged')
         model = _copied(model)
         for p, s in zip(self._params(model), self.shadow): p.copy_(s)
         return model if batches is None else recompute_bn(model, batches)
@@ -446,10 +509,13 @@ def _plain(model):
         else: return model
 
 def _copied(model):
-    "A deep copy, also where a hook has left a tensor with a graph: the weight under the old weight_norm and spectral_norm"
+    """A deep copy, also where a hook has left a tensor with a graph:
+    the weight under the old weight_norm and spectral_norm"""
     made = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Tensor) and not v.is_leaf]
     try: return copy.deepcopy(model, {id(v): v.detach().clone() for v in made})
-    except RuntimeError as e: raise ValueError(f'{type(model).__name__} cannot be copied, it seems to keep tensors of its last pass: {e}') from e
+    except RuntimeError as e:
+        raise ValueError(
+            f'{type(model).__name__} cannot be copied, it seems to keep tensors of its last pass: {e}') from e
 
 # %% ../nbs/02_training.ipynb #7c45c396
 class EMA(Average):
@@ -477,12 +543,23 @@ def recompute_bn(
     model:nn.Module, # changed in place
     batches, # the statistics are the mean over the samples of one pass
 )->nn.Module:
-    "The model with new batch norm statistics; every mode and momentum is as before, and everything is if something raises"
+    """The model with new batch norm statistics; every mode and momentum is as before, and everything is if something
+    raises"""
     check_module(model)
     net, seen = _plain(model), {}
-    norms, device, dtype = dict(_statistics(net)), next(chain(net.parameters(), net.buffers()), torch.empty(0)).device, floating_type(net)
-    fixed = next((k for k, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule) and hasattr(m, 'running_mean')), None)
-    if fixed: raise ValueError(f'{fixed!r} is TorchScript, so its statistics cannot be measured anew: take the module that it was made from')
+    norms, device, dtype = (
+        dict(_statistics(net)),
+        next(chain(net.parameters(), net.buffers()), torch.empty(0)).device,
+        floating_type(net),
+    )
+    fixed = next(
+        (k for k, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule) and hasattr(m, 'running_mean')),
+        None)
+    if fixed:
+        raise ValueError(
+            f'{fixed!r} is TorchScript, so its statistics cannot be measured anew: take the module that it was made '
+            'from'
+        )
     if not norms: return model
     def take(m, args, out): # with momentum 1 a layer keeps the statistics of its last call
         n, new = len(out), [t.to(_wide(t.dtype), copy=True) for t in (m.running_mean, m.running_var)]
@@ -496,14 +573,17 @@ def recompute_bn(
             with _few_for_batch_norm(f'batch {i}', len(x)): net(x.to(device, dtype, copy=True))
         if empty: raise ValueError('batches is empty: there is nothing to measure')
         bad = _first_bad({k: torch.cat(seen[m][1]) for k, m in norms.items() if m in seen})
-        if bad: raise ValueError(f'the statistics of {bad!r} are not finite: weights or batches hold NaN, or the activations overflow')
+        if bad:
+            raise ValueError(
+                f'the statistics of {bad!r} are not finite: weights or batches hold NaN, or the activations overflow')
         for m, (_, mean) in seen.items(): m.running_mean.copy_(mean[0]); m.running_var.copy_(mean[1])
     return model
 
 # %% ../nbs/02_training.ipynb #1792290d
 @contextmanager
 def _measuring(norms, take, seen):
-    "Layers with momentum 1 and a hook meanwhile. Layers that did not run, and all if something raises, have their statistics afterwards"
+    """Layers with momentum 1 and a hook meanwhile. Layers that did not run, and all if something raises, have their
+    statistics afterwards"""
     was = [(m, m.momentum, [b.clone() for b in m.buffers(recurse=False)]) for m in norms]
     hooks, done = [m.register_forward_hook(take) for m in norms], False
     try:
@@ -540,9 +620,12 @@ def _pack(obj, tensors, at='state'):
     if isinstance(obj, np.generic): obj = obj.item()
     if isinstance(obj, dict): return {'dict': [[k, _pack(v, tensors, f'{at}/{k}')] for k, v in obj.items()]}
     if isinstance(obj, (list, tuple)):
-        return {'tuple' if isinstance(obj, tuple) else 'list': [_pack(v, tensors, f'{at}/{i}') for i, v in enumerate(obj)]}
+        return {
+            'tuple' if isinstance(obj, tuple) else 'list': [_pack(v, tensors, f'{at}/{i}') for i, v in enumerate(obj)]
+        }
     if obj is None or isinstance(obj, (bool, int, float, str)): return obj
-    raise TypeError(f'a checkpoint holds tensors, numbers, strings, lists and dicts, but {at} is a {type(obj).__name__}')
+    raise TypeError(
+        f'a checkpoint holds tensors, numbers, strings, lists and dicts, but {at} is a {type(obj).__name__}')
 
 def _unpack(obj, tensors):
     "The inverse of `_pack`"
@@ -585,12 +668,14 @@ def load_state(path): # what `save_state` was given
     if not path.exists(): raise FileNotFoundError(f'there is no checkpoint {path}')
     try:
         if path.is_dir(): raise ValueError('it is a folder')
-        with safe_open(path, 'pt') as f: meta, tensors = f.metadata() or {}, {k: f.get_tensor(k).clone() for k in f.keys()}
+        with safe_open(path, 'pt') as f:
+            meta, tensors = f.metadata() or {}, {k: f.get_tensor(k).clone() for k in f.keys()}
         if 'crc' not in meta: raise ValueError('it was not written by save_state')
         if int(meta['crc']) != _crc(meta['tree'], tensors): raise ValueError('its checksum is wrong')
         return _unpack(json.loads(meta['tree']), tensors)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as e:
-        raise ValueError(f'{path} is not a whole checkpoint ({e}): delete it, or start anew with resume=False') from None
+        raise ValueError(
+            f'{path} is not a whole checkpoint ({e}): delete it, or start anew with resume=False') from None
 
 # %% ../nbs/02_training.ipynb #ac157926
 class _Feed:
@@ -608,14 +693,16 @@ class _Feed:
         "All random states that training may draw from"
         s = np.random.get_state(legacy=False)
         s['state']['key'] = torch.from_numpy(s['state']['key'].astype(np.int64))
-        return dict(torch=torch.get_rng_state(), python=random.getstate(), numpy=s, loader=[g.get_state() for g in self._generators()],
+        return dict(torch=torch.get_rng_state(), python=random.getstate(), numpy=s,
+                    loader=[g.get_state() for g in self._generators()],
                     cuda=torch.cuda.get_rng_state(self.device) if self.device.type == 'cuda' else None)
 
     def set_random(self, state):
         s = state['numpy']
         np.random.set_state({**s, 'state': {**s['state'], 'key': s['state']['key'].numpy().astype(np.uint32)}})
         torch.set_rng_state(state['torch']); random.setstate(state['python'])
-        if state['cuda'] is not None and self.device.type == 'cuda': torch.cuda.set_rng_state(state['cuda'], self.device)
+        if state['cuda'] is not None and self.device.type == 'cuda':
+            torch.cuda.set_rng_state(state['cuda'], self.device)
         for g, s in zip(self._generators(), state['loader']): g.set_state(s)
 
     def __iter__(self):
@@ -632,7 +719,8 @@ class _Feed:
 def _stream(batches):
     "What is known of the batches by which a run could tell that they are not the same"
     found = {}
-    for o in (batches, getattr(batches, 'batch_sampler', None), getattr(batches, 'sampler', None)): # a DataLoader hides its settings in these
+    # a DataLoader hides its settings in these
+    for o in (batches, getattr(batches, 'batch_sampler', None), getattr(batches, 'sampler', None)):
         for k in ('batch_size', 'shuffle', 'drop_last', 'seed'):
             if isinstance(v := getattr(o, k, None), (bool, int)): found.setdefault(k, v)
     if getattr(batches, 'sampler', None) is not None: found['sampler'] = type(batches.sampler).__name__
@@ -640,7 +728,9 @@ def _stream(batches):
     if pairs: found['batch_size'] = [len(x) for x, _ in pairs]
     examples = getattr(batches, 'x', getattr(batches, 'dataset', None))
     if hasattr(examples, '__len__'): found['number of examples'] = len(examples)
-    labels = [y for _, y in pairs] if pairs else [getattr(batches, 'y', None), *(examples.tensors[1:2] if isinstance(examples, TensorDataset) else ())]
+    labels = [y for _, y in pairs] if pairs else [
+        getattr(batches, 'y', None), *(examples.tensors[1:2] if isinstance(examples, TensorDataset) else ())
+    ]
     labels = [y for y in labels if isinstance(y, torch.Tensor) and y.dtype == torch.int64]
     if labels: found['checksum of the labels'] = zlib.crc32(torch.cat([y.reshape(-1).cpu() for y in labels]).numpy())
     return found
@@ -648,69 +738,104 @@ def _stream(batches):
 def _settings(batches, loss, step, schedule, averages, total, kw):
     "Names and numbers of what may change between two sessions, though seldom on purpose"
     def name(f):
-        if isinstance(f, partial): return name(f.func) + ''.join(f', {k}={v}' for k, v in f.keywords.items() if isinstance(v, (int, float, str)))
+        if isinstance(f, partial):
+            return name(f.func) + ''.join(
+                f', {k}={v}' for k, v in f.keywords.items() if isinstance(v, (int, float, str)))
         return getattr(f, '__qualname__', type(f).__name__)
     rates = {'updates': total, 'schedule': [float(schedule(total*i//10, total)) for i in range(10)]} if schedule else {}
-    own = {f'{type(a).__name__}.{k}': v for a in averages for k, v in vars(a).items() if k not in ('n', 'shadow', 'placed')}
+    own = {
+        f'{type(a).__name__}.{k}': v for a in averages for k, v in vars(a).items() if k not in ('n', 'shadow', 'placed')
+    }
     augment = getattr(batches, 'augment', None)
-    said = dict(loss=name(loss), step=name(step), augment=name(augment) if augment else None, **rates, **own, **{k: v for k, v in kw.items() if v is not None})
+    said = dict(loss=name(loss), step=name(step), augment=name(augment) if augment else None, **rates, **own,
+                **{k: v
+                   for k, v in kw.items()
+                   if v is not None})
     return {k: v for k, v in said.items() if isinstance(v, (bool, int, float, str, list))}
 
 # %% ../nbs/02_training.ipynb #5a8ea695
 class _Run:
     "What `fit` keeps beside its loop: the history, and the checkpoint"
     def __init__(self, model, batches, loss, opt, step, averages, path, settings):
-        self.feed, self.model, self.opt, self.history = _Feed(batches, next(model.parameters()).device), model, opt, History()
+        self.feed, self.model, self.opt, self.history = _Feed(batches,
+                                                              next(model.parameters()).device), model, opt, History()
         self.path, self.saved, self.settings = path and _writable(path), None, settings
         stateful = {k: o for k, o in dict(loss=loss, step=step).items() if hasattr(o, 'load_state_dict')}
-        self.parts = dict(model=_plain(model), optimiser=opt, history=self.history, **{f'average {i}': a for i, a in enumerate(averages)}, **stateful)
+        self.parts = dict(model=_plain(model), optimiser=opt, history=self.history,
+                          **{f'average {i}': a
+                             for i, a in enumerate(averages)}, **stateful)
         self.about = dict(kinds={k: type(o).__name__ for k, o in self.parts.items()}, per_epoch=len(batches),
                           **({'type of the weights': str(floating_type(model)), **_stream(batches)} if path else {}))
 
     def save(self, done):
         "Write everything that the rest of the run depends on"
-        if _is_main(): save_state(dict(done=done, about=self.about, settings=self.settings, began=self.feed.began, now=self.feed.random(),
-                                       parts={k: o.state_dict() for k, o in self.parts.items()}), self.path)
+        if _is_main():
+            save_state(
+                dict(done=done, about=self.about, settings=self.settings, began=self.feed.began, now=self.feed.random(),
+                     parts={k: o.state_dict()
+                            for k, o in self.parts.items()}), self.path)
         self.saved = done
 
     def resume(self, total): # updates that are done
         "Bring everything to where the checkpoint has it"
         if not (self.path and self.path.exists()): return 0
         s, n = load_state(self.path), len(self.feed)
-        if not (isinstance(s, dict) and 'about' in s): raise ValueError(f'{self.path} is no checkpoint of this version of fit: take another file, or resume=False')
+        if not (isinstance(s, dict) and 'about' in s):
+            raise ValueError(f'{self.path} is no checkpoint of this version of fit: take another file, or resume=False')
         for what in self.about | s['about']:
             there, here = s['about'].get(what), self.about.get(what)
-            if there != here: raise ValueError(f'{self.path} is of another run: its {what} is {_brief(there)}, here it is {_brief(here)}')
-        if s['done'] > total: raise ValueError(f'{self.path} is from after {s["done"]} updates, and this run has only {total}')
+            if there != here:
+                raise ValueError(
+                    f'{self.path} is of another run: its {what} is {_brief(there)}, here it is {_brief(here)}')
+        if s['done'] > total:
+            raise ValueError(f'{self.path} is from after {s["done"]} updates, and this run has only {total}')
         self._load(s['parts'])
         for what in self.settings | s['settings']:
             there, here = s['settings'].get(what), self.settings.get(what)
-            if there != here: warnings.warn(f'{self.path} was begun with another {what}: {_brief(there)}, and goes on with {_brief(here)}', stacklevel=3)
+            if there != here:
+                warnings.warn(
+                    f'{self.path} was begun with another {what}: {_brief(there)}, and goes on with {_brief(here)}',
+                    stacklevel=3)
         self.feed.set_random(s['now'])
         self.feed.back, self.saved = dict(skip=s['done'] % n, began=s['began'], now=s['now']), s['done']
         return s['done']
 
     def _load(self, parts):
         "Load every part, or none of them"
-        groups, was = _hyperparameters(self.opt, 'lr'), {k: copy.deepcopy(o.state_dict()) for k, o in self.parts.items()}
+        groups, was = (
+            _hyperparameters(self.opt, 'lr'),
+            {k: copy.deepcopy(o.state_dict()) for k, o in self.parts.items()},
+        )
         for k, o in self.parts.items():
             try: o.load_state_dict(parts[k])
             except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
-                for k2, o2 in self.parts.items(): o2.load_state_dict(was[k2]) # those before it, and what fitted of this one
+                # those before it, and what fitted of this one
+                for k2, o2 in self.parts.items(): o2.load_state_dict(was[k2])
                 raise ValueError(f'{self.path} does not fit this {k}: {" ".join(str(e).split())[:200]}') from None
         for p, state in self.opt.state.items():
             for k, v in state.items():
-                if isinstance(v, torch.Tensor) and v.ndim and v.shape == p.shape: state[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
+                if isinstance(v, torch.Tensor) and v.ndim and v.shape == p.shape:
+                    state[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
         for given, kept in zip(groups, _hyperparameters(self.opt, 'initial_lr')):
             for k in given:
                 if k in kept and given[k] != kept[k]:
-                    warnings.warn(f"the optimiser goes on with the checkpoint's {k} of {kept[k]}, not with the {given[k]} given here: see resume=False", stacklevel=4)
+                    warnings.warn(
+                        f"the optimiser goes on with the checkpoint's {k} of {kept[k]}, not with the {given[k]} given "
+                        "here: see resume=False",
+                        stacklevel=4)
 
 # %% ../nbs/02_training.ipynb #1bf30cfd
 def _hyperparameters(opt, rate):
-    "Settings of each group of an optimiser; `rate` names the learning rate, 'initial_lr' where a schedule's factor may be in 'lr'"
-    groups = [{k: v for k, v in g.items() if k not in ('params', 'initial_lr')} | {'lr': float(g.get(rate, g['lr']))} for g in opt.param_groups]
-    return [{k: tuple(v) if isinstance(v, list) else v for k, v in g.items() if not isinstance(v, torch.Tensor)} for g in groups]
+    """Settings of each group of an optimiser; `rate` names the learning rate, 'initial_lr' where a schedule's factor
+    may be in 'lr'"""
+    groups = [
+        {k: v for k, v in g.items() if k not in ('params', 'initial_lr')} | {'lr': float(g.get(rate, g['lr']))}
+        for g in opt.param_groups
+    ]
+    return [{k: tuple(v) if isinstance(v, list) else v
+             for k, v in g.items()
+             if not isinstance(v, torch.Tensor)}
+            for g in groups]
 
 def _brief(v):
     "A value for a message"
@@ -733,12 +858,25 @@ def check(self:_Run, record):
     if not bad:
         where = _first_bad(_watched(self.model))
         if not where: return
-        bad, what = record, f'the {"running statistics" if where.endswith(("running_mean", "running_var")) else "weights"} are not finite any more'
-    began = next((r for r in waiting if not math.isfinite(r.get('grad_norm', 0))), bad) # a gradient may spoil the weights of the update after it
-    if began['update'] <= bad['update'] and math.isfinite(began.get('loss', 0)) and not math.isfinite(began.get('grad_norm', 0)): bad, what = began, 'the norm of the gradient is {grad_norm}'
-    last = f'the last checkpoint, {self.path}, is from after {self.saved} updates' if self.saved else 'there is no checkpoint'
-    half = '. float16 overflows above 65504: keep the weights in float32 and train with precision=\'bf16\'' if floating_type(self.model) == torch.float16 else ''
-    raise Diverged((what + ' at epoch {epoch}, batch {batch} (update {update}, all counted from 0); ').format_map(bad) + last + half)
+        kind = 'running statistics' if where.endswith(('running_mean', 'running_var')) else 'weights'
+        bad, what = record, f'the {kind} are not finite any more'
+    # a gradient may spoil the weights of the update after it
+    began = next((r for r in waiting if not math.isfinite(r.get('grad_norm', 0))), bad)
+    if began['update'] <= bad['update'] and math.isfinite(began.get(
+            'loss', 0)) and not math.isfinite(began.get('grad_norm', 0)):
+        bad, what = began, 'the norm of the gradient is {grad_norm}'
+    last = (
+        f'the last checkpoint, {self.path}, is from after {self.saved} updates'
+        if self.saved
+        else 'there is no checkpoint'
+    )
+    half = (
+        '. float16 overflows above 65504: keep the weights in float32 and train with precision=\'bf16\''
+        if floating_type(self.model) == torch.float16
+        else ''
+    )
+    raise Diverged((what + ' at epoch {epoch}, batch {batch} (update {update}, all counted from 0); ').format_map(bad)
+                   + last + half)
 
 def _is_main():
     "Whether this process is the one that writes files and shows a bar"
@@ -771,11 +909,13 @@ def fit(
     _check_extras(averages, callback, dict(every=every, check_every=check_every))
     n = len(batches)
     total, every = epochs*n, every or n
-    run = _Run(model, batches, loss, opt, step, averages, checkpoint, _settings(batches, loss, step, schedule, averages, total, step_kw))
+    run = _Run(model, batches, loss, opt, step, averages, checkpoint,
+               _settings(batches, loss, step, schedule, averages, total, step_kw))
     if channels_last: model.to(memory_format=torch.channels_last)
     start = run.resume(total) if resume else 0
     updates = _updates(model, run.feed, loss, opt, epochs, step, schedule, start, step_kw)
-    with _compiled(model, compile), tqdm(total=total, initial=start, disable=not (progress and _is_main()), unit='update') as bar:
+    with _compiled(model, compile), tqdm(total=total, initial=start, disable=not (progress and _is_main()),
+                                         unit='update') as bar:
         for r in updates:
             done = r['update'] + 1
             run.history.add(r); bar.update()
@@ -794,9 +934,11 @@ def _check_extras(averages, callback, numbers):
     "One sentence for each extra of `fit` that cannot work"
     for a in averages:
         if not isinstance(a, Average): raise TypeError(f'averages are EMA or SWA, not {_short(a)}')
-    if not (callback is None or callable(callback)): raise TypeError(f'callback is a function (model, epoch), not {_short(callback)}')
+    if not (callback is None or callable(callback)):
+        raise TypeError(f'callback is a function (model, epoch), not {_short(callback)}')
     for k, v in numbers.items():
-        if v is not None and (isinstance(v, bool) or not isinstance(v, Integral) or v < 1): raise ValueError(f'{k} is a whole number of updates from 1 on, not {v!r}')
+        if v is not None and (isinstance(v, bool) or not isinstance(v, Integral) or v < 1):
+            raise ValueError(f'{k} is a whole number of updates from 1 on, not {v!r}')
 
 @contextmanager
 def _compiled(model, on):
@@ -829,8 +971,10 @@ class Recipe:
         **kw, # for `fit`: precision, averages, callback, checkpoint, ...
     ): # History
         "Train `model` on `data` by this recipe"
-        batches = Batches(data, batch_size=self.batch, augment=self.augment, seed=seed, device=device, drop_last=len(data) > self.batch)
-        return fit(model, batches, loss, self.optimiser(model.parameters(), lr=self.lr), self.epochs, step, self.schedule, **kw)
+        batches = Batches(data, batch_size=self.batch, augment=self.augment, seed=seed, device=device,
+                          drop_last=len(data) > self.batch)
+        return fit(model, batches, loss, self.optimiser(model.parameters(), lr=self.lr), self.epochs, step,
+                   self.schedule, **kw)
 
 # %% ../nbs/02_training.ipynb #add77e90
 def proximal(
@@ -850,10 +994,12 @@ def accelerated(
     step=update, # the step whose gradients are added up: passes `reduce` on to `update`
     split=True, # every process has the joint batch and takes its part; False: batches are such parts already
 ):
-    "A step for several processes whose gradients are those of the joint batch; model and optimiser are plain, not prepared"
+    """A step for several processes whose gradients are those of the joint batch;
+    model and optimiser are plain, not prepared"""
     if accelerator.mixed_precision not in ('no', 'bf16'):
         raise ValueError(f"mixed_precision of the accelerator is 'no' or 'bf16', not {accelerator.mixed_precision!r}")
-    if accelerator.gradient_accumulation_steps != 1: raise ValueError('gradient accumulation is not supported: take smaller batches or more processes')
+    if accelerator.gradient_accumulation_steps != 1:
+        raise ValueError('gradient accumulation is not supported: take smaller batches or more processes')
     rank, world, aligned = accelerator.process_index, accelerator.num_processes, False
     own_kw = {'precision': 'bf16'} if accelerator.mixed_precision == 'bf16' else {}
     def go(model, x, y, loss, opt, **kw):
@@ -874,22 +1020,28 @@ def accelerated(
 def _align(accelerator, model, x, split):
     "Before the first update: the main process's weights for all, and a look at whether the joint batches agree"
     from accelerate.utils import broadcast # costs seconds to import, and few need it
-    if isinstance(model, nn.parallel.DistributedDataParallel): raise ValueError('accelerated takes the plain model, not a prepared one')
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError('accelerated takes the plain model, not a prepared one')
     for t in model.state_dict().values(): t.copy_(broadcast(t.clone()))
     if not split: return
     order, wide = torch.arange(1, len(x) + 1, device=x.device), x.to(_wide(x.dtype))
-    sums = accelerator.gather(torch.stack([(wide.reshape(len(x), -1).mean(1)*order).sum(), order.sum().to(wide.dtype)])[None])
+    sums = accelerator.gather(
+        torch.stack([(wide.reshape(len(x), -1).mean(1) * order).sum(),
+                     order.sum().to(wide.dtype)])[None])
     if not torch.allclose(sums, sums[:1].expand_as(sums), equal_nan=True):
-        raise ValueError('the processes have different batches: seed them alike, or use split=False if each has its own part')
+        raise ValueError(
+            'the processes have different batches: seed them alike, or use split=False if each has its own part')
 
 @torch.no_grad()
 def _add_up(accelerator, share, n, model, opt, logs):
-    "Replace gradients and logs by their sum over the processes, weighted by the shares of the batch; `share` None: by the numbers of samples"
+    """Replace gradients and logs by their sum over the processes, weighted by the shares of the batch; `share` None:
+    by the numbers of samples"""
     grads = [p.grad for g in opt.param_groups for p in g['params'] if p.grad is not None]
     names = [k for k, v in logs.items() if isinstance(v, torch.Tensor)]
     values = [*grads, *(logs[k] for k in names)]
     flat = torch.cat([v.reshape(-1).to(_wide(v.dtype)) for v in values])
-    if share is None: flat, share = torch.cat([flat, flat.new_ones(1)]), n # the last one becomes the number of all samples
+    # the last one becomes the number of all samples
+    if share is None: flat, share = torch.cat([flat, flat.new_ones(1)]), n
     flat = accelerator.reduce(flat*share, 'sum')
     if len(flat) > (size := sum(v.numel() for v in values)): flat = flat[:size]/flat[-1]
     parts = [part.view(v.shape) for part, v in zip(flat.split([v.numel() for v in values]), values)]

@@ -24,7 +24,9 @@ def small_model(eps=.1):
     torch.manual_seed(0)
     model, attack = convnet((1, 28, 28), width=4), pgd(Linf(eps), 2)
     def loss(model, x, y): return cross_entropy(model, attack(model, x, y), y)
-    fit(model, Batches(load('mnist', 'train', n=1000), batch_size=50, shuffle=True), loss, torch.optim.Adam(model.parameters(), 5e-3), 2, progress=False)
+
+    fit(model, Batches(load('mnist', 'train', n=1000), batch_size=50, shuffle=True), loss,
+        torch.optim.Adam(model.parameters(), 5e-3), 2, progress=False)
     test = load('mnist', 'test', n=60)
     return model, as_float(test.x), test.y
 
@@ -34,12 +36,16 @@ def short(threat):
 
 # %% ../nbs/attacks/09_autoattack.ipynb #b5092547
 def five_ways(threat):
-    return {'pgd': pgd(threat, 2), 'apgd': apgd(threat, 4), 'apgd-t': apgd(threat, 4, targets=2), 'fab': fab(threat, 3), 'square': square(threat, 12)}
+    return {
+        'pgd': pgd(threat, 2), 'apgd': apgd(threat, 4), 'apgd-t': apgd(threat, 4, targets=2), 'fab': fab(threat, 3),
+        'square': square(threat, 12)
+    }
 
 def grouped(channels):
     "A network with group norm for images of any size"
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    return nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(4, 5)).eval()
 
 # %% ../nbs/attacks/09_autoattack.ipynb #1636c201
 def test_the_report_agrees_with_itself_and_with_evaluate():
@@ -48,14 +54,18 @@ def test_the_report_agrees_with_itself_and_with_evaluate():
     attack = autoattack(threat, attacks=short(threat))
     report = attack.report(model, (x, y), progress=False)
     accuracy = list(report.accuracy.values())
-    assert list(report.accuracy) == ['clean', 'apgd-ce', 'fab', 'square'] and accuracy == sorted(accuracy, reverse=True) and accuracy[-1] == report.robust
+    assert list(report.accuracy) == ['clean', 'apgd-ce', 'fab', 'square'] and accuracy == sorted(
+        accuracy, reverse=True) and accuracy[-1] == report.robust
     assert accuracy[0] > accuracy[1] and 0 < report.robust < 1
     with torch.no_grad():
         assert torch.equal(model.eval()(report.x_adv).argmax(1) == y, report.by < 0)
         torch.testing.assert_close(-margin_loss(model(report.x_adv), y), report.margin, atol=1e-4, rtol=1e-4)
-    assert (threat.norm(report.x_adv.double() - x.double()) <= threat.eps).all() and ((report.x_adv >= 0) & (report.x_adv <= 1)).all()
+    assert (threat.norm(report.x_adv.double() - x.double()) <= threat.eps).all() and (
+        (report.x_adv >= 0) & (report.x_adv <= 1)
+    ).all()
     assert evaluate(model, (x, y), {'aa': attack}).accuracy['aa'] == pytest.approx(report.robust)
-    assert report.samples.broken_by.isna().sum() == round(report.robust * 60) and (report.table.broken.sum() + (report.by < 0).sum()) == 60
+    assert report.samples.broken_by.isna().sum() == round(
+        report.robust * 60) and (report.table.broken.sum() + (report.by < 0).sum()) == 60
     assert f'{report.robust:.1%} of 60 images hold' in report.verdict
     assert report.verdict in repr(report) and 'square' in repr(report) and 'tensor' not in repr(report)
 
@@ -74,7 +84,10 @@ def test_adding_attacks_never_raises_the_accuracy():
     model, x, y = small_model()
     threat, some = Linf(.12), short(Linf(.12))
     one = autoattack(threat, attacks={'apgd-ce': some['apgd-ce']}).report(model, (x, y), checks=False, progress=False)
-    assert one.robust == autoattack(threat, attacks=some).report(model, (x, y), checks=False, progress=False).accuracy['apgd-ce']
+    assert (
+        one.robust
+        == autoattack(threat, attacks=some).report(model, (x, y), checks=False, progress=False).accuracy['apgd-ce']
+    )
     other = {'mine': pgd(threat, 5)} | some  # an attack that only returns examples takes part too
     report = autoattack(threat, 'mine first', other).report(model, (x, y), checks=False, progress=False)
     assert report.robust <= one.robust + 1e-9 and (report.by == 1).any() and 'mine first AutoAttack' in report.verdict
@@ -94,27 +107,33 @@ def test_a_run_goes_on_where_it_was_interrupted():
         return out
     with tempfile.TemporaryDirectory() as tmp:
         state = Path(tmp)/'deep'/'run.safetensors'
-        make = lambda fail_at: autoattack(threat, attacks={k: counted(a, fail_at) for k, a in short(threat).items()}, batch_size=25)
+        make = lambda fail_at: autoattack(
+            threat, attacks={k: counted(a, fail_at) for k, a in short(threat).items()}, batch_size=25
+        )
         whole = make(None).report(model, (x, y), checks=False, progress=False)
         needed, calls[:] = len(calls), []
         for fail_at in (2, 3):
-            with pytest.raises(KeyboardInterrupt): make(fail_at).report(model, (x, y), state=state, checks=False, progress=False)
+            with pytest.raises(KeyboardInterrupt):
+                make(fail_at).report(model, (x, y), state=state, checks=False, progress=False)
             before, calls[:] = len(calls), []
         again = make(None).report(model, (x, y), state=state, checks=False, progress=False)
         assert len(calls) == needed - 3  # the first chunk of the first run, two of the second
         for k in ('x_adv', 'margin', 'step', 'by'): assert torch.equal(getattr(again, k), getattr(whole, k)), k
         assert again.passes == whole.passes and sorted(p.name for p in state.parent.iterdir()) == ['run.safetensors']
         with torch.no_grad(): model[-1].bias += 1
-        with pytest.raises(ValueError, match='another model'): make(None).report(model, (x, y), state=state, checks=False, progress=False)
+        with pytest.raises(ValueError, match='another model'):
+            make(None).report(model, (x, y), state=state, checks=False, progress=False)
 
 # %% ../nbs/attacks/09_autoattack.ipynb #e8ecf235
 def test_the_lists_of_the_versions():
     names = lambda *a: list(members(*a))
     assert names(Linf(.1)) == names(L1(1.)) == ['apgd-ce', 'apgd-t', 'fab-t', 'square']
-    assert names(L2(.1), 'plus') == ['apgd-ce', 'apgd-dlr', 'fab', 'square', 'apgd-t', 'fab-t'] and names(Linf(.1), 'rand') == ['apgd-ce', 'apgd-dlr']
+    assert names(L2(.1), 'plus') == ['apgd-ce', 'apgd-dlr', 'fab', 'square', 'apgd-t', 'fab-t'] and names(
+        Linf(.1), 'rand') == ['apgd-ce', 'apgd-dlr']
     assert names(Linf(.1), 'standard', 3) == names(Linf(.1), 'standard', 2) == ['apgd-ce', 'apgd-margin', 'fab-t', 'square']
     assert names(Linf(.1), 'plus', 2)[1] == 'apgd-margin'
-    for bad, words in ((lambda: autoattack(Linf(.1), 'standart'), 'standard'), (lambda: autoattack(.1), 'expected Linf'), (lambda: autoattack(Linf(.1), attacks=[pgd(Linf(.1))]), 'dict of name')):
+    for bad, words in ((lambda: autoattack(Linf(.1), 'standart'), 'standard'), (lambda: autoattack(.1), 'expected Linf'),
+                       (lambda: autoattack(Linf(.1), attacks=[pgd(Linf(.1))]), 'dict of name')):
         with pytest.raises((ValueError, TypeError), match=words): bad()
 
 # %% ../nbs/attacks/09_autoattack.ipynb #063a1068
@@ -129,7 +148,8 @@ def test_two_and_three_classes():
             best = (gap - eps * w).masked_fill(nn.functional.one_hot(y, k).bool(), torch.inf).amin(1)
             some = members(Linf(eps), 'standard', k)
             some.pop('square')  # 5,000 queries would be the longest part of this test
-            assert torch.equal(autoattack(Linf(eps), attacks=some).report(model, (x, y), checks=False, progress=False).by < 0, best > 0)
+            assert torch.equal(
+                autoattack(Linf(eps), attacks=some).report(model, (x, y), checks=False, progress=False).by < 0, best > 0)
 
 # %% ../nbs/attacks/09_autoattack.ipynb #d5878750
 def test_autoattack_keeps_the_contract():
@@ -154,7 +174,8 @@ def test_dead_gradients_are_reported():
         def __init__(self, model): super().__init__(); self.model = model
         def forward(self, x): return self.model((7 * x).round() / 7)
     model, x, y = small_model()
-    report = autoattack(Linf(.2), attacks={'apgd-t': apgd(Linf(.2), 3, targets=4), 'square': square(Linf(.2), 100)}).report(Stairs(model), (x[:20], y[:20]), checks=False, progress=False)
+    report = autoattack(Linf(.2), attacks={'apgd-t': apgd(Linf(.2), 3, targets=4), 'square': square(Linf(.2), 100)
+                                           }).report(Stairs(model), (x[:20], y[:20]), checks=False, progress=False)
     assert {'flat starts', 'square'} <= {f.name for f in report.flags} and 'upper bound' in report.verdict
     assert report.accuracy['apgd-t'] > report.robust and 'custom AutoAttack' in report.verdict
 
@@ -168,12 +189,15 @@ def test_no_gradient_and_nan_are_flagged():
     attack, few = autoattack(threat, attacks=short(threat)), (x[:20], y[:20])
     for cut in (lambda x: x.detach(), lambda x: (255 * x).long() / 255):
         report = attack.report(Front(cut, model), few, progress=False)
-        assert 'no gradient' in names(report) and report.passes['square'] > 20 * 60 * report.robust and 'rests on square' in report.verdict
+        assert 'no gradient' in names(
+            report) and report.passes['square'] > 20 * 60 * report.robust and 'rests on square' in report.verdict
         with pytest.warns(UserWarning, match='apgd-ce, fab could not run'): attack(Front(cut, model), *few)
     root = Front(lambda x: torch.where(x > 0, x.sqrt(), 0.), model)    # digits have dark pixels
     for checks in (True, False):
         report = attack.report(root, few, progress=False, checks=checks)
-        assert 'NaN gradients' in names(report) and len(report.flags) == len(names(report)) and 'trusted' not in report.verdict
+        assert (
+            'NaN gradients' in names(report) and len(report.flags) == len(names(report)) and 'trusted' not in report.verdict
+        )
     pit = Front(lambda x: torch.where((x > .005) & (x < .1), torch.nan, x), model)
     clean = (x[:20] / .1).round() * .1
     report = attack.report(pit, (clean, y[:20]), progress=False, checks=False)
@@ -186,15 +210,21 @@ def test_every_door_is_guarded_before_any_work():
         def __init__(self, head): super().__init__(); self.net, self.head, self.calls = model, head, 0
         def forward(self, x): self.calls += 1; return self.head(self.net(x))
     attack = autoattack(Linf(.1))
-    for head in (lambda z: dict(z=z), lambda z: (z,), lambda z: z[:, :1], lambda z: z[:, 0], lambda z: z.argmax(1), lambda z: z * torch.nan, lambda z: z[:, :2]):
+    for head in (lambda z: dict(z=z), lambda z: (z,), lambda z: z[:, :1], lambda z: z[:, 0], lambda z: z.argmax(1),
+                 lambda z: z * torch.nan, lambda z: z[:, :2]):
         odd = Odd(head)
-        with pytest.raises((TypeError, ValueError), match='the model (must return|gives)'): attack.report(odd, (x, y), progress=False)
+        with pytest.raises((TypeError, ValueError), match='the model (must return|gives)'):
+            attack.report(odd, (x, y), progress=False)
         assert odd.calls <= 1
     table = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    with pytest.raises(ValueError, match='Square attack moves windows of images'): attack.report(table, (x.flatten(1), y), progress=False)
-    with pytest.raises(ValueError, match='DLR loss needs logits of at least 3'): autoattack(Linf(.1), attacks={'square': square(Linf(.1)), 'dlr': apgd(Linf(.1), loss=dlr_loss)}).report(nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), (x, y % 2), progress=False)
+    with pytest.raises(ValueError, match='Square attack moves windows of images'):
+        attack.report(table, (x.flatten(1), y), progress=False)
+    with pytest.raises(ValueError, match='DLR loss needs logits of at least 3'):
+        autoattack(Linf(.1), attacks={'square': square(Linf(.1)), 'dlr': apgd(Linf(.1), loss=dlr_loss)
+                                      }).report(nn.Sequential(nn.Flatten(), nn.Linear(784, 2)), (x, y % 2), progress=False)
     for kind in (torch.float64, torch.bfloat16, torch.float16):
-        report = autoattack(Linf(.1), attacks=short(Linf(.1))).report(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).to(kind), (x[:4], y[:4]), progress=False, checks=False)
+        report = autoattack(Linf(.1), attacks=short(Linf(.1))).report(
+            nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).to(kind), (x[:4], y[:4]), progress=False, checks=False)
         assert report.x_adv.dtype == (torch.float64 if kind == torch.float64 else torch.float32)
 
 # %% ../nbs/attacks/09_autoattack.ipynb #bb80f85b
@@ -225,9 +255,12 @@ def test_views_scripts_and_other_batches_on_resume():
         if len(calls) == 2: raise KeyboardInterrupt
         return some['apgd-t'](model, x, y)
     with tempfile.TemporaryDirectory() as tmp:
-        run = lambda size, **kw: autoattack(threat, attacks=some, batch_size=size).report(model, (x, y), checks=False, progress=False, **kw)
+        run = lambda size, **kw: autoattack(threat, attacks=some, batch_size=size).report(
+            model, (x, y), checks=False, progress=False, **kw)
         state, whole = Path(tmp)/'run.safetensors', run(5)
-        with pytest.raises(KeyboardInterrupt): autoattack(threat, attacks=some | {'apgd-t': fails}, batch_size=2).report(model, (x, y), checks=False, progress=False, state=state)
+        with pytest.raises(KeyboardInterrupt):
+            autoattack(threat, attacks=some | {'apgd-t': fails},
+                       batch_size=2).report(model, (x, y), checks=False, progress=False, state=state)
         assert torch.equal(run(3, state=state).by, whole.by)
 
 # %% ../nbs/attacks/09_autoattack.ipynb #60e0e759
@@ -242,7 +275,8 @@ def test_a_damaged_state_is_named():
         whole = state.read_bytes()
         for bad in (b'', whole[:4], whole[:len(whole) // 2], b'{}' * 99):
             state.write_bytes(bad)
-            with pytest.raises(ValueError, match='run.safetensors is not the state of an evaluation, or is damaged'): run(state)
+            with pytest.raises(ValueError, match='run.safetensors is not the state of an evaluation, or is damaged'):
+                run(state)
         state.unlink()
         with pytest.MonkeyPatch.context() as patch:
             def full(*args): raise OSError(28, 'No space left on device')

@@ -30,7 +30,8 @@ def digits(): return tuple(t[:64] for t in (as_float(load('digits', 'test').x), 
 
 @functools.cache
 def trained(kind='mlp', steps=120):
-    "A network for digits, its training modes untouched: 'mlp', 'convnet' (batch norm and dropout) or 'robust' (adversarially trained convnet)"
+    """A network for digits, its training modes untouched: 'mlp', 'convnet' (batch norm and dropout) or 'robust'
+    (adversarially trained convnet)"""
     data = load('digits')
     x, y = as_float(data.x), data.y
     with torch.random.fork_rng(devices=[]):
@@ -51,9 +52,13 @@ def random_resnet():
 
 def honest():
     "name -> model without tricks"
-    return {'MLP': trained(), 'ConvNet, batch norm, dropout': trained('convnet'), 'ConvNet, adversarially trained': trained('robust'),
-            'float64': Trap(copy.deepcopy(trained()).double(), lambda x: x.double()), 'log-probabilities': Trap(trained(), None, lambda z: z.log_softmax(1)),
-            'clamped input': Trap(trained(), lambda x: x.clamp(0, 1)), 'MLP, random weights': mlp((1, 8, 8), mean=.3, std=.1)}
+    return {
+        'MLP': trained(), 'ConvNet, batch norm, dropout': trained('convnet'),
+        'ConvNet, adversarially trained': trained('robust'), 'float64': Trap(
+            copy.deepcopy(trained()).double(), lambda x: x.double()), 'log-probabilities': Trap(
+                trained(), None, lambda z: z.log_softmax(1)), 'clamped input': Trap(
+                    trained(), lambda x: x.clamp(0, 1)), 'MLP, random weights': mlp((1, 8, 8), mean=.3, std=.1)
+    }
 
 threat = Linf(.1)
 
@@ -127,7 +132,10 @@ def traps():
 def accuracies(model, threat, x, y):
     "Accuracy after APGD on the cross-entropy, then after Square"
     a, b = (attack.find(model, x, y).broken for attack in (apgd(threat, 20), square(threat, 200)))
-    return {'clean': float((model.eval()(x).argmax(1) == y).float().mean()), 'apgd-ce': 1 - float(a.float().mean()), 'square': 1 - float((a | b).float().mean())}
+    return {
+        'clean': float((model.eval()(x).argmax(1) == y).float().mean()), 'apgd-ce': 1 - float(a.float().mean()),
+        'square': 1 - float((a | b).float().mean())
+    }
 
 # %% ../nbs/attacks/08_checks.ipynb #a7b738f9
 def test_probabilities_but_not_their_logarithms():
@@ -138,7 +146,8 @@ def test_probabilities_but_not_their_logarithms():
     logs = Trap(trained(), None, lambda z: z.log_softmax(1))
     assert probabilities(logs, x) is None and probabilities(Trap(trained(), None, lambda z: z.sigmoid()), x) is None
     for loss in (ce_loss, margin_loss, dlr_loss):  # why the logarithms may stay
-        torch.testing.assert_close(input_gradient(logs, x, y, loss), input_gradient(trained(), x, y, loss), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(input_gradient(logs, x, y, loss), input_gradient(trained(), x, y, loss), rtol=1e-3,
+                                   atol=1e-5)
 
 # %% ../nbs/attacks/08_checks.ipynb #276e2cf3
 def test_randomness_of_any_size():
@@ -169,8 +178,10 @@ def test_state_and_neighbours():
     still, moving = adapting(trained('convnet'), False), adapting(trained('convnet'), True)
     assert changing_state(still, x) is None and batch_dependence(still, x).value > .05
     flag = changing_state(moving, x)
-    assert flag.name == 'changing state' and flag.value == 9 and '.bn.' in flag.message  # mean, variance and counter of three layers
-    seeded = Trap(trained(), lambda x: x + .3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)))  # by the place in the batch
+    # mean, variance and counter of three layers
+    assert flag.name == 'changing state' and flag.value == 9 and '.bn.' in flag.message
+    # by the place in the batch
+    seeded = Trap(trained(), lambda x: x + .3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)))
     assert randomness(seeded, x) is None and batch_dependence(seeded, x).value > .05
     flag = batch_dependence(Trap(trained(), None, lambda z: z.squeeze().softmax(1)), x)  # squeezes the batch away
     assert flag.value == torch.inf and 'not one image by itself' in flag.message
@@ -191,7 +202,8 @@ def test_gradients_that_are_false():
     x, y = digits()
     torch.testing.assert_close(jpeg(x, 1e-6), x, atol=1e-5, rtol=0)  # the transform is orthonormal
     for threat_ in (Linf(.1), L2(.5), L1(2.)):
-        for before in (jpeg, median, levels, decoy): assert false_gradient(Trap(trained(), before), x, y, threat_).value < .1
+        for before in (jpeg, median, levels, decoy):
+            assert false_gradient(Trap(trained(), before), x, y, threat_).value < 0.1
         for model in (*honest().values(), Trap(trained(), through)): assert false_gradient(model, x, y, threat_) is None
     assert false_gradient(Trap(trained(), median), x, y, threat).message.startswith('Autograd has no gradient')
     assert false_gradient(Trap(trained(), lambda x: 0 * x), x, y, threat) is None  # a constant has nothing to foretell
@@ -200,7 +212,9 @@ def test_gradients_that_are_false():
 def test_what_is_not_a_number():
     x, y = digits()
     for t in (Linf(.1), L2(.8), L1(6.)):
-        assert nan_gradients(Trap(trained(), root), x, y, t).value == 1 and nan_logits(Trap(trained(), root), x, y, t) is None
+        assert (
+            nan_gradients(Trap(trained(), root), x, y, t).value == 1 and nan_logits(Trap(trained(), root), x, y, t) is None
+        )
         assert nan_logits(Trap(trained(), pit), x, y, t).value == 1
         for model in honest().values(): assert nan_gradients(model, x, y, t) is None is nan_logits(model, x, y, t)
     assert nan_gradients(Trap(trained(), root), x.clamp(min=.2), y, Linf(.1)) is None  # there it is as good as any
@@ -213,7 +227,8 @@ def test_quantised_inputs_and_activations():
     x, y = digits()
     stairs = copy.deepcopy(trained())
     stairs[3] = Trap(nn.ReLU(), None, lambda a: (4 * a).floor() / 4)
-    for model in (Trap(trained(), levels), Trap(trained(), through), stairs): assert quantisation(model, x, y, threat).value > .5
+    for model in (Trap(trained(), levels), Trap(trained(), through), stairs):
+        assert quantisation(model, x, y, threat).value > 0.5
     for model in honest().values(): assert quantisation(model, x, y, threat) is None
 
 # %% ../nbs/attacks/08_checks.ipynb #72b61e15
@@ -221,7 +236,8 @@ def test_sixteen_bits_in_any_disguise():
     x, _ = digits()
     for kind in (torch.float16, torch.bfloat16):
         net = copy.deepcopy(trained()).to(kind)
-        for after in (None, lambda z: z.float()): assert str(kind)[6:] in low_precision(Trap(net, lambda x: x.to(kind), after), x).message
+        for after in (None, lambda z: z.float()):
+            assert str(kind)[6:] in low_precision(Trap(net, lambda x: x.to(kind), after), x).message
         assert low_precision(Trap(trained(), None, lambda z: z.to(kind).float()), x).name == '16 bit'
     assert low_precision(Trap(trained(), None, lambda z: z.sign()), x) is None  # few values: nothing about their type
     for model in honest().values(): assert low_precision(model, x) is None
@@ -260,8 +276,11 @@ def test_checks_leave_no_trace():
     old, rng, copies = _snapshot(model), torch.get_rng_state(), (x.clone(), y.clone())
     flags = {f.name for f in check_model(model, x, y, threat)}
     assert {'test-time gradients', 'changing state', 'random'} <= flags
-    changed = [k for k in _changed(old, _snapshot(model)) if not k.startswith('version of parameter')]  # values were written back
-    assert not changed and torch.equal(rng, torch.get_rng_state()) and torch.equal(x, copies[0]) and torch.equal(y, copies[1])
+    # values were written back
+    changed = [k for k in _changed(old, _snapshot(model)) if not k.startswith('version of parameter')]
+    assert (
+        not changed and torch.equal(rng, torch.get_rng_state()) and torch.equal(x, copies[0]) and torch.equal(y, copies[1])
+    )
     model = probe_model()
     old = _snapshot(model)
     check_model(model, x, y, threat)
@@ -273,18 +292,22 @@ def test_checks_see_through_nan():
     holes = Trap(trained(), None, lambda z: z.masked_fill(torch.rand_like(z) > .5, torch.nan))
     alone = Trap(trained(), None, lambda z: z if len(z) > 1 else z * torch.nan)
     broken = Trap(trained(), None, lambda z: z * torch.nan)
-    for check in CHECKS: assert (flag := check(broken, x, y, threat)) is None or flag.name in ('NaN gradients', 'NaN logits'), check
+    for check in CHECKS:
+        assert (flag := check(broken, x, y, threat)) is None or flag.name in ('NaN gradients', 'NaN logits'), check
     assert randomness(holes, x).name == 'random' and batch_dependence(alone, x).value == torch.inf
 
 # %% ../nbs/attacks/08_checks.ipynb #77965430
 def test_random_models_may_be_expected():
     x, y = digits()
     noisy = Trap(trained(), lambda x: x + .1 * torch.randn_like(x))
-    assert [f.name for f in check_model(noisy, x, y, threat)] == ['random'] and check_model(noisy, x, y, threat, random_ok=True) == []
+    assert [f.name for f in check_model(noisy, x, y, threat)] == ['random'] and check_model(
+        noisy, x, y, threat, random_ok=True) == []
     both = Trap(trained(), lambda x: levels(x + .1 * torch.randn_like(x)))  # noise does not hide the rest
     assert 'false gradient' in [f.name for f in check_model(both, x, y, threat, random_ok=True)]
     own = torch.Generator().manual_seed(0)  # a generator of its own
-    assert [f.name for f in check_model(Trap(trained(), lambda x: x + .1 * torch.randn(x.shape, generator=own)), x, y, threat)] == ['random']
+    assert [
+        f.name for f in check_model(Trap(trained(), lambda x: x + 0.1 * torch.randn(x.shape, generator=own)), x, y, threat)
+    ] == ['random']
 
 # %% ../nbs/attacks/08_checks.ipynb #55fc8a1c
 def test_bad_input_is_refused():
@@ -311,7 +334,8 @@ def test_square_and_flat_starts_on_models():
     assert square_better(accuracies(Trap(trained(), decoy), Linf(.15), x, y)).value > .02
     assert square_better(accuracies(trained(), Linf(.15), x, y)) is None
     flat = lambda model: int(apgd(threat, 1, dlr_loss).find(model, x, y).flat.sum())
-    assert flat_starts(flat(Trap(trained(), None, lambda z: (100 * z).tanh())), len(x)) and flat_starts(flat(trained()), len(x)) is None
+    assert flat_starts(flat(Trap(trained(), None, lambda z:
+                                 (100 * z).tanh())), len(x)) and flat_starts(flat(trained()), len(x)) is None
 
 # %% ../nbs/attacks/08_checks.ipynb #f6ba5ada
 def test_large_eps_on_traps_and_honest_models():
@@ -329,15 +353,23 @@ def test_transfer_beats_masked_gradients():
     flag = transfer(masked, [trained('convnet'), trained()], x, y, Linf(.15), white_box(masked))
     assert flag.name == 'transfer' and flag.value >= 10
     assert transfer(masked, trained('convnet'), x, y, Linf(.15), white_box(masked))  # also without knowing the network
-    for model in (trained(), trained('robust')): assert transfer(model, [trained('convnet')], x, y, Linf(.15), white_box(model)) is None
+    for model in (trained(), trained('robust')):
+        assert transfer(model, [trained('convnet')], x, y, Linf(0.15), white_box(model)) is None
     assert transfer(masked, [trained()], x, y, Linf(.15), torch.ones(64, dtype=torch.bool)) is None
     with pytest.raises(ValueError, match='at least one'): transfer(masked, [], x, y, threat, white_box(masked))
     with pytest.raises(NoGradient): transfer(masked, [trained(), Trap(trained(), median)], x, y, threat, white_box(masked))
-    with pytest.raises(ValueError, match='broken must be bool'): transfer(masked, [trained()], x, y, threat, torch.zeros(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match='broken must be bool'):
+        transfer(masked, [trained()], x, y, threat, torch.zeros(3, dtype=torch.bool))
 
 # %% ../nbs/attacks/08_checks.ipynb #3784e534
 def test_advice_orders_by_seriousness():
     assert advice([]) == 'The number can be trusted as far as these checks see.'
-    flags = [Flag('16 bit', 'Coarse.', 1.), Flag('new', 'Unknown.', 1.), Flag('transfer', 'Beaten.', 3.), Flag('random', 'Noisy.', .1)]
+    flags = [
+        Flag('16 bit', 'Coarse.', 1.0),
+        Flag('new', 'Unknown.', 1.0),
+        Flag('transfer', 'Beaten.', 3.0),
+        Flag('random', 'Noisy.', 0.1),
+    ]
     text = advice(flags)
-    assert 'upper bound' in text and [text.index(m) for m in ('Beaten', 'Noisy', 'Coarse', 'Unknown')] == sorted(text.index(m) for m in ('Beaten', 'Noisy', 'Coarse', 'Unknown'))
+    assert 'upper bound' in text and [text.index(m) for m in ('Beaten', 'Noisy', 'Coarse', 'Unknown')] == sorted(
+        text.index(m) for m in ('Beaten', 'Noisy', 'Coarse', 'Unknown'))

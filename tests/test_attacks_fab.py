@@ -34,7 +34,8 @@ def naive_projection(p, t, w, offset):
         mid = (low + high) // 2
         low, high = (mid, high) if (a * size(breaks[mid])).sum() <= goal else (low, mid)
     reached = [(a * size(breaks[k])).sum() for k in (low, high)]
-    return way * size(breaks[low] + (breaks[high] - breaks[low]) * (goal - reached[0]) / (reached[1] - reached[0])) * (a > 0)
+    return way * size(breaks[low]
+                      + (breaks[high] - breaks[low]) * (goal - reached[0]) / (reached[1] - reached[0])) * (a > 0)
 
 # %% ../nbs/attacks/05_fab.ipynb #18bde59c
 def problems(n, d, seed=0):
@@ -59,7 +60,8 @@ def naive_fab(model, x, y, norm, steps, target=None, alpha_max=.1, overshoot=1.0
     x0 = x.double().numpy(); z, path, best, point = x0, [x0], np.inf, x0
     for _ in range(steps):
         logits = f(z).double().detach().numpy()
-        jac = torch.autograd.functional.jacobian(lambda v: model(v[None])[0], torch.tensor(z, dtype=torch.float32)).double().numpy()
+        jac = torch.autograd.functional.jacobian(lambda v: model(v[None])[0], torch.tensor(
+            z, dtype=torch.float32)).double().numpy()
         rivals = [l for l in range(len(logits)) if l != y] if target is None else [target]
         dual = {np.inf: 1, 2: 2, 1: np.inf}[p_of(norm)]
         l = min(rivals, key=lambda l: abs(logits[l] - logits[y]) / np.linalg.norm(jac[l] - jac[y], dual))
@@ -96,7 +98,8 @@ def regression(classes=5, d=12, spread=1., n=16):
 def linear_gaps(model, x, y, l):
     "Gap and gradient of the rivals that are `l` places after `y`"
     rival = (y + l) % model.out_features
-    return (model(x).gather(1, rival[:, None]) - model(x).gather(1, y[:, None]))[:, 0], model.weight[rival] - model.weight[y]
+    return (model(x).gather(1, rival[:, None])
+            - model(x).gather(1, y[:, None]))[:, 0], model.weight[rival] - model.weight[y]
 
 # %% ../nbs/attacks/05_fab.ipynb #d8892b5c
 @functools.cache
@@ -116,7 +119,8 @@ def test_projections_are_those_by_sorting():
     t, w, offset = problems(32, 40)
     for norm in (Linf, L2, L1):
         d = hyperplane_project(norm, t, w, offset)
-        naive = torch.tensor(np.stack([naive_projection(p_of(norm), *row) for row in zip(t.numpy(), w.numpy(), offset.numpy())]))
+        naive = torch.tensor(
+            np.stack([naive_projection(p_of(norm), *row) for row in zip(t.numpy(), w.numpy(), offset.numpy())]))
         assert ((t + d >= -1e-6) & (t + d <= 1 + 1e-6)).all()
         torch.testing.assert_close((w * d).sum(1)[:-4], -offset[:-4], rtol=1e-5, atol=1e-5)
         if norm is L1: torch.testing.assert_close(d.abs().sum(1).double(), naive.abs().sum(1), rtol=1e-4, atol=1e-5)
@@ -129,12 +133,14 @@ def test_projections_are_those_of_scipy():
         D, eye = len(t), np.eye(len(t))
         if p == 2:
             start = naive_projection(np.inf, t, w, offset)  # feasible, and not the answer
-            r = minimize(lambda d: d @ d, start, jac=lambda d: 2 * d, bounds=list(zip(-t, 1 - t)), method='SLSQP', options=dict(ftol=1e-14, maxiter=500),
-                         constraints=dict(type='eq', fun=lambda d: w @ d + offset, jac=lambda d: w))
+            r = minimize(lambda d: d @ d, start, jac=lambda d: 2 * d, bounds=list(zip(-t, 1 - t)),
+                         method='SLSQP', options=dict(ftol=1e-14, maxiter=500), constraints=dict(
+                             type='eq', fun=lambda d: w@d + offset, jac=lambda d: w))
             return r.fun**.5 if r.success else None
         slack = eye if p == 1 else np.ones((D, 1))
-        r = linprog(np.r_[np.zeros(D), np.ones(slack.shape[1])], A_ub=np.block([[eye, -slack], [-eye, -slack]]), b_ub=np.zeros(2 * D),
-                    A_eq=[np.r_[w, np.zeros(slack.shape[1])]], b_eq=[-offset], bounds=[*zip(-t, 1 - t)] + [(0, None)] * slack.shape[1])
+        r = linprog(np.r_[np.zeros(D), np.ones(slack.shape[1])], A_ub=np.block([[eye, -slack], [-eye, -slack]]),
+                    b_ub=np.zeros(2 * D), A_eq=[np.r_[w, np.zeros(slack.shape[1])]], b_eq=[-offset],
+                    bounds=[*zip(-t, 1 - t)] + [(0, None)] * slack.shape[1])
         return r.fun if r.status == 0 else None
     t, w, offset = problems(24, 8, seed=1)
     for norm in (Linf, L2, L1):
@@ -150,9 +156,11 @@ def test_projections_at_their_limits():
         corner = torch.where(offset[:, None] * w > 0, 0., 1.)
         missed = (t + hyperplane_project(norm, t, w, offset))[-8:]
         torch.testing.assert_close(missed[w[-8:] != 0], corner[-8:][w[-8:] != 0])
-        assert (hyperplane_project(norm, t, 0 * w, offset) == 0).all() and (hyperplane_project(norm, t, w, 0 * offset) == 0).all()
+        assert (hyperplane_project(norm, t, 0 * w, offset)
+                == 0).all() and (hyperplane_project(norm, t, w, 0 * offset) == 0).all()
         both = hyperplane_project(norm, torch.stack([t, t.flip(0)]), w, torch.stack([offset, offset / 3]))
-        for part, one in zip(both, (hyperplane_project(norm, t, w, offset), hyperplane_project(norm, t.flip(0), w, offset / 3))):
+        for part, one in zip(both,
+                             (hyperplane_project(norm, t, w, offset), hyperplane_project(norm, t.flip(0), w, offset / 3))):
             torch.testing.assert_close(part, one)
         tiny = hyperplane_project(norm, t, w * 1e-25, offset * 1e-25)
         torch.testing.assert_close(tiny, hyperplane_project(norm, t, w, offset), rtol=1e-4, atol=1e-5)
@@ -194,7 +202,8 @@ def test_fab_is_the_naive_loop():
         for targets, target in ((0, [None] * 12), (1, model(x).argsort(1)[:, 1].tolist())):
             z, distance = minimal_distance(norm, steps=12, targets=targets, refine=0)(model, x, y)
             naive = [naive_fab(model, *row, norm, 12, t) for *row, t in zip(x, y.tolist(), target)]
-            torch.testing.assert_close(distance, torch.tensor([b for _, _, b in naive], dtype=torch.float32), rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(distance, torch.tensor([b for _, _, b in naive], dtype=torch.float32), rtol=1e-3,
+                                       atol=1e-4)
             same = torch.tensor(np.stack([p for _, p, _ in naive]), dtype=torch.float32)
             torch.testing.assert_close(z[distance.isfinite()], same[distance.isfinite()], rtol=0, atol=1e-3)
             assert distance.isfinite().sum() > 6
@@ -203,14 +212,17 @@ def test_fab_is_the_naive_loop():
 def test_distances_of_a_linear_model():
     model, x, y = regression(spread=.05)
     for norm, q in ((Linf, 1), (L2, 2), (L1, math.inf)):
-        exact = torch.stack([gap.abs() / w.norm(q, dim=1) for gap, w in (linear_gaps(model, x, y, l) for l in range(1, 5))]).amin(0)
+        exact = torch.stack([gap.abs() / w.norm(q, dim=1)
+                             for gap, w in (linear_gaps(model, x, y, l) for l in range(1, 5))]).amin(0)
         z, distance = minimal_distance(norm, 5)(model, x, y)
         assert ((z > 0) & (z < 1)).all() and (model(z).argmax(1) != y).all()
         torch.testing.assert_close(distance, exact, rtol=1e-3, atol=1e-7)
         assert (distance >= exact * (1 - 1e-4)).all()
         alpha = .055 / 1.055
         walk = (1 - alpha) * (.945 + 1.05 * .055) + alpha * 1.05
-        for steps in (2, 60): torch.testing.assert_close(minimal_distance(norm, steps, refine=0)(model, x, y)[1], walk * exact, rtol=5e-4, atol=1e-7)
+        for steps in (2, 60):
+            torch.testing.assert_close(
+                minimal_distance(norm, steps, refine=0)(model, x, y)[1], walk * exact, rtol=5e-4, atol=1e-7)
 
 # %% ../nbs/attacks/05_fab.ipynb #b61ad1a3
 def test_distances_where_the_box_matters():
@@ -218,9 +230,14 @@ def test_distances_where_the_box_matters():
     x = (1.8 * x - .4).clamp(0, 1)
     y = model(x).argmax(1)
     for norm in (Linf, L2, L1):
-        size = lambda gap, w: torch.tensor([np.linalg.norm(naive_projection(p_of(norm), *row), p_of(norm)) for row in zip(x.numpy(), w.numpy(), gap.numpy())])
+        size = lambda gap, w: torch.tensor([
+            np.linalg.norm(naive_projection(p_of(norm), *row), p_of(norm))
+            for row in zip(x.numpy(), w.numpy(), gap.numpy())
+        ])
         gaps = [linear_gaps(model, x, y, l) for l in range(1, 5)]
-        sizes = torch.stack([size(*g).masked_fill(g[0].abs() > (g[1].abs() * torch.where(g[1] > 0, 1 - x, x)).sum(1), math.inf) for g in gaps]).amin(0)
+        sizes = torch.stack([
+            size(*g).masked_fill(g[0].abs() > (g[1].abs() * torch.where(g[1] > 0, 1 - x, x)).sum(1), math.inf) for g in gaps
+        ]).amin(0)
         free = torch.stack([g.abs() / w.norm({Linf: 1, L2: 2, L1: math.inf}[norm], dim=1) for g, w in gaps]).amin(0)
         assert ((sizes - free) / free).max() > .05  # the box is felt
         alone = minimal_distance(norm, 20, targets=4)(model, x, y)[1].double()
@@ -248,7 +265,8 @@ def test_brute_force_on_two_moons():
             z, distance = minimal_distance(norm, 25, restarts=restarts)(model, x, y)
             assert (model(z).argmax(1) != y).all() and (distance >= exact - h * (1 if norm is Linf else 2**.5)).all()
             torch.testing.assert_close(distance, norm(0.).norm(z - x))
-            assert (distance <= exact * 1.03 + h).float().mean() > share and distance.median() < exact.median() * 1.02 + h, (norm, restarts)
+            assert (distance <= exact*1.03 + h).float().mean() > share and distance.median() < exact.median() * 1.02 + h, (
+                norm, restarts)
 
 # %% ../nbs/attacks/05_fab.ipynb #a2cba09b
 def test_a_ball_breaks_what_is_nearer():
@@ -259,7 +277,8 @@ def test_a_ball_breaks_what_is_nearer():
         found = fab(norm(eps), 40).find(model, x, y)
         clear = (distance - eps).abs() > 1e-5
         assert torch.equal(found.broken[clear], distance[clear] < eps) and .4 < found.broken.float().mean() < .6
-        assert (model(found.x_adv).argmax(1) != y)[found.broken].all() and (norm(0.).norm(found.x_adv.double() - x.double()) <= eps).all()
+        assert (model(found.x_adv).argmax(1) != y)[found.broken].all()
+        assert (norm(0.).norm(found.x_adv.double() - x.double()) <= eps).all()
         assert torch.equal(found.step == 0, model(x).argmax(1) != y)
 
 # %% ../nbs/attacks/05_fab.ipynb #0f3cd283
@@ -287,7 +306,9 @@ def test_fab_does_not_depend_on_the_batch():
 # %% ../nbs/attacks/05_fab.ipynb #41124ab7
 def test_seeds_and_restarts():
     model, x, y = digits_model()
-    runs = {(seed, r): minimal_distance(L2, 6, targets=2, restarts=r, seed=seed, refine=0)(model, x, y) for seed in (0, 1) for r in (1, 3)}
+    runs = {(seed, r): minimal_distance(L2, 6, targets=2, restarts=r, seed=seed, refine=0)(model, x, y)
+            for seed in (0, 1)
+            for r in (1, 3)}
     assert torch.equal(runs[0, 1][0], runs[1, 1][0])  # the first run starts at the image: no seed
     assert not torch.equal(runs[0, 3][0], runs[1, 3][0])
     assert all((runs[s, 3][1] <= runs[s, 1][1]).all() for s in (0, 1)) and (runs[0, 3][1] < runs[0, 1][1]).any()
@@ -316,11 +337,15 @@ def test_nothing_to_find():
     class Flat(nn.Module):
         "Logits that do not depend on the image, with a gradient of `slope`"
         def __init__(self, slope): super().__init__(); self.slope = slope
-        def forward(self, x): return torch.tensor([1., 0., 0.]) + self.slope * x.flatten(1)[:, :1] * torch.tensor([1., 0., 0.])
+
+        def forward(self, x):
+            return torch.tensor([1., 0., 0.]) + self.slope * x.flatten(1)[:, :1] * torch.tensor([1., 0., 0.])
     x, y = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(4, dtype=torch.int64)
     for slope in (0., 1e-30, 1., math.nan):
         model = Flat(slope)
-        if slope != slope: model.slope = 1.; model.register_full_backward_hook(lambda m, gi, go: tuple(g * math.nan for g in gi))
+        if slope != slope:
+            model.slope = 1.0
+            model.register_full_backward_hook(lambda m, gi, go: tuple(g * math.nan for g in gi))
         for norm in (Linf, L2, L1):
             z, distance = minimal_distance(norm, 4, restarts=2)(model, x, y)
             assert distance.isinf().all() and torch.equal(z, x)
@@ -331,7 +356,8 @@ def test_giving_up():
     threat = Linf(.04)
     plain, quick = (fab(threat, 40, targets=2, futile=f).find(model, x, y) for f in (None, 1.5))
     assert quick.passes < .8 * plain.passes
-    assert (quick.broken <= plain.broken).all() and (plain.broken & ~quick.broken).sum() <= 1  # broken rows are never lost to fewer passes but by giving up
+    # broken rows are never lost to fewer passes but by giving up
+    assert (quick.broken <= plain.broken).all() and (plain.broken & ~quick.broken).sum() <= 1
 
 # %% ../nbs/attacks/05_fab.ipynb #7c755c56
 def test_refusals():

@@ -92,13 +92,15 @@ def test_single_fourier_is_the_worst_of_the_map():
     z, worst = single_fourier(.2)(model, x, y), fourier_map(model, x, y, .2).min()
     torch.testing.assert_close(accuracy(z), worst)
     assert all(accuracy(fourier_attack(.2, l, m)(model, x, y)) >= worst for l, m in half_plane(8, 8)[::5])
-    assert ((z - x) / .2).unique(dim=0).shape[0] > 1 and accuracy(fgsm(Linf(.2))(model, x, y)) <= worst + .1  # a universal wave is weaker than FGSM
+    # a universal wave is weaker than FGSM
+    assert ((z - x) / .2).unique(dim=0).shape[0] > 1 and accuracy(fgsm(Linf(.2))(model, x, y)) <= worst + .1
 
 # %% ../nbs/attacks/02_fourier.ipynb #b687ba2d
 def test_contract():
     gen = torch.Generator().manual_seed(0)
     x, y = torch.rand(6, 1, 8, 8, generator=gen).round(decimals=1), torch.arange(6)
-    for attack in (fourier_attack(8/255, 1, 2), single_fourier(8/255, batch_size=50)): check_attack(attack, Linf(8/255), probe_model(), x, y)
+    for attack in (fourier_attack(8 / 255, 1, 2), single_fourier(8 / 255, batch_size=50)):
+        check_attack(attack, Linf(8 / 255), probe_model(), x, y)
     model = probe_model()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     fourier_map(model, x, y, .1, [(0, 1)])

@@ -141,8 +141,10 @@ def test_every_attack_keeps_the_contract():
     gen = torch.Generator().manual_seed(0)
     x, y = torch.rand(6, 1, 8, 8, generator=gen).round(decimals=1), torch.arange(6)
     for threat in (Linf(8/255), L2(.5), L1(3.)):
-        for attack in (fgsm(threat), pgd(threat, 3), pgd(threat, 2, mode='train'), pgd(threat, 2, precision='bf16', restarts=2),
-                       pgd(threat, 2, targeted=True, loss=margin_loss), best_of(fgsm(threat), pgd(threat, 2, seed=3), loss=ce_loss)):
+        for attack in (fgsm(threat), pgd(threat, 3), pgd(threat, 2,
+                                                         mode='train'), pgd(threat, 2, precision='bf16', restarts=2),
+                       pgd(threat, 2, targeted=True,
+                           loss=margin_loss), best_of(fgsm(threat), pgd(threat, 2, seed=3), loss=ce_loss)):
             check_attack(attack, threat, probe_model(), x, y)
 
 # %% ../nbs/attacks/01_gradient.ipynb #b1bfdc15
@@ -152,8 +154,10 @@ def test_the_check_can_fail():
     with pytest.raises(RuntimeError): check_attack(naive, Linf(8/255), probe_model(), x, y)  # fails under no_grad
     def with_grad(model, x, y):
         with torch.inference_mode(False), torch.enable_grad(): return naive(model, x.clone(), y.clone())
-    with pytest.raises(AssertionError, match='broke its contract') as e: check_attack(with_grad, Linf(8/255), probe_model(), x, y)
-    for what in ('buffer 1.running_mean', '9.weight.grad', 'global random state', 'ball', 'a second call'): assert what in str(e.value), what
+    with pytest.raises(AssertionError, match='broke its contract') as e:
+        check_attack(with_grad, Linf(8 / 255), probe_model(), x, y)
+    for what in ('buffer 1.running_mean', '9.weight.grad', 'global random state', 'ball', 'a second call'):
+        assert what in str(e.value), what
 
 # %% ../nbs/attacks/01_gradient.ipynb #e9d6a92b
 def test_batch_norm_modes():
@@ -186,7 +190,8 @@ def test_broken_models():
             if self.how == 'raise': raise RuntimeError('out of order')
             return self.bn(x).flatten(1)[:, :10] * torch.nan
     x, y = torch.rand(4, 1, 8, 8), torch.arange(4)
-    with pytest.warns(UserWarning, match='NaN or infinite on 4 of 4 images'): check_attack(pgd(Linf(.1), 2), Linf(.1), Broken('nan'), x, y)
+    with pytest.warns(UserWarning, match='NaN or infinite on 4 of 4 images'):
+        check_attack(pgd(Linf(0.1), 2), Linf(0.1), Broken('nan'), x, y)
     model = Broken('raise')
     buffer = model.bn.running_mean
     with pytest.raises(RuntimeError, match='out of order'): pgd(Linf(.1), mode='train')(model, x, y)
@@ -198,7 +203,11 @@ def test_peculiar_models_keep_the_contract():
         def __init__(self, act, kind=torch.float32): super().__init__(); self.net, self.act = probe_model().to(kind), act
         def forward(self, x): return self.act(self.net, x)
     x, y = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round(decimals=1), torch.arange(6)
-    models = [Odd(lambda net, x: net(x.mul_(.5))), Odd(lambda net, x: net(x.clamp_(0, .5).sub_(.2))), Odd(lambda net, x: net(x), torch.float64)]
+    models = [
+        Odd(lambda net, x: net(x.mul_(0.5))),
+        Odd(lambda net, x: net(x.clamp_(0, 0.5).sub_(0.2))),
+        Odd(lambda net, x: net(x), torch.float64),
+    ]
     for model in models:
         for attack in (fgsm(Linf(.05)), pgd(L2(.5), 2, restarts=2), best_of(fgsm(Linf(.05)), pgd(Linf(.05), 2))):
             check_attack(attack, attack.threat or Linf(.05), model, x, y)
@@ -210,7 +219,9 @@ def test_peculiar_models_keep_the_contract():
 # %% ../nbs/attacks/01_gradient.ipynb #2e53e942
 def test_no_gradient_is_named():
     class Cut(nn.Module):
-        def __init__(self, how): super().__init__(); self.how, self.table, self.fc = how, nn.Embedding(256, 1), nn.Linear(64, 10)
+        def __init__(self, how):
+            super().__init__()
+            self.how, self.table, self.fc = how, nn.Embedding(256, 1), nn.Linear(64, 10)
         def forward(self, x):
             if self.how == 'no_grad':
                 with torch.no_grad(): return self.fc(x.flatten(1))
@@ -229,19 +240,26 @@ def test_nan_gradients_are_told():
         def forward(self, x): return self.net(torch.where(x > 0, x.sqrt(), 0.))
     model, x, y = trained()
     dark, bright = x.masked_fill(x < .5, 0), x.clamp(min=.1, max=.9)
-    with pytest.warns(UserWarning, match='NaN or infinite on 64 of 64 images'): pgd(L2(.5), 2, random_start=False)(Root(model), dark, y)
+    with pytest.warns(UserWarning, match='NaN or infinite on 64 of 64 images'):
+        pgd(L2(0.5), 2, random_start=False)(Root(model), dark, y)
     with warnings.catch_warnings(): warnings.simplefilter('error'); pgd(Linf(.05), 2)(Root(model), bright, y)
-    assert finite_rows(torch.tensor([[1., 3e38, 3e38], [torch.nan, 1, 1], [torch.inf, -torch.inf, 0]])).tolist() == [True, False, False]
+    assert finite_rows(torch.tensor([[1.0, 3e38, 3e38], [torch.nan, 1, 1], [torch.inf, -torch.inf, 0]])).tolist() == [
+        True,
+        False,
+        False,
+    ]
 
 # %% ../nbs/attacks/01_gradient.ipynb #889e84b4
 def test_an_answer_that_is_nan_counts_as_broken():
     class Gap(nn.Module):
         "NaN where the first number is above one half"
-        def forward(self, x): return torch.stack([torch.ones_like(x[:, 0]), x[:, 1]], 1).masked_fill(x[:, :1] > .5, torch.nan)
+        def forward(self, x):
+            return torch.stack([torch.ones_like(x[:, 0]), x[:, 1]], 1).masked_fill(x[:, :1] > .5, torch.nan)
     x, y = torch.full((3, 2), .4), torch.zeros(3, dtype=torch.int64)
     candidates = [x, torch.tensor([[.6, .4], [.4, .9], [.6, .6]]), x + .05]
     assert torch.equal(strongest(Gap(), candidates, y), torch.tensor([[.6, .4], [.4, .9], [.6, .6]]))
-    torch.testing.assert_close(strongest(Gap(), candidates, 1 - y, targeted=True), torch.tensor([[.45, .45], [.4, .9], [.45, .45]]))
+    torch.testing.assert_close(strongest(Gap(), candidates, 1 - y, targeted=True),
+                               torch.tensor([[.45, .45], [.4, .9], [.45, .45]]))
 
 # %% ../nbs/attacks/01_gradient.ipynb #bc693f58
 def test_refusals():
@@ -259,7 +277,9 @@ def test_refusals():
     for head in (lambda z: dict(logits=z), lambda z: (z, z), lambda z: z[:, :1], lambda z: z[:, 0], lambda z: z.argmax(1)):
         class Other(nn.Module):
             def forward(self, x): return head(model(x))
-        for a in (attack, best_of(attack)): refused((TypeError, ValueError), 'the model must return', lambda: a(Other(), x, y))
+
+        for a in (attack, best_of(attack)):
+            refused((TypeError, ValueError), 'the model must return', lambda: a(Other(), x, y))
     refused(ValueError, 'labels up to 10', lambda: check_needs([attack], x, y + 10 - y, model(x)))
     refused(ValueError, 'its layer is lazy', lambda: attack(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), x, y))
     assert torch.equal(attack(model, x, y.int()), attack(model, x, y))

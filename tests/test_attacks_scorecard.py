@@ -13,16 +13,21 @@ from robustnb.attacks.threat_models import L2, Linf
 from robustnb.attacks.scorecard import _examples, _rows, eps_text, pass_figure, save_scorecard, scorecard, scorecard_html, write_whole
 
 # %% ../nbs/attacks/10_scorecard.ipynb #6f48cccf
-def made(flags=(), shape=(1, 6, 6), threat=Linf(8/255), attacks=('apgd-ce', 'apgd-t', 'fab-t', 'square'), version='standard'):
+def made(flags=(), shape=(1, 6, 6), threat=Linf(8 / 255), attacks=('apgd-ce', 'apgd-t', 'fab-t', 'square'),
+         version='standard'):
     "A report of 20 images with known numbers"
     gen = torch.Generator().manual_seed(0)
     x, by = .2 + .6 * torch.rand(20, *shape, generator=gen), torch.tensor([0] * 4 + [1] * 6 + [3] * 2 + [-1] * 8)
     x_adv = x.clone()
-    x_adv[4:] += (threat.eps / float(threat.norm(torch.ones_like(x[:1])))) * torch.randint(0, 2, x[4:].shape, generator=gen).mul(2).sub(1)
+    x_adv[4:] += (threat.eps / float(threat.norm(torch.ones_like(x[:1])))) * torch.randint(
+        0, 2, x[4:].shape, generator=gen).mul(2).sub(1)
     step, margin = torch.tensor([0] * 4 + [1, 2, 5, 5, 30, 99] + [7, 60] + [-1] * 8), torch.linspace(-2, 3, 20)
     margin[-1] = torch.inf
-    return Report(threat, version, list(attacks), x, torch.arange(20) % 10, x_adv, by, step, margin, {'apgd-ce': 1.5, 'square': 2.}, {'apgd-ce': 900, 'square': 4000},
-                  list(flags), dict(seed=3, batch_size=256, precision=None, futile=.6, mode='eval', threat=repr(threat), version=version))
+    return Report(
+        threat, version, list(attacks), x,
+        torch.arange(20) % 10, x_adv, by, step, margin, {'apgd-ce': 1.5, 'square': 2.},
+        {'apgd-ce': 900, 'square': 4000}, list(flags),
+        dict(seed=3, batch_size=256, precision=None, futile=.6, mode='eval', threat=repr(threat), version=version))
 
 ODD = Flag('random <b>', 'Five passes <i>differ</i> & "so" do their \'logits\'', float('inf'))
 HOSTILE = '</title><script>alert(1)</script>"onload="x'
@@ -48,27 +53,38 @@ class Page(HTMLParser):
 def test_the_record_has_the_numbers_of_the_report():
     report = made()
     card = scorecard(report, 'Mine', dataset='cifar10', reported='55.00')
-    bench = ['link', 'name', 'authors', 'additional_data', 'number_forward_passes', 'dataset', 'venue', 'architecture', 'eps', 'clean_acc', 'reported', 'autoattack_acc', 'external', 'footnote', 'unreliable']
-    assert list(card)[:15] == bench and (card['name'], card['dataset'], card['reported'], card['eps']) == ('Mine', 'cifar10', '55.00', '8/255')
-    assert (card['clean_acc'], card['autoattack_acc'], card['external'], card['unreliable']) == ('80.00', '40.00', None, False)
+    bench = [
+        'link', 'name', 'authors', 'additional_data', 'number_forward_passes', 'dataset', 'venue', 'architecture', 'eps',
+        'clean_acc', 'reported', 'autoattack_acc', 'external', 'footnote', 'unreliable'
+    ]
+    assert list(card)[:15] == bench and (card['name'], card['dataset'], card['reported'],
+                                         card['eps']) == ('Mine', 'cifar10', '55.00', '8/255')
+    assert (card['clean_acc'], card['autoattack_acc'], card['external'],
+            card['unreliable']) == ('80.00', '40.00', None, False)
     assert [(a['attack'], a['accuracy'], a['broken']) for a in card['attacks']] == [
         ('clean', .8, 4), ('apgd-ce', .5, 6), ('apgd-t', .5, 0), ('fab-t', .4, 2), ('square', .4, 0)]
     for a, k in zip(card['attacks'], (16, 10, 10, 8, 8)): assert (a['low'], a['high']) == pytest.approx(wilson(k, 20))
-    assert card['robust']['low'] == card['attacks'][-1]['low'] and [a['passes'] for a in card['attacks']] == [0, 900, 0, 0, 4000]
+    assert card['robust']['low'] == card['attacks'][-1]['low'] and [a['passes']
+                                                                    for a in card['attacks']] == [0, 900, 0, 0, 4000]
     images = card['images']
-    assert images['broken_by'] == ['clean'] * 4 + ['apgd-ce'] * 6 + ['fab-t'] * 2 + [None] * 8 and images['step'] == report.step.tolist() and images['label'] == report.y.tolist()
-    assert images['size'] == pytest.approx([0.] * 4 + [8/255] * 16, abs=1e-6) and images['margin'][:-1] == pytest.approx(report.margin[:-1].tolist()) and images['margin'][-1] is None
-    assert (card['n'], card['seed'], card['futile'], card['precision'], card['threat']) == (20, 3, .6, None, dict(norm='Linf', eps=8/255))
+    assert images['broken_by'] == ['clean'] * 4 + ['apgd-ce'] * 6 + ['fab-t'] * 2 + [None] * 8 and images[
+        'step'] == report.step.tolist() and images['label'] == report.y.tolist()
+    assert images['size'] == pytest.approx([0.] * 4 + [8/255] * 16, abs=1e-6) and images['margin'][:-1] == pytest.approx(
+        report.margin[:-1].tolist()) and images['margin'][-1] is None
+    assert (card['n'], card['seed'], card['futile'], card['precision'],
+            card['threat']) == (20, 3, .6, None, dict(norm='Linf', eps=8 / 255))
     assert card['verdict'] == report.verdict and card['versions']['torch'] == torch.__version__ and card['flags'] == []
     with pytest.raises(TypeError, match="did you mean 'dataset'"): scorecard(report, data_set='cifar10')
 
 # %% ../nbs/attacks/10_scorecard.ipynb #72200730
 def test_only_the_lists_of_autoattack_give_an_autoattack_accuracy():
     acc = lambda **kw: tuple(scorecard(made(**kw))[k] for k in ('autoattack_acc', 'external'))
-    assert acc() == acc(attacks=('apgd-ce', 'apgd-margin', 'fab-t', 'square')) == ('40.00', None)  # the second: two or three classes
+    # the second: two or three classes
+    assert acc() == acc(attacks=('apgd-ce', 'apgd-margin', 'fab-t', 'square')) == ('40.00', None)
     assert acc(attacks=('pgd', 'x', 'y')) == acc(version='mine') == (None, '40.00')
     assert scorecard(made(version='mine'), external='12.00')['external'] == '12.00'
-    assert [eps_text(e) for e in (8/255, .5, 12., .2, .031, 1/3, 128/255)] == ['8/255', '0.5', '12', '0.2', '0.031', '85/255', '128/255']
+    assert [eps_text(e) for e in (8 / 255, .5, 12., .2, .031, 1 / 3, 128 / 255)
+            ] == ['8/255', '0.5', '12', '0.2', '0.031', '85/255', '128/255']
 
 # %% ../nbs/attacks/10_scorecard.ipynb #f2c35854
 def test_the_file_is_strict_json_and_written_whole():
@@ -78,7 +94,11 @@ def test_the_file_is_strict_json_and_written_whole():
         card = json.loads(path.read_text(), parse_constant=refuse)
         again = scorecard(made([ODD]), HOSTILE)
         assert card | dict(date='') == again | dict(date='') and json.dumps(again, allow_nan=False)
-        assert card['unreliable'] and card['flags'] == [dict(name=ODD.name, message=ODD.message, value=None)] and card['name'] == HOSTILE
+        assert (
+            card['unreliable']
+            and card['flags'] == [dict(name=ODD.name, message=ODD.message, value=None)]
+            and card['name'] == HOSTILE
+        )
         before = path.read_bytes()
         with pytest.raises(TypeError): save_scorecard(made(), path, dataste='x')
         with pytest.raises(UnicodeEncodeError): write_whole(path, 'half \ud800')  # fails after the file was opened
@@ -86,33 +106,53 @@ def test_the_file_is_strict_json_and_written_whole():
 
 # %% ../nbs/attacks/10_scorecard.ipynb #46f98ef5
 def test_the_page_says_it_all_and_nothing_runs():
-    flags = [Flag('16 bit', 'The model computes in float16 & <more>.', .1), ODD, Flag('transfer', 'Examples made on <other> models break 3.', 3)]
+    flags = [
+        Flag('16 bit', 'The model computes in float16 & <more>.', .1), ODD,
+        Flag('transfer', 'Examples made on <other> models break 3.', 3)
+    ]
     for chosen in ([], flags):
-        page = scorecard_html(made(chosen), HOSTILE, [f'<{k}>' for k in range(10)], dataset=HOSTILE, command='robustnb attack <x>', device=HOSTILE)
+        page = scorecard_html(made(chosen), HOSTILE, [f'<{k}>' for k in range(10)], dataset=HOSTILE,
+                              command='robustnb attack <x>', device=HOSTILE)
         seen = Page(page)
-        assert seen.text.count(HOSTILE) >= 3 and 'script' not in seen.tags and 'link' not in seen.tags and not [a for a in seen.attrs if a.startswith('on')]
-        assert all(l.startswith('data:image/png;base64,') for l in seen.links) and not re.search(r'https?:|url\(|@import', re.sub(r'base64,[\w+/=]*', '', page))
-        assert '40.0% of 20 images hold against standard AutoAttack' in seen.text and 'label <4>' in seen.text and 'robustnb attack <x>' in seen.text
+        assert seen.text.count(HOSTILE) >= 3 and 'script' not in seen.tags and 'link' not in seen.tags and not [
+            a for a in seen.attrs if a.startswith('on')
+        ]
+        assert all(l.startswith('data:image/png;base64,')
+                   for l in seen.links) and not re.search(r'https?:|url\(|@import', re.sub(r'base64,[\w+/=]*', '', page))
+        assert (
+            '40.0% of 20 images hold against standard AutoAttack' in seen.text
+            and 'label <4>' in seen.text
+            and 'robustnb attack <x>' in seen.text
+        )
         for f in chosen: assert f.name in seen.text and f.message in seen.text and f.message not in page
     at = [seen.text.index(f.name) for f in (flags[2], flags[0], flags[1])]  # a name that is not known comes last
-    assert at == sorted(at) and at[-1] < seen.text.index('40.0% of 20 images') and '3 reasons not to trust' in seen.text and 'No check raised a flag' not in seen.text
+    assert at == sorted(at) and at[-1] < seen.text.index(
+        '40.0% of 20 images') and '3 reasons not to trust' in seen.text and 'No check raised a flag' not in seen.text
     calm = Page(scorecard_html(made()))
     report = made()
     report.about['checks'] = False
     unchecked = Page(scorecard_html(report)).text
-    assert 'The checks were left out' in unchecked and 'No check raised' not in unchecked and scorecard(report)['checks'] is False
-    assert 'No check raised a flag' in calm.text and 'left out' not in calm.text and 'reason' not in calm.text and 'Robust evaluation' in calm.text
+    assert 'The checks were left out' in unchecked and 'No check raised' not in unchecked and scorecard(
+        report)['checks'] is False
+    assert (
+        'No check raised a flag' in calm.text
+        and 'left out' not in calm.text
+        and 'reason' not in calm.text
+        and 'Robust evaluation' in calm.text
+    )
     for a in scorecard(made())['attacks']: assert f"{a['low']:.1%} to {a['high']:.1%}" in calm.text
 
 # %% ../nbs/attacks/10_scorecard.ipynb #efe69d96
 def test_tables_and_odd_images():
     count = lambda n=6, **kw: [len(x['images']) for x in _examples(made(**kw), n, None)]
     assert count() == count(shape=(3, 6, 6)) == [3] * 6 and count(1, threat=L2(.5)) == [3]  # three pictures per example
-    assert count(shape=(2, 6, 6)) == [] and Page(scorecard_html(made(shape=(7,)))).tags.count('img') == 2  # a table: the two figures only
+    # a table: the two figures only
+    assert count(shape=(2, 6, 6)) == [] and Page(scorecard_html(made(shape=(7,)))).tags.count('img') == 2
     whole = made()
     whole.by[:], whole.step[:] = -1, -1
     whole.margin[:] = torch.nan
-    assert pass_figure(whole) is None and '100.0% of 20 images hold' in Page(scorecard_html(whole)).text and set(scorecard(whole)['images']['margin']) == {None}
+    assert pass_figure(whole) is None and '100.0% of 20 images hold' in Page(scorecard_html(whole)).text and set(
+        scorecard(whole)['images']['margin']) == {None}
     assert _rows(made(), 5) == [4, 10, 12, 5, 11]
 
 # %% ../nbs/attacks/10_scorecard.ipynb #dc6ded0b

@@ -31,13 +31,16 @@ def moons_model():
 
 # %% ../nbs/attacks/03_search.ipynb #92858db4
 class Holes(nn.Module):
-    "Three classes of (N,2): the logits are NaN where the first number is above `nan`, infinite where it is above `inf`; all gradients are NaN where it is above `blind`"
+    """Three classes of (N,2): the logits are NaN where the first number is above `nan`, infinite where it is above
+    `inf`; all gradients are NaN where it is above `blind`"""
     def __init__(self, nan=9, inf=9, blind=9): super().__init__(); self.nan, self.inf, self.blind = nan, inf, blind
     def forward(self, x):
         a, b = x.unbind(1)
-        b = b + (a - a.detach() + (a <= self.blind)).abs().sqrt() - (a <= self.blind).to(a)    # a square root at 1 or at 0
+        # a square root at 1 or at 0
+        b = b + (a - a.detach() + (a <= self.blind)).abs().sqrt() - (a <= self.blind).to(a)
         z = torch.stack([torch.full_like(a, .97), b, 0 * a], 1)
-        return z.masked_fill(a[:, None] > self.nan, torch.nan) + torch.where((a > self.inf)[:, None], torch.tensor([torch.inf, 0., 0.]), 0.)
+        return z.masked_fill(a[:, None] > self.nan, torch.nan) + torch.where(
+            (a > self.inf)[:, None], torch.tensor([torch.inf, 0., 0.]), 0.)
 
 # %% ../nbs/attacks/03_search.ipynb #a260a43a
 def test_noise_belongs_to_the_image():
@@ -58,7 +61,10 @@ def test_noise_belongs_to_the_image():
 def test_noise_has_the_right_distribution():
     keys = sample_keys(torch.rand(1, 2, generator=torch.Generator().manual_seed(1)))
     n = 200_000
-    for sample, cdf in ((uniform(keys, (n,))[0], lambda t: t), (normal(keys, (n,))[0], lambda t: .5 * (1 + (t / 2**.5).erf()))):
+    for sample, cdf in (
+        (uniform(keys, (n,))[0], lambda t: t),
+        (normal(keys, (n,))[0], lambda t: 0.5 * (1 + (t / 2**0.5).erf())),
+    ):
         distance = (cdf(sample.double().sort().values) - torch.arange(1, n + 1) / n).abs().max()
         assert distance < 1.95 / n**.5  # exceeded by a true sample once in a thousand; the keys are fixed
 
@@ -70,7 +76,8 @@ def test_random_search_against_brute_force():
     grid = torch.cartesian_prod(*[torch.linspace(-1, 1, 41)] * 2) * threat.eps
     with torch.no_grad(): wrong = torch.stack([(model(threat.project(x + d, x)).argmax(1) != y) for d in grid])
     assert 5 < wrong.any(0).sum() < 60
-    assert (found.broken & ~wrong.any(0)).sum() <= 1 and (wrong.any(0) & ~found.broken).sum() <= 8  # random points miss some corners
+    # random points miss some corners
+    assert (found.broken & ~wrong.any(0)).sum() <= 1 and (wrong.any(0) & ~found.broken).sum() <= 8
     with torch.no_grad(): assert torch.equal(model(found.x_adv).argmax(1) != y, found.broken)
     assert ((found.step == 0) == (model(x).argmax(1) != y)).all() and found.step.max() > 1
 
@@ -119,8 +126,11 @@ def test_gradients_are_averaged_over_the_passes():
 
 # %% ../nbs/attacks/03_search.ipynb #391c31f2
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match='labels up to 7'): random_search(Linf(.1), 1)(mlp((2,), 2), torch.rand(3, 2), torch.tensor([0, 1, 7]))
-    with pytest.raises(ValueError, match='for 3 of 3 images as they are'): random_search(Linf(.1), 1)(nn.Sequential(nn.Linear(2, 2), nn.Threshold(1e9, float('nan'))), torch.rand(3, 2), torch.tensor([0, 1, 1]))
+    with pytest.raises(ValueError, match='labels up to 7'):
+        random_search(Linf(0.1), 1)(mlp((2,), 2), torch.rand(3, 2), torch.tensor([0, 1, 7]))
+    with pytest.raises(ValueError, match='for 3 of 3 images as they are'):
+        random_search(Linf(.1), 1)(nn.Sequential(nn.Linear(2, 2), nn.Threshold(1e9, float('nan'))), torch.rand(3, 2),
+                                   torch.tensor([0, 1, 1]))
     with pytest.raises(ValueError, match='precision'): random_search(Linf(.1), 1, precision='fp8')
     with pytest.raises(TypeError, match='expected Linf'): searching(None, .1)
 
@@ -129,7 +139,8 @@ def test_what_is_not_finite_is_remembered():
     x, y = torch.tensor([[.1, .1], [.45, .1], [.1, .95], [.45, .2]]), torch.zeros(4, dtype=torch.int64)
     found = random_search(Linf(.1), 50).find(Holes(nan=.5), x, y)
     assert found.broken.tolist() == [False, True, True, True] and (found.x_adv[[1, 3], 0] > .5).all()
-    assert found.lost.tolist() == [False, True, False, True] and not found.blind.any() and (found.margin[[1, 3]] == -torch.inf).all()
+    assert found.lost.tolist() == [False, True, False, True
+                                   ] and not found.blind.any() and (found.margin[[1, 3]] == -torch.inf).all()
     found = random_search(Linf(.1), 50).find(Holes(inf=.5), x, y)
     assert found.broken.tolist() == [False, False, True, False] and found.lost.tolist() == [False, True, False, True]
     hunt = Hunt(Holes(blind=.3), x, y)

@@ -17,7 +17,8 @@ from robustnb.attacks.square import _Corners, _Mass, _Sparse, _hopeless, _plan, 
 
 # %% ../nbs/attacks/07_square.ipynb #c93dc650
 def naive_square(model, x, y, eps, queries, own=False, seed=0):
-    "(margin (N,), share of proposals that changed nothing) of the max-norm attack by the textbook loop; `own`: signs per image, redrawn once if they change nothing"
+    """(margin (N,), share of proposals that changed nothing) of the max-norm attack by the textbook loop; `own`:
+    signs per image, redrawn once if they change nothing"""
     gen = torch.Generator().manual_seed(seed)
     signs = lambda *shape: torch.randint(2, shape, generator=gen) * 2. - 1
     inside = lambda z: torch.min(torch.max(z, x - eps), x + eps).clamp(0, 1)
@@ -33,7 +34,9 @@ def naive_square(model, x, y, eps, queries, own=False, seed=0):
             return inside(z + d)
         new = propose(signs(n if own else 1, c, 1, 1))
         same = (new == z).flatten(1).all(1)
-        if own: new = torch.where(same[:, None, None, None], propose(signs(n, c, 1, 1)), new); same = (new == z).flatten(1).all(1)
+        if own:
+            new = torch.where(same[:, None, None, None], propose(signs(n, c, 1, 1)), new)
+            same = (new == z).flatten(1).all(1)
         idle += int(same.sum())
         m = -margin_loss(model(new), y)
         z, margin = torch.where((m < margin)[:, None, None, None], new, z), torch.minimum(m, margin)
@@ -68,20 +71,30 @@ THREATS = Linf(.1), L2(.5), L1(1.5)
 # %% ../nbs/attacks/07_square.ipynb #7ba58afc
 def test_squares_fill_the_kernels():
     def filled(mask): return int((F.conv2d(mask[None, None], torch.ones(1, 1, 3, 3)) == 9).sum())
-    shapes = {'6 x 6': torch.ones(6, 6), '4 x 9': torch.ones(4, 9), '3 x 12': torch.ones(3, 12), '2 x 18': torch.ones(2, 18)}
+
+    shapes = {
+        '6 x 6': torch.ones(6, 6), '4 x 9': torch.ones(4, 9), '3 x 12': torch.ones(3, 12), '2 x 18': torch.ones(2, 18)
+    }
     counts = {k: filled(F.pad(m, (0, 20 - m.shape[1], 0, 20 - m.shape[0]))) for k, m in shapes.items()}
-    scattered = torch.zeros(400).index_fill(0, torch.randperm(400, generator=torch.Generator().manual_seed(0))[:36], 1).view(20, 20)
+    scattered = (
+        torch.zeros(400).index_fill(0, torch.randperm(400, generator=torch.Generator().manual_seed(0))[:36], 1).view(20, 20)
+    )
     counts['scattered'] = filled(scattered)
-    assert list(counts.values()) == sorted(counts.values(), reverse=True) and counts['6 x 6'] == 16 and counts['2 x 18'] == 0
+    assert list(counts.values()) == sorted(counts.values(),
+                                           reverse=True) and counts['6 x 6'] == 16 and counts['2 x 18'] == 0
     counts
 
 # %% ../nbs/attacks/07_square.ipynb #d7bf353d
 def test_schedule_is_the_table():
-    table = {0: 1, 10: 1, 11: 2, 50: 2, 51: 4, 200: 4, 201: 8, 500: 8, 501: 16, 1000: 16, 1001: 32, 2000: 32, 2001: 64, 4000: 64, 4001: 128, 6000: 128, 6001: 256, 8000: 256, 8001: 512, 10**6: 512}
+    table = {
+        0: 1, 10: 1, 11: 2, 50: 2, 51: 4, 200: 4, 201: 8, 500: 8, 501: 16, 1000: 16, 1001: 32, 2000: 32, 2001: 64, 4000: 64,
+        4001: 128, 6000: 128, 6001: 256, 8000: 256, 8001: 512, 10**6: 512
+    }
     assert all(window_share(i) == .8 / k and window_share(i, 1.) == 1 / k for i, k in table.items())
     assert min(window_share(i) for i in range(5000)) == .8 / 128  # AutoAttack's
     assert window_share(2, queries=1000) == .8 / 2 and window_share(801, queries=1000) == .8 / 512
-    assert [window_side(p, 32, 32) for p in (.8, .1, 1e-9)] == [29, 10, 1] and [window_side(p, 32, 32, 3) for p in (.8, .1, 1e-9)] == [29, 11, 3]
+    assert [window_side(p, 32, 32)
+            for p in (.8, .1, 1e-9)] == [29, 10, 1] and [window_side(p, 32, 32, 3) for p in (.8, .1, 1e-9)] == [29, 11, 3]
     assert window_side(.8, 4, 50) == 4 and window_side(.8, 2, 2, 3) == 2 and window_side(.8, 1, 9, 3) == 1
 
 # %% ../nbs/attacks/07_square.ipynb #a677c1ff
@@ -91,9 +104,13 @@ def test_windows_reach_every_place():
     assert {v[1:3] for v in small} == {v[3:] for v in small} == {(i, j) for i in range(6) for j in range(9)}
     assert plan(100, 6, 9) == plan(300, 6, 9)[:100]
     for size in ((6, 9), (1, 1), (30, 4)):
-        for least in (1, 3): assert all(0 <= t <= size[0] - s and 0 <= l <= size[1] - s for s, *at in plan(300, *size, least=least) for t, l in (at[:2], at[2:]))
+        for least in (1, 3):
+            assert all(0 <= t <= size[0] - s and 0 <= l <= size[1] - s
+                       for s, *at in plan(300, *size, least=least)
+                       for t, l in (at[:2], at[2:]))
     lefts = torch.tensor([v[2::2] for v in plan(5000, 6, 9, least=3) if v[0] == 3]).flatten().bincount()
-    torch.testing.assert_close(lefts / lefts.float().mean(), torch.ones(6), rtol=0, atol=.1)  # of seven places the last is left out
+    # of seven places the last is left out
+    torch.testing.assert_close(lefts / lefts.float().mean(), torch.ones(6), rtol=0, atol=.1)
 
 # %% ../nbs/attacks/07_square.ipynb #678f850c
 def test_every_proposal_changes_the_image():
@@ -124,7 +141,8 @@ def test_bumps_are_stacks_of_squares():
         for s in (1, 2, 3, 6, 11):
             b, top, low = bump(s, p), stacked(s // 2, s, k), stacked(s - s // 2, s, k)
             assert b.shape == (s, s) and abs(b.norm(p) - 1) < 1e-5 and (b[:s // 2] > 0).all() and (b[s // 2:] < 0).all()
-            for half, t in ((b[:s // 2], top), (-b[s // 2:], low)): torch.testing.assert_close(half / half.norm(p), t / t.norm(p))
+            for half, t in ((b[: s // 2], top), (-b[s // 2 :], low)):
+                torch.testing.assert_close(half / half.norm(p), t / t.norm(p))
 
 # %% ../nbs/attacks/07_square.ipynb #727da99f
 def test_mass_moves_between_windows():
@@ -150,9 +168,11 @@ def test_mass_moves_between_windows():
 # %% ../nbs/attacks/07_square.ipynb #fb799a6e
 def test_progress_is_extrapolated():
     margin, before = torch.tensor([1., 1., 1., 0.]), torch.tensor([1.5, 1.2, 1., 0.])
-    assert _hopeless(margin, before, 500, 2000, 1).tolist() == [False, True, True, False]  # three stretches to go, gains of .5 and .2
+    # three stretches to go, gains of .5 and .2
+    assert _hopeless(margin, before, 500, 2000, 1).tolist() == [False, True, True, False]
     assert _hopeless(margin, before, 500, 2000, 2).tolist() == [False, False, True, False]
-    assert _hopeless(margin, before, 2000, 5000, 1).tolist() == [False, True, True, False] and _hopeless(margin, before, 2000, 3000, 1).tolist() == [True, True, True, False]
+    assert _hopeless(margin, before, 2000, 5000, 1).tolist() == [False, True, True, False] and _hopeless(
+        margin, before, 2000, 3000, 1).tolist() == [True, True, True, False]
 
 # %% ../nbs/attacks/07_square.ipynb #cef2db44
 def test_linear_models_reach_the_optimum():
@@ -166,7 +186,8 @@ def test_linear_models_reach_the_optimum():
         best = torch.where(((w[y] - w[1 - y]) > 0).view_as(x), low, high)
         clean, optimum = (-margin_loss(model(z), y).detach() for z in (x, best))
         held = ~found.broken
-        assert held.sum() > 8 and ((clean - found.margin) >= .95 * (clean - optimum))[held].all() and (found.margin >= optimum - 1e-6)[held].all()
+        assert held.sum() > 8 and ((clean - found.margin) >= .95 *
+                                   (clean-optimum))[held].all() and (found.margin >= optimum - 1e-6)[held].all()
 
 # %% ../nbs/attacks/07_square.ipynb #ae4e36ab
 def test_every_corner_of_tiny_images():
@@ -192,7 +213,8 @@ def test_margins_never_increase():
         runs = [square(threat, q).find(model, x, y) for q in (1, 2, 5, 60)]
         for a, b in zip(runs, runs[1:]):
             assert (b.margin <= a.margin + 1e-5)[~b.broken].all() and (a.step[a.broken] == b.step[a.broken]).all()
-        assert (runs[-1].margin[~runs[-1].broken] < runs[0].margin[~runs[-1].broken]).all() and runs[-1].broken.sum() > runs[0].broken.sum()
+        assert (runs[-1].margin[~runs[-1].broken]
+                < runs[0].margin[~runs[-1].broken]).all() and runs[-1].broken.sum() > runs[0].broken.sum()
 
 # %% ../nbs/attacks/07_square.ipynb #2d1e697f
 def test_passes_are_counted():
@@ -202,7 +224,8 @@ def test_passes_are_counted():
         found = square(threat, 30, restarts=2).find(counting, x, y)
         holding, right = int((found.step < 0).sum()), int((found.step != 0).sum())
         assert found.passes == sum(counting.seen)
-        assert holding * (1 + 2 * 31) <= found.passes - len(x) + holding <= right * (1 + 2 * 31) and len(counting.seen) == 1 + 2 * 31
+        assert holding * (1 + 2*31) <= found.passes - len(x) + holding <= right * (1 + 2*31) and len(
+            counting.seen) == 1 + 2*31
     still = square(Linf(0.), 30, restarts=2).find(Counting(model), x, y)  # nothing can break: every query is made
     assert still.passes == len(x) + int((still.step < 0).sum()) * 2 * 31
 
@@ -211,7 +234,9 @@ def test_broken_images_are_dropped():
     model, x, y = trained()
     found, counting = square(Linf(.3), 200).find(model, x, y), Counting(model)
     alone = square(Linf(.3), 200).find(counting, x, y)
-    assert alone.broken.all() and alone.step.max() < 150 and max(counting.seen[-1:]) < len(x) // 2 and len(counting.seen) < 200
+    assert (
+        alone.broken.all() and alone.step.max() < 150 and max(counting.seen[-1:]) < len(x) // 2 and len(counting.seen) < 200
+    )
     assert alone.passes <= len(x) + 2 * int(alone.step.sum()) + 2 * len(x)  # at most as much waste as work
 
 # %% ../nbs/attacks/07_square.ipynb #a519c961
@@ -220,7 +245,8 @@ def test_contract():
     for threat in (Linf(.3), L2(1.), L1(4.)):
         check_attack(square(threat, 25), threat, probe_model(), x, y)
         check_attack(square(threat, 12, restarts=2, mode='train', patience=1.), threat, probe_model(), x, y)
-    check_attack(square(Linf(8/255), 25), Linf(8/255), probe_model((3, 9, 14)), torch.rand(4, 3, 9, 14, generator=torch.Generator().manual_seed(1)), torch.arange(4))
+    check_attack(square(Linf(8 / 255), 25), Linf(8 / 255), probe_model((3, 9, 14)),
+                 torch.rand(4, 3, 9, 14, generator=torch.Generator().manual_seed(1)), torch.arange(4))
 
 # %% ../nbs/attacks/07_square.ipynb #9a09d5e3
 def test_batches_do_not_matter():
@@ -236,7 +262,8 @@ def test_batches_do_not_matter():
 # %% ../nbs/attacks/07_square.ipynb #39511616
 def test_windowed_search_is_the_search():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 30, 4)).double().eval()
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU(),
+                          nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 30, 4)).double().eval()
     x = torch.rand(20, 3, 20, 24, dtype=torch.float64)
     assert isinstance(windowed(model, x), Patched) and isinstance(windowed(Counting(model), x), Whole)
     with torch.no_grad():
@@ -274,7 +301,8 @@ def test_small_and_oblong_images():
         for threat in THREATS:
             found = square(threat, 40, rescale=True).find(model, x, y)
             clean = -margin_loss(model(x), y).detach()
-            assert (threat.norm(found.x_adv.double() - x.double()) <= threat.eps).all() and (found.margin <= clean).all() and (found.margin < clean).any()
+            assert (threat.norm(found.x_adv.double() - x.double())
+                    <= threat.eps).all() and (found.margin <= clean).all() and (found.margin < clean).any()
 
 # %% ../nbs/attacks/07_square.ipynb #1bb62e15
 def test_masked_gradients_do_not_help():
@@ -282,7 +310,8 @@ def test_masked_gradients_do_not_help():
     masked, threat = Rounded(model), Linf(.1)
     broken = lambda model, attack: int((model(attack(model, x, y)).argmax(1) != y).sum())
     with torch.no_grad():
-        by_pgd, by_square, unmasked = broken(masked, pgd(threat, 40)), broken(masked, square(threat, 400)), broken(model, square(threat, 400))
+        by_pgd, by_square, unmasked = broken(masked, pgd(threat, 40)), broken(masked, square(threat, 400)), broken(
+            model, square(threat, 400))
     assert by_pgd < by_square / 2 and by_square >= .8 * unmasked
 
 # %% ../nbs/attacks/07_square.ipynb #96133afa
@@ -292,7 +321,9 @@ def test_patience_saves_queries():
     full = square(threat, 600).find(model, x, y)
     early, careful = (square(threat, 600, patience=v).find(model, x, y) for v in (1., 1e9))
     assert early.passes < .9 * full.passes and careful.passes <= full.passes
-    assert torch.equal(careful.step, full.step) and not (early.broken & ~full.broken).any() and (early.margin >= full.margin - 1e-5)[~full.broken].all()
+    assert torch.equal(
+        careful.step,
+        full.step) and not (early.broken & ~full.broken).any() and (early.margin >= full.margin - 1e-5)[~full.broken].all()
     assert torch.equal(early.step[(full.step <= 501)], full.step[full.step <= 501])  # nobody is given up before
 
 # %% ../nbs/attacks/07_square.ipynb #547acf79
@@ -302,7 +333,8 @@ def test_own_signs_are_not_weaker():
         for seed in (0, 1):
             shared, wasted = naive_square(model, x, y, .1, 250, seed=seed)
             ours = square(Linf(.1), 250, seed=seed).find(model, x, y)
-            assert wasted > .1 and naive_square(model, x, y, .1, 100, own=True, seed=seed)[1] < naive_square(model, x, y, .1, 100, seed=seed)[1]
+            assert wasted > .1 and naive_square(model, x, y, .1, 100, own=True, seed=seed)[1] < naive_square(
+                model, x, y, .1, 100, seed=seed)[1]
             assert ours.broken.sum() >= (shared < 0).sum() - 1
 
 # %% ../nbs/attacks/07_square.ipynb #cf161c76
@@ -311,7 +343,9 @@ def test_bad_input_is_named():
     model = nn.Linear(4, 2)
     with torch.no_grad(): y = model(x).argmax(1)
     with pytest.raises(ValueError, match=r'shape \(3, 4\), it needs \(N,C,H,W\)'): square(Linf(.1), 5)(model, x, y)
-    for kw, match in ((dict(queries=0), 'queries must'), (dict(queries=True), 'queries must'), (dict(restarts=1.5), 'restarts must'), (dict(p=0), 'share of the area'), (dict(p=2.), 'share of the area'),
-                      (dict(patience=0), 'patience must'), (dict(patience='much'), 'patience must'), (dict(mode='fast'), 'mode must')):
+    for kw, match in ((dict(queries=0), 'queries must'), (dict(queries=True), 'queries must'),
+                      (dict(restarts=1.5), 'restarts must'), (dict(p=0), 'share of the area'),
+                      (dict(p=2.), 'share of the area'), (dict(patience=0), 'patience must'),
+                      (dict(patience='much'), 'patience must'), (dict(mode='fast'), 'mode must')):
         with pytest.raises(ValueError, match=match): square(Linf(.1), **kw)
     with pytest.raises(TypeError, match='expected Linf'): square(.1)

@@ -12,10 +12,13 @@ from robustnb.attacks.threat_models import L1, L2, Linf, bisect, move, root
 def by_slsqp(x_adv, x, p, eps):
     "Projection of one point by a general solver"
     inside = (lambda d: eps**2 - d @ d) if p == 2 else (lambda d: eps - np.abs(d).sum())
-    if p == 2: return minimize(lambda d: ((x + d - x_adv)**2).sum(), 0 * x, bounds=[*zip(-x, 1 - x)], constraints={'type': 'ineq', 'fun': inside}, tol=1e-12).x + x
+    if p == 2:
+        return minimize(lambda d: ((x + d - x_adv)**2).sum(), 0 * x, bounds=[*zip(-x, 1 - x)],
+                        constraints={'type': 'ineq', 'fun': inside}, tol=1e-12).x + x
     both = lambda v: v[:len(x)] - v[len(x):]  # d = up - down makes the absolute sum linear
     fun, cons = lambda v: ((x + both(v) - x_adv)**2).sum(), {'type': 'ineq', 'fun': lambda v: eps - v.sum()}
-    return both(minimize(fun, 0 * np.r_[x, x], bounds=[*zip(0 * x, 1 - x), *zip(0 * x, x)], constraints=cons, tol=1e-12).x) + x
+    return both(
+        minimize(fun, 0 * np.r_[x, x], bounds=[*zip(0 * x, 1 - x), *zip(0 * x, x)], constraints=cons, tol=1e-12).x) + x
 
 # %% ../nbs/attacks/00_threat_models.ipynb #ebccfa6e
 def ramp_root(p, q, w, height):
@@ -31,13 +34,15 @@ def by_sorting(x_adv, x, p, eps):
     d = x_adv - x; a, room = np.abs(d), np.where(d > 0, 1 - x, x)
     if np.linalg.norm(np.minimum(a, room), p) <= eps: return np.clip(x_adv, 0, 1)
     if p == 1: size = np.clip(a + ramp_root(-a, np.minimum(room - a, 0), np.ones_like(a), eps), 0, room)
-    else: size = np.minimum(a * ramp_root(0 * a, np.minimum(room / np.maximum(a, 1e-300), 1)**2, a**2, eps**2)**.5, room)
+    else:
+        size = np.minimum(a * ramp_root(0 * a, np.minimum(room / np.maximum(a, 1e-300), 1)**2, a**2, eps**2)**.5, room)
     return x + np.sign(d) * size
 
 # %% ../nbs/attacks/00_threat_models.ipynb #d8de629e
 def cases():
     "Strategy: (threat, x, x_adv, generator) with shapes, magnitudes and borders mixed"
-    threat = st.builds(lambda c, e: c(e), st.sampled_from((Linf, L2, L1)), st.sampled_from((0., 1e-6, 4/255, 8/255, .3, 1.)))
+    threat = st.builds(lambda c, e: c(e), st.sampled_from((Linf, L2, L1)),
+                       st.sampled_from((0., 1e-6, 4 / 255, 8 / 255, .3, 1.)))
     def make(threat, seed, d, scale):
         gen = torch.Generator().manual_seed(seed)
         x = torch.rand(4, 1, 1, d, generator=gen)
@@ -87,7 +92,10 @@ def test_projection_matches_sorting():
     for p, threat, far in ((2, L2(2.), .1), (2, L2(2.), 10.), (1, L1(12.), .1), (1, L1(12.), 10.), (1, L1(300.), 1.)):
         x_adv = x + far * torch.randn(x.shape, generator=gen)
         got = threat.project(x_adv, x).double().flatten(1).numpy()
-        want = [by_sorting(a, b, p, threat.eps) for a, b in zip(x_adv.double().flatten(1).numpy(), x.double().flatten(1).numpy())]
+        want = [
+            by_sorting(a, b, p, threat.eps)
+            for a, b in zip(x_adv.double().flatten(1).numpy(), x.double().flatten(1).numpy())
+        ]
         np.testing.assert_allclose(got, want, atol=2e-6)
 
 # %% ../nbs/attacks/00_threat_models.ipynb #84563ef0
@@ -99,7 +107,10 @@ def test_projection_properties():
         z = threat.project(wish, x)
         assert_inside(threat, z, x)
         torch.testing.assert_close(threat.project(z, x), z, rtol=0, atol=1e-6)
-        others = torch.stack([x, *(threat.random_start(x, gen) for _ in range(5)), threat.project(x + 2 * torch.randn(x.shape, generator=gen), x)])
+        others = torch.stack([
+            x, *(threat.random_start(x, gen) for _ in range(5)),
+            threat.project(x + 2 * torch.randn(x.shape, generator=gen), x)
+        ])
         angle = ((wish - z).double() * (others - z).double()).flatten(2).sum(2)
         assert (angle <= 2e-6 * (1 + (wish - z).flatten(1).norm(dim=1))).all()
     check()

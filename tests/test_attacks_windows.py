@@ -34,12 +34,19 @@ class Residual(nn.Module):
 
 def layer_of(draw, h, w):
     "A layer of 4 channels to 4 channels, by `draw(options)`"
-    kind, pick = draw(['conv', 'conv', 'bn', 'relu', 'max', 'avg', 'residual', 'dropout', 'same', 'act']), lambda *v: draw(v)
-    if kind == 'conv': return nn.Conv2d(4, 4, (pick(1, 2, 3), pick(1, 3, 4)), pick(1, 1, 2, 3), pick(0, 1, 2), pick(1, 1, 2), pick(1, 2, 4), bias=pick(True, False))
-    if kind == 'same': return nn.Conv2d(4, 4, pick(2, 3, 4), 1, 'same', dilation=pick(1, 2), padding_mode=pick('zeros', 'zeros', 'circular'))
+    kind, pick = draw(['conv', 'conv', 'bn', 'relu', 'max', 'avg', 'residual', 'dropout', 'same',
+                       'act']), lambda *v: draw(v)
+    if kind == 'conv':
+        return nn.Conv2d(4, 4, (pick(1, 2, 3), pick(1, 3, 4)), pick(1, 1, 2, 3), pick(0, 1, 2), pick(1, 1, 2),
+                         pick(1, 2, 4), bias=pick(True, False))
+    if kind == 'same':
+        return nn.Conv2d(4, 4, pick(2, 3, 4), 1, 'same', dilation=pick(1, 2),
+                         padding_mode=pick('zeros', 'zeros', 'circular'))
     if kind == 'bn': return nn.BatchNorm2d(4, affine=pick(True, False))
-    if kind in ('relu', 'act'): return nn.ReLU(pick(True, False)) if kind == 'relu' else pick(nn.SiLU, nn.Tanh, nn.PReLU, nn.Identity)()
-    if kind == 'max': return nn.MaxPool2d(pick(2, 3), pick(1, 2), pick(0, 1), pick(1, 1, 2), ceil_mode=pick(True, False))
+    if kind in ('relu', 'act'):
+        return nn.ReLU(pick(True, False)) if kind == 'relu' else pick(nn.SiLU, nn.Tanh, nn.PReLU, nn.Identity)()
+    if kind == 'max':
+        return nn.MaxPool2d(pick(2, 3), pick(1, 2), pick(0, 1), pick(1, 1, 2), ceil_mode=pick(True, False))
     if kind == 'avg': return nn.AvgPool2d(pick(2, 3), pick(1, 2), pick(0, 1), pick(True, False), pick(True, False))
     if kind == 'dropout': return nn.Dropout(.5)
     inner = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(pick(True, False)), nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 4, 1))
@@ -53,8 +60,11 @@ def network_of(draw, h, w, head=True):
         layer = layer_of(draw, *z.shape[2:]).eval()
         try: out = layer(z.clone())
         except RuntimeError: continue  # the map is smaller than the kernel
-        if min(out.shape[2:]) > 0 and out.isfinite().all(): layers.append(layer); z = out  # a dilated max pooling may see nothing but padding
-    end = [nn.Flatten(), nn.Linear(z.numel(), 3)] if draw([True, False]) else [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+        # a dilated max pooling may see nothing but padding
+        if min(out.shape[2:]) > 0 and out.isfinite().all(): layers.append(layer); z = out
+    end = [nn.Flatten(), nn.Linear(z.numel(), 3)] if draw([True, False]) else [
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ]
     model = nn.Sequential(*layers, *end).double().eval()
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d): m.running_mean.normal_(); m.running_var.uniform_(.5, 2)
@@ -64,7 +74,8 @@ def network_of(draw, h, w, head=True):
 def agree(model, x, draw, moves, rtol):
     "Drives both classes through the same random moves"
     (n, c, h, w), a, b = x.shape, Whole(model, x), Patched(model, x)
-    close = lambda s, t: torch.testing.assert_close(t, s, rtol=0, atol=rtol*max(1., float(s.abs().max())) if s.numel() else 0)
+    close = lambda s, t: torch.testing.assert_close(
+        t, s, rtol=0, atol=rtol * max(1., float(s.abs().max())) if s.numel() else 0)
     close(a.logits, b.logits)
     for _ in range(moves):
         top, left = draw(range(h)), draw(range(w))
@@ -91,7 +102,10 @@ def sampler(seed):
 def shaken(model):
     "The model in evaluation mode, with batch norms that are not the identity"
     for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d): m.running_mean.normal_(0, .1); m.running_var.uniform_(.7, 1.4); nn.init.uniform_(m.weight, .7, 1.3)
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_mean.normal_(0, 0.1)
+            m.running_var.uniform_(0.7, 1.4)
+            nn.init.uniform_(m.weight, 0.7, 1.3)
     return model.eval()
 
 # %% ../nbs/attacks/06_windows.ipynb #0d9b610b
@@ -115,7 +129,8 @@ def test_whole_by_hand():
 
 # %% ../nbs/attacks/06_windows.ipynb #a92a8f81
 def test_receptive_fields_by_enumeration():
-    for n, k, s, p, d in [(9, 3, 1, 1, 1), (9, 3, 2, 1, 1), (8, 1, 2, 0, 1), (10, 5, 3, 2, 1), (11, 3, 1, 2, 2), (7, 2, 2, 0, 1), (9, 2, 4, 0, 1)]:
+    for n, k, s, p, d in [(9, 3, 1, 1, 1), (9, 3, 2, 1, 1), (8, 1, 2, 0, 1), (10, 5, 3, 2, 1), (11, 3, 1, 2, 2),
+                          (7, 2, 2, 0, 1), (9, 2, 4, 0, 1)]:
         size = (n + 2*p - (k - 1)*d - 1)//s + 1
         reads = [{o*s - p + j*d for j in range(k)} for o in range(size)]
         for a in range(n):
@@ -143,7 +158,11 @@ def test_tables_say_what_changes():
                 hit = (after[u] - before[u]).abs().amax((0, 1)) > 1e-12
                 inside = torch.zeros_like(hit)
                 inside[rows[0][top]:rows[1][top + h], cols[0][left]:cols[1][left + w]] = True
-                assert not (hit & ~inside).any() and (hit.any(1) == inside.any(1)).all() and (hit.any(0) == inside.any(0)).all(), u
+                assert (
+                    not (hit & ~inside).any()
+                    and (hit.any(1) == inside.any(1)).all()
+                    and (hit.any(0) == inside.any(0)).all()
+                ), u
 
 # %% ../nbs/attacks/06_windows.ipynb #30cb565f
 def test_window_cost_is_what_peek_does():
@@ -164,7 +183,11 @@ def test_multiply_adds_are_those_of_the_counter():
         "Multiply-adds in modules, calls, methods and operators"
         def __init__(self):
             super().__init__()
-            self.conv, self.up, self.head = nn.Conv2d(3, 4, 3, 2, groups=1), nn.ConvTranspose2d(4, 6, 2, 2), nn.Linear(10, 5)
+            self.conv, self.up, self.head = (
+                nn.Conv2d(3, 4, 3, 2, groups=1),
+                nn.ConvTranspose2d(4, 6, 2, 2),
+                nn.Linear(10, 5),
+            )
             self.kernel, self.matrix = nn.Parameter(torch.rand(8, 6, 3, 3)), nn.Parameter(torch.rand(8, 10))
         def forward(self, x):
             z = F.conv2d(self.up(self.conv(x).relu()), self.kernel).mean((2, 3))
@@ -190,7 +213,8 @@ def test_patched_is_whole_on_random_networks():
 # %% ../nbs/attacks/06_windows.ipynb #6db1a0c5
 def test_strides_that_skip_pixels():
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 1, 3), nn.Flatten(), nn.Linear(8, 3)).eval(), torch.rand(2, 1, 5, 6)
+    model, x = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 2, 1, 3), nn.Flatten(),
+                             nn.Linear(8, 3)).eval(), torch.rand(2, 1, 5, 6)
     a, b, spans = Whole(model, x), Patched(model, x), [(i, j) for i in range(6) for j in range(i + 1, 7)]
     for top, bottom in spans:
         for left, right in spans:
@@ -218,23 +242,27 @@ def test_many_images_go_in_parts():
         torch.testing.assert_close(b.logits, a.logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(b.logits, model(b.x).detach(), rtol=0, atol=1e-5)
     many = Patched(model, x.repeat(30, 1, 1, 1))
-    assert many.each == sum(t[0].numel() for t in many.caches.values()) and 64 < many.at_once == 2**25 // (4*many.each) < 4500
+    assert many.each == sum(t[0].numel()
+                            for t in many.caches.values()) and 64 < many.at_once == 2**25 // (4 * many.each) < 4500
     torch.testing.assert_close(many.logits, model(many.x).detach(), rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match='peek first'): b.commit(torch.ones(150).bool())
 
 # %% ../nbs/attacks/06_windows.ipynb #e588f304
 def test_patched_is_whole_on_the_library_models():
     torch.manual_seed(0)
-    for model, shape in [(preact_resnet8(width=8), (3, 32, 32)), (preact_resnet18((1, 13, 18), width=4), (1, 13, 18)), (convnet((1, 28, 28)), (1, 28, 28)),
-                         (convnet((3, 11, 10), mean=[.1, .2, .3]), (3, 11, 10)), (mlp((1, 6, 6)), (1, 6, 6))]:
+    for model, shape in [(preact_resnet8(width=8), (3, 32, 32)), (preact_resnet18((1, 13, 18), width=4), (1, 13, 18)),
+                         (convnet((1, 28, 28)), (1, 28, 28)), (convnet((3, 11, 10), mean=[.1, .2, .3]), (3, 11, 10)),
+                         (mlp((1, 6, 6)), (1, 6, 6))]:
         b = agree(shaken(model), torch.rand(4, *shape), sampler(0), 6, 1e-5)
-        assert sum(isinstance(s.kind, _Sweep) for s in b.plan.steps) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
+        assert sum(isinstance(s.kind, _Sweep)
+                   for s in b.plan.steps) == sum(isinstance(m, nn.Conv2d) for m in model.modules())
 
 # %% ../nbs/attacks/06_windows.ipynb #a5ba6fd3
 def test_patched_is_whole_on_torchvision_models():
     torch.manual_seed(0)
     for build in ('resnet18', 'vgg11_bn', 'mobilenet_v2', 'mobilenet_v3_small', 'densenet121'):
-        with torch.device('meta' if build == 'vgg11_bn' else 'cpu'): model = getattr(torchvision.models, build)(num_classes=10, weights=None)
+        with torch.device('meta' if build == 'vgg11_bn' else 'cpu'):
+            model = getattr(torchvision.models, build)(num_classes=10, weights=None)
         if build == 'vgg11_bn':   # random weights of its 100 million without the time of their initialisation
             model.classifier = nn.Linear(512*49, 10, device='meta')
             model = model.to_empty(device='cpu')
@@ -250,36 +278,52 @@ def test_inplace_operations_keep_their_meaning():
         y, n = s.same(z), z.size(0)
         y += 1; y -= z*.3; y *= 2; y /= 3; n += 0
         return y.view(n, 4, 9, 9)*z
-    cases = [augmented, lambda s, z: F.relu(z, inplace=True) + z, lambda s, z: z + z.relu_(), lambda s, z: torch.relu_(s.same(z))*z, lambda s, z: operator.iadd(s.same(z), 1.)*z,
-             lambda s, z: s.act(z).add_(z).mul_(2)*z, lambda s, z: s.act(s.drop(z)) - 2*z, lambda s, z: F.dropout(z, training=s.training).clamp_(0, 1)*z]
+
+    cases = [
+        augmented, lambda s, z: F.relu(z, inplace=True) + z, lambda s, z: z + z.relu_(),
+        lambda s, z: torch.relu_(s.same(z)) * z, lambda s, z: operator.iadd(s.same(z), 1.) * z,
+        lambda s, z: s.act(z).add_(z).mul_(2) * z, lambda s, z: s.act(s.drop(z)) - 2*z,
+        lambda s, z: F.dropout(z, training=s.training).clamp_(0, 1) * z
+    ]
     for f in cases:
         model = Custom(f, same=nn.Identity(), act=nn.ReLU(inplace=True), drop=nn.Dropout()).eval()
         agree(model, torch.rand(3, 1, 9, 9) - .5, sampler(2), 4, 1e-5)
     first = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2*49, 3)).eval()
     agree(first, torch.randn(3, 1, 9, 9), sampler(2), 4, 1e-5)
-    with pytest.raises(Untraceable, match='part of a tensor'): Patched(Custom(lambda s, z: z[:, :2].relu_().sum(1, keepdim=True)*z).eval(), torch.rand(3, 1, 9, 9))
+    with pytest.raises(Untraceable, match='part of a tensor'):
+        Patched(Custom(lambda s, z: z[:, :2].relu_().sum(1, keepdim=True) * z).eval(), torch.rand(3, 1, 9, 9))
 
 # %% ../nbs/attacks/06_windows.ipynb #a0e473d4
 def test_nothing_of_the_model_changes():
     torch.manual_seed(0)
     model = shaken(torchvision.models.resnet18(num_classes=5)).requires_grad_(True)
     model.layer1.train(); [m.eval() for m in model.modules() if isinstance(m, nn.BatchNorm2d)]   # mixed flags
-    state, flags, x = {k: v.clone() for k, v in model.state_dict().items()}, [m.training for m in model.modules()], torch.rand(2, 3, 32, 32)
+    state, flags, x = (
+        {k: v.clone() for k, v in model.state_dict().items()},
+        [m.training for m in model.modules()],
+        torch.rand(2, 3, 32, 32),
+    )
     ids, kept, forward = [id(p) for p in model.parameters()], x.clone(), model(x)
     w = windowed(model, x)
     assert isinstance(w, Patched)
     w.peek(3, 4, torch.rand(2, 3, 5, 5)); w.commit(torch.tensor([True, False])); w.keep(torch.tensor([True, False]))
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and [m.training for m in model.modules()] == flags
-    assert [id(p) for p in model.parameters()] == ids and all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert torch.equal(x, kept) and not torch.equal(w.x, kept[:1]) and torch.equal(model(x), forward) and not w.logits.requires_grad
+    assert all(torch.equal(v, state[k])
+               for k, v in model.state_dict().items()) and [m.training for m in model.modules()] == flags
+    assert [id(p)
+            for p in model.parameters()] == ids and all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert torch.equal(x, kept) and not torch.equal(w.x, kept[:1]) and torch.equal(
+        model(x), forward) and not w.logits.requires_grad
 
 # %% ../nbs/attacks/06_windows.ipynb #6f5d6898
 def test_pointwise_registry():
     torch.manual_seed(0)
     x = torch.rand(2, 4, 5, 6)
     for cls in _POINTWISE:
-        m = {nn.BatchNorm2d: lambda: nn.BatchNorm2d(4), nn.PReLU: lambda: nn.PReLU(4), nn.Threshold: lambda: nn.Threshold(.5, .1), Normalize: lambda: Normalize([.1, .2, .3, .4]),
-             nn.LocalResponseNorm: lambda: nn.LocalResponseNorm(3)}.get(cls, cls)().eval()
+        m = {
+            nn.BatchNorm2d: lambda: nn.BatchNorm2d(4), nn.PReLU: lambda: nn.PReLU(4),
+            nn.Threshold: lambda: nn.Threshold(.5, .1), Normalize: lambda: Normalize([.1, .2, .3, .4]),
+            nn.LocalResponseNorm: lambda: nn.LocalResponseNorm(3)
+        }.get(cls, cls)().eval()
         torch.testing.assert_close(m(x[:, :, 1:4, 2:5]), m(x)[:, :, 1:4, 2:5], msg=cls.__name__)
 
     class Scaled(nn.Module):
@@ -295,12 +339,23 @@ def test_untraceable_names_the_culprit():
     x = torch.rand(3, 1, 9, 9)
     def refused(match, model, x=x):
         with pytest.raises(Untraceable, match=match): Patched(model, x)
-        if isinstance(model, nn.Module) and x.ndim == 4 and type(model) is not nn.Conv2d: assert isinstance(windowed(model, x), Whole)
+        if isinstance(model, nn.Module) and x.ndim == 4 and type(model) is not nn.Conv2d:
+            assert isinstance(windowed(model, x), Whole)
     class Branch(nn.Module):
         def forward(self, x): return x if x.mean() > .5 else -x
-    refused(r"'2\.1' \(Branch\) cannot be traced: .*control flow", nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.ReLU(), Branch()), nn.Flatten(), nn.Linear(98, 3)).eval())
+    refused(
+        r"'2\.1' \(Branch\) cannot be traced: .*control flow",
+        nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.ReLU(), Branch()), nn.Flatten(), nn.Linear(98, 3)
+        ).eval(),
+    )
     refused('function', lambda x: x.flatten(1))
-    refused(r"'1' \(BatchNorm2d\) uses the statistics", nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(98, 3)).eval())
+    refused(
+        r"'1' \(BatchNorm2d\) uses the statistics",
+        nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(98, 3)
+        ).eval(),
+    )
     refused(r"'0' \(Dropout\) is in training mode", nn.Sequential(nn.Dropout(), nn.Flatten(), nn.Linear(81, 3)))
     refused('other images of the batch', Custom(lambda s, z: z - z.mean(0)).eval())
     refused('it is random', Custom(lambda s, z: F.dropout(z)).eval())
@@ -313,7 +368,8 @@ def test_untraceable_names_the_culprit():
 # %% ../nbs/attacks/06_windows.ipynb #ad307e5d
 def test_windowed_picks():
     x = torch.rand(2, 3, 32, 32)
-    assert isinstance(windowed(preact_resnet8(width=8).eval(), x), Patched) and isinstance(windowed(mlp((3, 32, 32)).eval(), x), Whole)
+    assert isinstance(windowed(preact_resnet8(width=8).eval(), x), Patched) and isinstance(
+        windowed(mlp((3, 32, 32)).eval(), x), Whole)
     assert isinstance(windowed(lambda x: x.mean((2, 3)), x), Whole) and issubclass(Untraceable, ValueError)
 
 # %% ../nbs/attacks/06_windows.ipynb #8d5ab2ec
@@ -355,5 +411,8 @@ def test_a_patch_may_be_reused_by_its_owner():
     model, x = convnet((1, 12, 12)).eval(), torch.rand(2, 1, 12, 12)
     a, b, patch = Whole(model, x), Patched(model, x), torch.rand(2, 1, 3, 3)
     for w in (a, b):
-        w.peek(1, 1, patch); patch.zero_(); w.commit(torch.tensor([True, True])); patch.uniform_(generator=torch.Generator().manual_seed(0))
+        w.peek(1, 1, patch)
+        patch.zero_()
+        w.commit(torch.tensor([True, True]))
+        patch.uniform_(generator=torch.Generator().manual_seed(0))
     assert not (a.x[:, :, 1:4, 1:4] == 0).any() and not (b.x[:, :, 1:4, 1:4] == 0).any()

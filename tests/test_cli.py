@@ -25,7 +25,8 @@ print(sorted({'torch', 'numpy', 'safetensors', 'pandas', 'PIL', 'robustnb.eviden
 def test_every_command_says_what_it_does():
     for name, command in known_commands().items():
         with pytest.raises(SystemExit), redirect_stdout(io.StringIO()) as out: parser().parse_args([name, '--help'])
-        assert f'usage: robustnb {name} ' in out.getvalue() and command.description.splitlines()[0] in out.getvalue()
+        help = ' '.join(out.getvalue().split())
+        assert f'usage: robustnb {name} ' in help and command.description.splitlines()[0] in help
         assert command.summary in ' '.join(parser().format_help().split()) and f'robustnb {name}' in EXAMPLES
 
 # %% ../nbs/06_cli.ipynb #261b0536
@@ -61,4 +62,8 @@ def test_answers():
     assert os.getcwd() == before and not at.exists() and 'answers_module' not in sys.modules
     status, out, err = answer('--version')
     assert (status, err) == (0, '') and out == f'robustnb {__version__}\n'
-    assert answer('lsit')[0] == 2 and "invalid choice: 'lsit'" in answer('lsit')[2]
+    assert answer('lsit')[0] == 2 and "unknown command 'lsit': did you mean 'list'" in answer('lsit')[2]
+    status, out, err = answer()
+    assert (status, err) == (0, '') and out == parser().format_help()
+    assert answer('list', '--vresion')[2].startswith("robustnb: unknown option '--vresion'")
+    assert 'see robustnb attack --help' in (err := answer('attack')[2]) and err.count('\n') == 1

@@ -9,8 +9,10 @@ from robustnb.evidence.trials import Artifacts
 # %% ../nbs/commands/08_cache.ipynb #ac8790c3
 def test_cache():
     at = Path(tempfile.mkdtemp())
-    for seed in range(2): Artifacts(at).get('network', lambda: dict(w=torch.zeros(250_000)), ['p', 'network', 'tiny', 'digits', 'abc', seed])
+    for seed in range(2):
+        Artifacts(at).get('network', lambda: dict(w=torch.zeros(250_000)), ['p', 'network', 'tiny', 'digits', 'abc', seed])
     status, out, err = answer('cache', '--dir', at)
     assert status == 0 and 'digits' in out and out.splitlines()[-1] == f'2 artifacts, 2 MB in {at}'
-    assert answer('cache', 'other', '--dir', at)[1].startswith('0 artifacts') and answer('cache', 'net*', '--clear', '--dir', at)[1] == 'deleted: 2\n'
+    assert answer('cache', 'other', '--dir', at)[1].startswith('0 artifacts') and answer(
+        'cache', 'net*', '--clear', '--dir', at)[1] == 'deleted: 2\n'
     assert not list(at.glob('*.safetensors'))

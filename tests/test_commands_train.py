@@ -23,9 +23,9 @@ SMALL = ('--data', 'digits', '--arch', 'mlp', '--eps', '0.1', '--steps', '3', '-
          '--valid', '100', '--judge', '0', '--out', 'm.safetensors')
 
 def refused(*argv):
-    "What is said of a mistake, before which nothing is printed"
+    "What is said of a mistake, after which nothing is called written"
     status, out, err = told(*argv)
-    assert status == 2 and not out and 'Traceback' not in err, (argv, status, out, err)
+    assert status == 2 and 'written' not in out and 'Traceback' not in err, (argv, status, out, err)
     return err
 
 def full(*args, **kw): raise OSError(28, 'No space left on device', 'm.safetensors')
@@ -92,6 +92,8 @@ def test_train_and_what_is_written():
         argv = (*SMALL, '--awp', '.005', '--ema', '.9')
         status, out, err = told(*argv)
         assert status == 0 and not err and 'of the validation images withstand PGD-10' in out, err
+        assert out.startswith('mlp by at in the Linf ball of 0.1: ') and ', 100 held out, 3 epochs, on ' in out
+        assert [f'epoch {i}/3: ' in out for i in range(5)] == [False, True, True, True, False]
         assert [p.name for p in at.iterdir()] == ['m.safetensors']
         assert evaluate(load_model('m.safetensors').eval(), load('digits', 'test')).accuracy['clean'] > .8
         before = load_file('m.safetensors')
@@ -107,8 +109,9 @@ def test_a_folder_and_a_model_of_ones_own():
         status, out, err = told(*own)
         assert status == 0 and not err and 'written' in out, err
         last = (*own, '--objective', 'standard', '--valid', '0')
-        assert told(*last, '--weights', 'm.safetensors')[1].startswith('epoch 4 of 4')
-        assert 'of 6 images hold against standard AutoAttack' in told(*last, '--test', 'photos', '--judge', '6')[1]
+        assert '\nepoch 4 of 4\n' in told(*last, '--weights', 'm.safetensors')[1]
+        out = told(*last, '--test', 'photos', '--judge', '6', '--json', 'card.json')[1]
+        assert 'of 6 images hold against standard AutoAttack' in ' '.join(out.split()) and Path('card.json').exists()
         photos('others', dict(dark=0), n=1)
         assert '--test others has the classes dark; --data has dark, light' in refused(*own, '--test', 'others')
 

@@ -24,13 +24,19 @@ def sandbox():
 # %% ../nbs/00_data.ipynb #f7786b59
 def png(rows, bits, kind, width, *chunks):
     "A PNG file of packed rows; `kind` is its colour type, `chunks` are (name, content)"
-    def chunk(name, body): return struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
-    head, pixels = struct.pack('>IIBBBBB', width, len(rows), bits, kind, 0, 0, 0), b''.join(b'\0' + bytes(r) for r in rows)
-    return b'\x89PNG\r\n\x1a\n' + b''.join(chunk(*c) for c in ((b'IHDR', head), *chunks, (b'IDAT', zlib.compress(pixels)), (b'IEND', b'')))
+    def chunk(name, body):
+        return struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
+
+    head, pixels = struct.pack('>IIBBBBB', width, len(rows), bits, kind, 0, 0,
+                               0), b''.join(b'\0' + bytes(r) for r in rows)
+    return b'\x89PNG\r\n\x1a\n' + b''.join(
+        chunk(*c) for c in ((b'IHDR', head), *chunks, (b'IDAT', zlib.compress(pixels)), (b'IEND', b'')))
 
 def tiff(row, bits, width, photometric=1, **tags):
     "A TIFF file of one packed row; photometric 1 is black at zero, 0 is white at zero"
-    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(row)} | {int(k[1:]): v for k, v in tags.items()}
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(row)} | {
+        int(k[1:]): v for k, v in tags.items()
+    }
     row += bytes(len(row) % 2)
     ifd = b''.join(struct.pack('<HHIHH', k, 3, 1, v, 0) for k, v in sorted(tags.items()))
     return b'II*\0' + struct.pack('<I', 8 + len(row)) + row + struct.pack('<H', len(tags)) + ifd + bytes(4)
@@ -48,26 +54,38 @@ def shown(raw):
 def icc(space, tags, pcs=b'XYZ '):
     "A colour profile (ICC, version 2) with the given tags"
     table, body = struct.pack('>I', len(tags) + 2), b''
-    for name, v in ({b'desc': b'desc\0\0\0\0' + struct.pack('>I', 5) + b'test\0' + bytes(79), b'wtpt': xyz((0.9642, 1, 0.8249))} | tags).items():
+    for name, v in ({b'desc': b'desc\0\0\0\0' + struct.pack('>I', 5) + b'test\0' + bytes(79), b'wtpt': xyz(
+        (0.9642, 1, 0.8249))} | tags).items():
         table += name + struct.pack('>II', 132 + 12*(len(tags) + 2) + len(body), len(v))
         body += v
-    head = struct.pack('>I4sI4s4s4s', 128 + len(table + body), b'none', 0x02400000, b'prtr' if space == b'CMYK' else b'mntr', space, pcs)
+    head = struct.pack('>I4sI4s4s4s', 128 + len(table + body), b'none', 0x02400000,
+                       b'prtr' if space == b'CMYK' else b'mntr', space, pcs)
     return (head + bytes(12) + b'acsp' + bytes(28) + xyz((0.9642, 1, 0.8249))[8:]).ljust(128, b'\0') + table + body
 
 def xyz(v): return b'XYZ \0\0\0\0' + struct.pack('>iii', *(round(x*65536) for x in v))
 
 def profile(gamma, *primaries):
     "A colour profile: grey, or three primaries as CIE XYZ under D50"
-    curve, names = b'curv\0\0\0\0' + struct.pack('>IHH', 1, round(gamma*256), 0), (b'r', b'g', b'b') if primaries else (b'k',)
-    return icc(b'RGB ' if primaries else b'GRAY', {c + b'XYZ': xyz(v) for c, v in zip(names, primaries)} | {c + b'TRC': curve for c in names})
+    curve, names = (
+        b'curv\0\0\0\0' + struct.pack('>IHH', 1, round(gamma * 256), 0),
+        (b'r', b'g', b'b') if primaries else (b'k',),
+    )
+    return icc(
+        b'RGB ' if primaries else b'GRAY',
+        {c + b'XYZ': xyz(v) for c, v in zip(names, primaries)} | {c + b'TRC': curve for c in names},
+    )
+
 
 def inks():
     "A colour profile in which each of the four inks is black"
     table = b''.join(bytes([255 if k == 0 else 0, 128, 128]) for k in range(16))
     matrix = struct.pack('>9i', *(65536*(i % 4 == 0) for i in range(9)))
-    return icc(b'CMYK', {b'A2B0': b'mft1\0\0\0\0' + bytes([4, 3, 2, 0]) + matrix + bytes(range(256))*4 + table + bytes(range(256))*3}, b'Lab ')
+    return icc(b'CMYK', {
+        b'A2B0': b'mft1\0\0\0\0' + bytes([4, 3, 2, 0]) + matrix + bytes(range(256)) * 4 + table + bytes(range(256)) * 3
+    }, b'Lab ')
 
-def srgb(linear): return 255*np.where(linear <= 0.0031308, 12.92*linear, 1.055*np.clip(linear, 0.0031308, 1)**(1/2.4) - 0.055)
+def srgb(linear):
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.clip(linear, 0.0031308, 1)**(1 / 2.4) - 0.055)
 
 # %% ../nbs/00_data.ipynb #08fca71f
 def packed(path, n=12, **changed):
@@ -111,16 +129,18 @@ def test_unknown_names():
     said = unknown('data set', 'minst', ['digits', 'mnist'])
     assert said == "unknown data set 'minst': did you mean 'mnist'? Known: digits, mnist"
     assert 'did you mean' not in unknown('data set', 'xyz', ['digits', 'mnist'])
-    assert "did you mean 'mnist'?" in unknown('data set', 'MNIST', ['digits', 'mnist']) and "'BN1'" in unknown('layer', 'bn1', ['BN1', 'fc'])
+    assert "did you mean 'mnist'?" in unknown('data set', 'MNIST', ['digits', 'mnist']) and "'BN1'" in unknown(
+        'layer', 'bn1', ['BN1', 'fc'])
 
 # %% ../nbs/00_data.ipynb #dec70905
 def test_check_xy():
     x, y = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
     check_xy(x, y, 3), check_xy((x*255).byte(), y), check_xy(x.half()), check_xy(torch.randn(4, 5), y, box=False)
     wrong = [((x.numpy(),), TypeError, 'ndarray'), ((x[0],), ValueError, 'shape'), ((x[:0],), ValueError, 'empty'),
-             ((x.long(),), TypeError, 'dtype'), ((x*255, y), ValueError, 'divide by 255'), ((x - 1,), ValueError, r'\[0, 1\]'),
-             ((x.index_fill(0, y[:1], float('nan')),), ValueError, 'NaN'), ((x.index_fill(0, y[:1], float('inf')),), ValueError, 'NaN or inf'),
-             ((x, y[:3]), ValueError, 'shape'), ((x, y.float()), TypeError, 'dtype'), ((x, [0, 1, 2, 1]), TypeError, 'list'),
+             ((x.long(),), TypeError, 'dtype'), ((x * 255, y), ValueError, 'divide by 255'),
+             ((x - 1,), ValueError, r'\[0, 1\]'), ((x.index_fill(0, y[:1], float('nan')),), ValueError, 'NaN'),
+             ((x.index_fill(0, y[:1], float('inf')),), ValueError, 'NaN or inf'), ((x, y[:3]), ValueError, 'shape'),
+             ((x, y.float()), TypeError, 'dtype'), ((x, [0, 1, 2, 1]), TypeError, 'list'),
              ((x, y, 2), ValueError, r'0\.\.2; expected in 0\.\.1'), ((x, y - 1), ValueError, 'not negative')]
     for args, error, said in wrong:
         with pytest.raises(error, match=said): check_xy(*args)
@@ -133,7 +153,8 @@ def test_every_type():
         torch.testing.assert_close(as_float(x.to(dtype)), x.to(dtype).to(torch.float32), rtol=0, atol=0)
         for bad in (float('nan'), float('inf'), -float('inf')):
             for box in (True, False):
-                with pytest.raises(ValueError, match='NaN or infinite'): check_xy(torch.full((2, 3), bad, dtype=dtype), box=box)
+                with pytest.raises(ValueError, match='NaN or infinite'):
+                    check_xy(torch.full((2, 3), bad, dtype=dtype), box=box)
     for dtype in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64):
         check_xy(x, y.to(dtype), 2)
         with pytest.raises(ValueError, match=r'0\.\.1; expected in 0\.\.0'): check_xy(x, y.to(dtype), 1)
@@ -146,8 +167,10 @@ def test_every_type():
         with pytest.raises(TypeError, match=f'{bad.dtype}; expected int64'): check_xy(x, bad)
     with pytest.raises(TypeError, match='ndarray'): as_float(x.numpy())
     with pytest.raises(TypeError, match='sparse_coo; expected a dense'): check_xy(x[0, 0].to_sparse())
-    with pytest.raises(ValueError, match=r'\[0, 1\.0000000001'): check_xy(x.double() * (1 + 1e-10))    # not '[0, 1]; expected [0, 1]'
-    with pytest.raises(ValueError, match='more than float32 can hold'): check_xy(torch.full((2, 3), -1e39, dtype=torch.float64), box=False)
+    # not '[0, 1]; expected [0, 1]'
+    with pytest.raises(ValueError, match=r'\[0, 1\.0000000001'): check_xy(x.double() * (1 + 1e-10))
+    with pytest.raises(ValueError, match='more than float32 can hold'):
+        check_xy(torch.full((2, 3), -1e39, dtype=torch.float64), box=False)
 
 # %% ../nbs/00_data.ipynb #92d4f3aa
 def test_as_float():
@@ -186,9 +209,14 @@ def test_labels_of_a_data_set():
         d = Data(x, y.to(dtype), ['a', 'b', 'c'])
         assert d.y.dtype == d.take(3).y.dtype == torch.int64 and torch.equal(d.y, y)
         assert torch.equal(d.split(3)[1].x, Data(x, y, ['a', 'b', 'c']).split(3)[1].x)
-    for bad, error, said in ((y[:4], ValueError, r'shape \(4,\); expected \(6,\)'), (y[:, None], ValueError, 'one class number per example'),
-                             (y.float(), TypeError, 'float32; expected int64'), (y > 0, TypeError, 'bool; expected int64'),
-                             (y.to(torch.complex64), TypeError, 'complex64; expected int64'), (y.tolist(), TypeError, 'list')):
+    for bad, error, said in (
+        (y[:4], ValueError, r'shape \(4,\); expected \(6,\)'),
+        (y[:, None], ValueError, 'one class number per example'),
+        (y.float(), TypeError, 'float32; expected int64'),
+        (y > 0, TypeError, 'bool; expected int64'),
+        (y.to(torch.complex64), TypeError, 'complex64; expected int64'),
+        (y.tolist(), TypeError, 'list'),
+    ):
         for use in (lambda d: d.take(3), lambda d: d.split(3)):
             with pytest.raises(error, match=said): use(Data(x, bad, ['a', 'b', 'c']))
 
@@ -228,67 +256,97 @@ def test_idx():
 def test_every_depth_of_grey():
     ramp = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
     want = np.arange(256).reshape(16, 16, 1).repeat(3, 2)
-    for raw in (saved(Image.fromarray(ramp), 'PNG'), saved(Image.fromarray(ramp), 'TIFF'), saved(Image.fromarray(ramp.astype('>u2')), 'TIFF'),
-                *(saved(Image.fromarray(ramp), kind) for kind in ('PPM', 'JPEG2000')), saved(Image.fromarray(ramp), 'TIFF', compression='tiff_lzw')):
+    for raw in (saved(Image.fromarray(ramp), 'PNG'), saved(Image.fromarray(ramp), 'TIFF'),
+                saved(Image.fromarray(ramp.astype('>u2')),
+                      'TIFF'), *(saved(Image.fromarray(ramp), kind) for kind in ('PPM', 'JPEG2000')),
+                saved(Image.fromarray(ramp), 'TIFF', compression='tiff_lzw')):
         assert (shown(raw) == want).all()    # a black-to-white ramp, not white
-    for bits, row, grey in ((1, b'\x40', [0, 255]), (2, b'\x1b', [0, 85, 170, 255]), (4, b'\x0f', [0, 255]), (8, b'\0\x40\xff', [0, 64, 255])):
-        assert shown(png([row], bits, 0, len(grey)))[0, :, 0].tolist() == shown(tiff(row, bits, len(grey)))[0, :, 0].tolist() == grey
+    for bits, row, grey in ((1, b'\x40', [0, 255]), (2, b'\x1b', [0, 85, 170, 255]), (4, b'\x0f', [0, 255]),
+                            (8, b'\0\x40\xff', [0, 64, 255])):
+        assert (
+            shown(png([row], bits, 0, len(grey)))[0, :, 0].tolist()
+            == shown(tiff(row, bits, len(grey)))[0, :, 0].tolist()
+            == grey
+        )
         assert shown(tiff(row, bits, len(grey), photometric=0))[0, :, 0].tolist() == [255 - v for v in grey]
         clear = shown(png([row], bits, 0, len(grey), (b'tRNS', struct.pack('>H', 0 if bits < 4 else 2**bits - 1))))[0, :, 0]
         assert clear.tolist() == ([255] + grey[1:] if bits < 4 else grey[:-1] + [255])
     assert shown(png([row], 8, 0, 3, (b'tRNS', b'\0\x40')))[0, :, 0].tolist() == [0, 255, 255]
-    assert shown(png([b'\x05\xaf'], 4, 0, 4, (b'tRNS', b'\0\x05')))[0, :, 0].tolist() == [0, 255, 170, 255]    # 5 of 15, which is 85 of 255
+    # 5 of 15, which is 85 of 255
+    assert shown(png([b'\x05\xaf'], 4, 0, 4, (b'tRNS', b'\0\x05')))[0, :, 0].tolist() == [0, 255, 170, 255]
     assert shown(tiff(b'\x00\x0f\xff', 12, 2))[0, :, 0].tolist() == [0, 255]
-    assert shown(tiff(np.array([0, 0x4040, 65535], '<u2').tobytes(), 16, 3, photometric=0))[0, :, 0].tolist() == [255, 191, 0]
-    assert shown(png([ramp[0, :4].astype('>u2').tobytes()], 16, 0, 4, (b'tRNS', b'\0\0')))[0, :, 0].tolist() == [255, 1, 2, 3]
+    assert shown(tiff(np.array([0, 0x4040, 65535], '<u2').tobytes(), 16, 3, photometric=0))[0, :, 0].tolist() == [
+        255,
+        191,
+        0,
+    ]
+    assert shown(png([ramp[0, :4].astype('>u2').tobytes()], 16, 0, 4, (b'tRNS', b'\0\0')))[0, :,
+                                                                                           0].tolist() == [255, 1, 2, 3]
     deep = np.array([65535, 32896, 0], '>u2').tobytes()
-    assert shown(png([deep], 16, 2, 1)).tolist() == [[[255, 128, 0]]] and shown(png([deep[:4]], 16, 4, 1))[0, 0, 0] in (254, 255)
+    assert shown(png([deep], 16, 2, 1)).tolist() == [[[255, 128, 0]]] and shown(png([deep[:4]], 16, 4, 1))[0, 0, 0] in (
+        254,
+        255,
+    )
     for image, said in ((ramp.astype(np.float32), 'floating-point'), (ramp.astype(np.int32), '32-bit or signed integers')):
         with pytest.raises(ValueError, match=f'holds {said}'): shown(saved(Image.fromarray(image), 'TIFF'))
     with pytest.raises(ValueError, match='transparent colour in 16 bits'): shown(png([deep], 16, 2, 1, (b'tRNS', deep)))
 
 # %% ../nbs/00_data.ipynb #7b1fded3
 def test_every_mode_and_transparency():
-    grey, want = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)), np.arange(256).reshape(16, 16, 1).repeat(3, 2)
+    grey, want = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)), np.arange(256).reshape(16, 16, 1).repeat(
+        3, 2)
     for mode in ('L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr'):
         image = grey.convert('P').convert('PA') if mode == 'PA' else grey.convert(mode)
         assert (shown(saved(image, 'TIFF')) == want).all(), mode
-    for kind in ('JPEG', 'TIFF', 'JPEG2000'): assert abs(shown(saved(grey.convert('CMYK'), kind)) - want.astype(float)).max() < 4    # a JPEG's is inverted
-    lab = ImageCms.profileToProfile(grey.convert('RGB'), ImageCms.createProfile('sRGB'), ImageCms.createProfile('LAB'), outputMode='LAB')
+    # a JPEG's is inverted
+    for kind in ('JPEG', 'TIFF', 'JPEG2000'):
+        assert abs(shown(saved(grey.convert('CMYK'), kind)) - want.astype(float)).max() < 4
+    lab = ImageCms.profileToProfile(grey.convert('RGB'), ImageCms.createProfile('sRGB'), ImageCms.createProfile('LAB'),
+                                    outputMode='LAB')
     assert abs(shown(saved(lab, 'TIFF')) - want.astype(float)).max() <= 2
     half = Image.new('RGBA', (1, 1), (255, 0, 0, 128))
     for kind in ('PNG', 'TIFF'): assert shown(saved(half, kind)).tolist() == [[[255, 127, 127]]]    # over white
-    assert shown(saved(Image.new('LA', (1, 1), (0, 0)), 'PNG')).tolist() == [[[255]*3]]    # the black below full transparency is not seen
+    # the black below full transparency is not seen
+    assert shown(saved(Image.new('LA', (1, 1), (0, 0)), 'PNG')).tolist() == [[[255]*3]]
     palette = (b'PLTE', bytes([255, 0, 0, 0, 255, 0]))
     for alpha, first in ((None, [255, 0, 0]), (b'\0', [255]*3), (b'\x80\xff', [255, 127, 127])):
         for bits, row in ((8, [0, 1]), (1, [0b01000000])):
-            assert shown(png([row], bits, 3, 2, palette, *([(b'tRNS', alpha)] if alpha else []))).tolist() == [[first, [0, 255, 0]]]
+            assert shown(png([row], bits, 3, 2, palette,
+                             *([(b'tRNS', alpha)] if alpha else []))).tolist() == [[first, [0, 255, 0]]]
     assert shown(png([[0, 0, 0, 9, 9, 9]], 8, 2, 2, (b'tRNS', bytes(6)))).tolist() == [[[255]*3, [9]*3]]
     frames = [Image.new('RGB', (4, 4), c) for c in ('red', 'blue')]    # the first frame, the first page
-    for kind in ('GIF', 'PNG', 'TIFF'): assert (shown(saved(frames[0], kind, save_all=True, append_images=frames[1:])) == [255, 0, 0]).all()
+    for kind in ('GIF', 'PNG', 'TIFF'):
+        assert (shown(saved(frames[0], kind, save_all=True, append_images=frames[1:])) == [255, 0, 0]).all()
     clear = Image.new('RGBA', (4, 4), (255, 0, 0, 0))
     assert (shown(saved(clear, 'GIF')) == 255).all() and (shown(saved(clear, 'WEBP', lossless=True)) == 255).all()
 
 # %% ../nbs/00_data.ipynb #f2ee1ad6
 def test_orientation():
     upright = np.random.default_rng(0).integers(256, size=(3, 2, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
-    stored = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]}    # where the first row and column of the picture lie
+    # where the first row and column of the picture lie
+    stored = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]}
     stored |= {k: stored[{5: 1, 8: 2, 7: 3, 6: 4}[k]].transpose(1, 0, 2) for k in (5, 6, 7, 8)}
-    stored[6], stored[8] = np.rot90(upright), np.rot90(upright, -1)    # 6 is turned clockwise to be seen, 8 counterclockwise
+    # 6 is turned clockwise to be seen, 8 counterclockwise
+    stored[6], stored[8] = np.rot90(upright), np.rot90(upright, -1)
     for k, pixels in stored.items():
         exif = Image.Exif()
         exif[274] = k
-        for kind in ('PNG', 'TIFF'): assert (shown(saved(Image.fromarray(np.ascontiguousarray(pixels)), kind, exif=exif)) == upright).all(), (kind, k)
+        for kind in ('PNG', 'TIFF'):
+            assert (shown(saved(Image.fromarray(np.ascontiguousarray(pixels)), kind,
+                                exif=exif)) == upright).all(), (kind, k)
         flat = saved(Image.fromarray(np.ascontiguousarray(pixels)), 'JPEG', exif=exif, subsampling=0, quality=100)
         assert abs(shown(flat).astype(int) - upright).max() < 8, k
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')    # Pillow's, on damaged metadata
         for bad in (b'Exif\0\0no exif', b'Exif\0\0II*\0\xff\xff\xff\xff'):    # damaged: ignored
-            assert abs(shown(saved(Image.fromarray(upright), 'JPEG', exif=bad, subsampling=0, quality=100)).astype(int) - upright).max() < 8
+            assert abs(
+                shown(saved(Image.fromarray(upright), 'JPEG', exif=bad, subsampling=0, quality=100)).astype(int)
+                - upright).max() < 8
 
 # %% ../nbs/00_data.ipynb #b1d7bdcb
 def test_colour_profiles_and_gamma():
-    adobe = np.array([[0.60974, 0.31111, 0.01947], [0.20528, 0.62567, 0.06087], [0.14919, 0.06322, 0.74457]])    # its primaries, then those of sRGB
+    # its primaries, then those of sRGB
+    adobe = np.array([[0.60974, 0.31111, 0.01947], [0.20528, 0.62567, 0.06087], [0.14919, 0.06322, 0.74457]])
     own = np.array([[0.43607, 0.22249, 0.01392], [0.38515, 0.71687, 0.09708], [0.14307, 0.06061, 0.71410]])
     wide, linear = profile(2.2, *adobe), profile(1)
     colours = np.array([[[200, 100, 50], [90, 140, 90], [128, 128, 128], [0, 255, 0]]], np.uint8)
@@ -299,16 +357,20 @@ def test_colour_profiles_and_gamma():
     for kind in ('JPEG', 'WEBP'):
         flat = saved(Image.new('RGB', (16, 16), (200, 100, 50)), kind, quality=100, icc_profile=wide)
         assert abs(shown(flat) - want[0, 0]).max() < 5
-    for image in (Image.new('L', (1, 1), 128), Image.new('LA', (1, 1), (128, 255)), Image.fromarray(np.full((1, 1), 128*257, np.uint16))):
+    for image in (Image.new('L', (1, 1), 128), Image.new('LA', (1, 1), (128, 255)), Image.fromarray(np.full(
+        (1, 1), 128 * 257, np.uint16))):
         assert abs(shown(saved(image, 'PNG', icc_profile=linear)) - srgb(np.array(128/255))).max() < 2
     for kind in ('JPEG', 'TIFF'):
-        cyan = saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)), kind), saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)), kind, icc_profile=inks())
+        cyan = saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)),
+                     kind), saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)), kind, icc_profile=inks())
         assert abs(shown(cyan[0]) - np.array([0., 255, 255])).max() < 4 and shown(cyan[1]).max() < 4
     for bad in (linear, b'no profile', wide[:200], wide[:128]):    # for other channels, or damaged: ignored
         assert (shown(saved(Image.fromarray(colours), 'PNG', icc_profile=bad)) == colours).all()
     same = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
     assert abs(shown(saved(Image.fromarray(colours), 'PNG', icc_profile=same)).astype(int) - colours).max() <= 1
-    def gamma(g, *chunks): return shown(png([[0, 128, 255]], 8, 0, 3, (b'gAMA', struct.pack('>I', g)), *chunks))[0, :, 0].tolist()
+
+    def gamma(g, *chunks):
+        return shown(png([[0, 128, 255]], 8, 0, 3, (b'gAMA', struct.pack('>I', g)), *chunks))[0, :, 0].tolist()
     assert gamma(100_000) == [0, round(255*(128/255)**(1/2.2)), 255]
     assert gamma(45_455) == gamma(0) == gamma(100_000, (b'sRGB', b'\0')) == [0, 128, 255]
 
@@ -317,10 +379,13 @@ def test_packed_cifar10():
     with sandbox() as d, pytest.MonkeyPatch.context() as patch:
         want = packed(d/'cifar10-jpeg-train.npz')
         x, y, classes = data = _read_cifar10(d, 'train')
-        assert torch.equal(x, want) and y.tolist() == [*range(10), 0, 1] and classes == CIFAR10 and data.name == 'cifar10-jpeg'
+        assert (
+            torch.equal(x, want) and y.tolist() == [*range(10), 0, 1] and classes == CIFAR10 and data.name == 'cifar10-jpeg'
+        )
         kept, = (d/'robustnb'/'decoded').iterdir()
         good = kept.read_bytes()
-        for damaged in (good[:100], b'', good[:-2000] + bytes(2000), good.replace(b'"crc32"', b'"crc33"')):    # a damaged cache is decoded again
+        # a damaged cache is decoded again
+        for damaged in (good[:100], b'', good[:-2000] + bytes(2000), good.replace(b'"crc32"', b'"crc33"')):
             kept.write_bytes(damaged)
             assert torch.equal(_read_cifar10(d, 'train').x, want) and kept.read_bytes() == good
         patch.setattr(Image, 'open', None)    # and a good one is not
@@ -330,23 +395,33 @@ def test_packed_cifar10():
 def test_packed_files_of_other_kinds():
     exif, pixels = Image.Exif(), np.random.default_rng(0).integers(256, size=(32, 32), dtype=np.uint8)
     exif[274] = 3
-    files = [saved(Image.fromarray(pixels), 'PNG'), saved(Image.fromarray(pixels[::-1, ::-1].copy()), 'PNG', exif=exif), saved(Image.fromarray(pixels*np.uint16(257)), 'PNG')]
+    files = [
+        saved(Image.fromarray(pixels), 'PNG'),
+        saved(Image.fromarray(pixels[::-1, ::-1].copy()), 'PNG', exif=exif),
+        saved(Image.fromarray(pixels * np.uint16(257)), 'PNG'),
+    ]
     with sandbox() as d:
         offset = np.cumsum([0] + [len(f) for f in files]).astype(np.uint64)
-        np.savez(d/'cifar10-jpeg-test.npz', jpeg=np.frombuffer(b''.join(files), np.uint8), offset=offset, label=np.array([3, 1, 2], np.int32))
+        np.savez(d / 'cifar10-jpeg-test.npz', jpeg=np.frombuffer(b''.join(files), np.uint8), offset=offset,
+                 label=np.array([3, 1, 2], np.int32))
         data = _read_cifar10(d, 'test')
         assert (data.x == torch.from_numpy(pixels)).all() and data.y.tolist() == [3, 1, 2]
 
 # %% ../nbs/00_data.ipynb #afe7ebd0
 def test_damaged_cifar10():
-    def cut(jpeg): return np.concatenate([jpeg[:-900], np.zeros(900, np.uint8)])    # the right length, but the last image is torn
+    # the right length, but the last image is torn
+    def cut(jpeg): return np.concatenate([jpeg[:-900], np.zeros(900, np.uint8)])
     with sandbox() as d:
         path = d/'cifar10-jpeg-train.npz'
-        for changed in (dict(jpeg=cut), dict(jpeg=lambda j: j[:-1]), dict(label=lambda l: l[1:]), dict(offset=lambda o: o[::-1])):
+        for changed in (dict(jpeg=cut), dict(jpeg=lambda j: j[:-1]), dict(label=lambda l: l[1:]),
+                        dict(offset=lambda o: o[::-1])):
             packed(path, **changed)
             with pytest.raises(ValueError, match=f'{path} is corrupt or truncated'): _read_cifar10(d, 'train')
-        for changed, said in ((lambda l: l + 1, r'labels 1\.\.10; expected 0\.\.9'), (lambda l: l.astype(np.int8) - 1, r'labels -1\.\.8; expected'),
-                              (lambda l: l + 0.5, 'labels of type float64')):
+        for changed, said in (
+            (lambda l: l + 1, r'labels 1\.\.10; expected 0\.\.9'),
+            (lambda l: l.astype(np.int8) - 1, r'labels -1\.\.8; expected'),
+            (lambda l: l + 0.5, 'labels of type float64'),
+        ):
             packed(path, label=changed)
             with pytest.raises(ValueError, match=said): _read_cifar10(d, 'train')
         packed(path)
@@ -366,7 +441,8 @@ def test_official_cifar10():
     with sandbox() as d, pytest.MonkeyPatch.context() as patch:
         (d/'cifar-10-batches-py').mkdir()
         want, sums = np.random.default_rng(0).integers(256, size=(6, 3072), dtype=np.uint8), {}
-        for f, content in dict(a=dict(data=want, labels=[3]*6), b=dict(data=want[:2], labels=[1, 2]), meta=dict(label_names=CIFAR10)).items():
+        for f, content in dict(a=dict(data=want, labels=[3] * 6), b=dict(data=want[:2], labels=[1, 2]),
+                               meta=dict(label_names=CIFAR10)).items():
             raw = pickle.dumps(content)
             (d/'cifar-10-batches-py'/f).write_bytes(raw)
             sums[f] = hashlib.md5(raw).hexdigest()
@@ -375,9 +451,14 @@ def test_official_cifar10():
         patch.setattr(torchvision.datasets.CIFAR10, 'meta', dict(filename='meta', key='label_names', md5=sums['meta']))
         packed(d/'cifar10-jpeg-train.npz')    # the official files win
         data = _read_cifar10(d, 'train')
-        assert data.name == 'cifar10' and torch.equal(data.x, torch.from_numpy(want).view(6, 3, 32, 32)) and data.y.tolist() == [3]*6
+        assert (
+            data.name == 'cifar10'
+            and torch.equal(data.x, torch.from_numpy(want).view(6, 3, 32, 32))
+            and data.y.tolist() == [3] * 6
+        )
         (d/'cifar-10-batches-py'/'b').write_bytes(b'cut')
-        with pytest.raises(ValueError, match='cifar-10-batches-py/b is missing, corrupt or truncated'): _read_cifar10(d, 'train')
+        with pytest.raises(ValueError, match='cifar-10-batches-py/b is missing, corrupt or truncated'):
+            _read_cifar10(d, 'train')
 
 # %% ../nbs/00_data.ipynb #b7faa840
 def test_omniglot():
@@ -386,11 +467,16 @@ def test_omniglot():
         assert _read_omniglot(d, 'train') is None    # both or none
         drawn(d/'omniglot'/'images_background_small2.zip', ['Greek/character01', 'Tagalog/character01'])
         train, test = _read_omniglot(d, 'train'), _read_omniglot(d, 'test')
-        assert train.name == 'omniglot-small' and train.classes == ['Greek/character01', 'Greek/character02', 'Tagalog/character01']
-        assert train.x.shape == (48, 1, 28, 28) and train.y.bincount().tolist() == [16]*3 and test.y.bincount().tolist() == [4]*3
+        assert train.name == 'omniglot-small' and train.classes == [
+            'Greek/character01', 'Greek/character02', 'Tagalog/character01'
+        ]
+        assert train.x.shape == (48, 1, 28,
+                                 28) and train.y.bincount().tolist() == [16] * 3 and test.y.bincount().tolist() == [4] * 3
         assert train.x[:, 0, 0, 0].min() > 0 and train.x[:, 0, -1].max() == 0    # ink is bright, paper is dark
-        ink = lambda data: (as_float(data.x[:, 0]).sum((1, 2)) * 3.75**2 / 52).round().long()    # area is kept: it counts the rows
-        assert sorted(ink(train).tolist()) == sorted([*range(1, 17)]*3) and sorted(ink(test).tolist()) == sorted([*range(17, 21)]*3)
+        # area is kept: it counts the rows
+        ink = lambda data: (as_float(data.x[:, 0]).sum((1, 2)) * 3.75**2 / 52).round().long()
+        assert sorted(ink(train).tolist()) == sorted([*range(1, 17)] * 3) and sorted(ink(test).tolist()) == sorted(
+            [*range(17, 21)] * 3)
 
 # %% ../nbs/00_data.ipynb #731cc54c
 def test_damaged_omniglot():
@@ -402,7 +488,8 @@ def test_damaged_omniglot():
         assert _read_omniglot(d, 'train').name == 'omniglot'
         want = _read_omniglot(d, 'train').x
         with zipfile.ZipFile(path, 'a') as z:    # what macOS adds
-            for f in ('__MACOSX/Greek/character01/0001_01.png', 'root/Greek/character01/._0000_01.png', 'root/.DS_Store', '.x/Greek/character02/0001_01.png'):
+            for f in ('__MACOSX/Greek/character01/0001_01.png', 'root/Greek/character01/._0000_01.png', 'root/.DS_Store',
+                      '.x/Greek/character02/0001_01.png'):
                 z.writestr(f, b'Mac OS X')
         assert torch.equal(_read_omniglot(d, 'train').x, want)
         path.write_bytes(path.read_bytes()[:-100])
@@ -418,7 +505,11 @@ def test_adbench():
         X, y = rng.normal(size=(200, 3)) * 50, (np.arange(200) < 20).astype(int)
         np.savez(d/'adbench'/'6_cardio.npz', X=X, y=y)
         train, test = _load_adbench('adbench/cardio', 'train', d), _load_adbench('adbench/6_cardio', 'test', d)
-        assert train.name == test.name == 'adbench/cardio' and train.y.bincount().tolist() == [126, 14] and test.y.bincount().tolist() == [54, 6]
+        assert (
+            train.name == test.name == 'adbench/cardio'
+            and train.y.bincount().tolist() == [126, 14]
+            and test.y.bincount().tolist() == [54, 6]
+        )
         both = torch.cat([train.x, test.x])
         torch.testing.assert_close(both[both[:, 0].argsort()], torch.tensor(X[X[:, 0].argsort()], dtype=torch.float32))
         with pytest.raises(ValueError, match="did you mean 'adbench/cardio'"): _load_adbench('adbench/cadio', 'train', d)
@@ -441,21 +532,26 @@ def test_adbench_tables_as_people_have_them():
         assert torch.equal(table(X=X.astype('>f8'), y=y).x, want.x) and table(X=(X > 0), y=y).x.unique().tolist() == [0, 1]
         assert table(X=np.c_[X, np.full(200, 0.1)], y=y).x[0, 3] == np.float32(0.1)    # a constant column loses nothing
         dates = np.c_[X, 1.6e9 + rng.integers(100, size=200)]
-        bad = [(dict(X=X, y=np.where(y, -1, 1)), r'labels -1, 1; expected 0 \(normal\)'), (dict(X=X, y=y + 0.5), r'labels 0\.5, 1\.5; exp'),
-               (dict(X=X, y=np.where(y, np.nan, 0)), 'labels 0, nan'), (dict(X=X, y=np.arange(200)), r'labels 0, 1, 2, 3, \.\.\.; exp'),
-               (dict(X=np.where(X > 0, np.nan, X), y=y), 'x contains NaN'), (dict(X=np.where(X > 0, np.inf, X), y=y), 'x contains NaN or inf'),
+        bad = [(dict(X=X, y=np.where(y, -1, 1)), r'labels -1, 1; expected 0 \(normal\)'),
+               (dict(X=X, y=y + 0.5), r'labels 0\.5, 1\.5; exp'), (dict(X=X, y=np.where(y, np.nan, 0)), 'labels 0, nan'),
+               (dict(X=X, y=np.arange(200)), r'labels 0, 1, 2, 3, \.\.\.; exp'),
+               (dict(X=np.where(X > 0, np.nan, X), y=y), 'x contains NaN'),
+               (dict(X=np.where(X > 0, np.inf, X), y=y), 'x contains NaN or inf'),
                (dict(X=X * 1e40, y=y), 'more than float32 can hold'),
-               (dict(X=X.astype(complex), y=y), 'X is of type complex128'), (dict(X=X.astype(str), y=y), 'X is of type <U'), (dict(X=X, y=y.astype(str)), 'y is of type <U'),
-               (dict(X=X.astype(object), y=y), 'holds Python objects'), (dict(X=X[:9], y=y), r'expected \(9,\)'), (dict(X=X[:, 0], y=y), r'X has shape \(200,\)'),
-               (dict(X=X[:, :, None, None], y=y), 'X has shape'), (dict(X=X[:0], y=y[:0]), 'empty'), (dict(X=X[:, :0], y=y), 'empty'),
-               (dict(X=dates, y=y), r'column 3 varies too little around 1\.6e\+09'), (dict(X=dates.astype(np.int64), y=y), 'column 3'), (dict(y=y), 'is corrupt')]
+               (dict(X=X.astype(complex), y=y), 'X is of type complex128'), (dict(X=X.astype(str), y=y), 'X is of type <U'),
+               (dict(X=X, y=y.astype(str)), 'y is of type <U'), (dict(X=X.astype(object), y=y), 'holds Python objects'),
+               (dict(X=X[:9], y=y), r'expected \(9,\)'), (dict(X=X[:, 0], y=y), r'X has shape \(200,\)'),
+               (dict(X=X[:, :, None, None], y=y), 'X has shape'), (dict(X=X[:0], y=y[:0]), 'empty'),
+               (dict(X=X[:, :0], y=y), 'empty'), (dict(X=dates, y=y), r'column 3 varies too little around 1\.6e\+09'),
+               (dict(X=dates.astype(np.int64), y=y), 'column 3'), (dict(y=y), 'is corrupt')]
         for arrays, said in bad:
             with pytest.raises(ValueError, match=f'6_cardio.npz.*({said})'): table(**arrays)
 
 # %% ../nbs/00_data.ipynb #33d2cc9b
 def test_digits():
     train, test = _load_digits('train'), _load_digits('test')
-    assert train.x.shape == (1437, 1, 8, 8) and test.x.shape == (360, 1, 8, 8) and train.x.dtype == torch.uint8 and train.x.max() == 255
+    assert train.x.shape == (1437, 1, 8,
+                             8) and test.x.shape == (360, 1, 8, 8) and train.x.dtype == torch.uint8 and train.x.max() == 255
     source = load_digits()
     want = sorted(np.c_[source.images.reshape(-1, 64), source.target].astype(int).tolist())
     both = torch.cat([torch.cat([as_float(d.x).flatten(1) * 16, d.y[:, None]], 1) for d in (train, test)]).round().int()
@@ -470,7 +566,9 @@ def test_image_folder():
             for i in range(3): Image.new('RGB', (20 + i, 12), colour).save(Path(tmp)/name/f'{i}.png')
         data = image_folder(tmp, size=8)
         assert data.x.shape == (6, 3, 8, 8) and data.x.dtype == torch.uint8 and data.classes == ['blue', 'red']
-        assert (data.x[data.y == 1] == torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)).all() and data.y.sum() == 3
+        assert (
+            data.x[data.y == 1] == torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+        ).all() and data.y.sum() == 3
         assert torch.equal(image_folder(tmp, 8, n=4).x, data.x[:4])
         with pytest.raises(ValueError, match='has 6'): image_folder(tmp, 8, n=7)
         with pytest.raises(ValueError, match='one subfolder of images per class'): image_folder(Path(tmp)/'red')
@@ -485,19 +583,26 @@ def test_folders_as_people_have_them():
         for i in range(3): picture(top/'rouge é'/f'ein Bild {i}.png')
         picture(top/'blue'/'deep'/'er'/'IMG.JPG', 'blue'), picture(top/'blue'/'wrong ending.jpeg', 'blue', format='PNG')
         want = image_folder(top, 8)
-        assert want.classes == ['blue', 'rouge é'] and want.y.tolist().count(0) == 2 and want.name == image_folder(top/'blue'/'..', 8).name == 'my pictures'
+        assert (
+            want.classes == ['blue', 'rouge é']
+            and want.y.tolist().count(0) == 2
+            and want.name == image_folder(top / 'blue' / '..', 8).name == 'my pictures'
+        )
         for n in (0, -1, 6):
             with pytest.raises(ValueError, match=f'cannot take {n} images: .* has 5'): image_folder(top, 8, n=n)
-        for name in ('.ipynb_checkpoints', '.git', '__MACOSX', 'blue/.ipynb_checkpoints', 'blue/__MACOSX'): picture(top/name/'1.png')
+        for name in ('.ipynb_checkpoints', '.git', '__MACOSX', 'blue/.ipynb_checkpoints', 'blue/__MACOSX'):
+            picture(top / name / '1.png')
         for name in ('.empty', 'blue/.empty', '$RECYCLE.BIN'): (top/name).mkdir()
-        for name in ('.DS_Store', '._x.png', 'blue/.DS_Store', 'blue/._1.png', 'blue/deep/._IMG.JPG', 'blue/Thumbs.db', 'blue/desktop.ini', 'readme.txt'):
+        for name in ('.DS_Store', '._x.png', 'blue/.DS_Store', 'blue/._1.png', 'blue/deep/._IMG.JPG', 'blue/Thumbs.db',
+                     'blue/desktop.ini', 'readme.txt'):
             (top/name).write_bytes(b'no image')
         with warnings.catch_warnings():
             warnings.simplefilter('error')
             found = image_folder(top, 8)
         assert torch.equal(found.x, want.x) and torch.equal(found.y, want.y) and found.classes == want.classes
         (top/'blue'/'notes.txt').write_text('no image'), picture(top/'beside.png')
-        with pytest.warns(UserWarning, match="left out what .*'notes.txt', ..."): assert torch.equal(image_folder(top, 8).x, want.x)
+        with pytest.warns(UserWarning, match="left out what .*'notes.txt', ..."):
+            assert torch.equal(image_folder(top, 8).x, want.x)
         (top/'vide').mkdir(), (top/'vide'/'.DS_Store').write_bytes(b'')
         with pytest.raises(ValueError, match="no images in 'vide'$"): image_folder(top, 8)
         (top/'vide 2').mkdir()
@@ -511,7 +616,8 @@ def test_links_in_a_folder_of_images():
         for i in range(2): picture(other/f'{i}.png', 'blue'), picture(top/'red'/f'{i}.png')
         try: (top/'blue').symlink_to(other, target_is_directory=True)
         except OSError: pytest.skip('links need a privilege here')
-        (top/'red'/'3.png').symlink_to(top/'red'/'0.png'), (top/'red'/'again').symlink_to(top/'red', target_is_directory=True)
+        (top / 'red' / '3.png').symlink_to(top / 'red' / '0.png'), (top / 'red' / 'again').symlink_to(
+            top / 'red', target_is_directory=True)
         data = image_folder(top, 8)    # links count, circles do not
         assert data.classes == ['blue', 'red'] and data.y.bincount().tolist() == [2, 3]
         (top/'red'/'4.png').symlink_to(top/'gone.png')
@@ -549,14 +655,17 @@ def test_mnist_layout():
         x, y = torch.randint(256, (6, 28, 28), dtype=torch.uint8), torch.arange(6, dtype=torch.uint8)
         (raw/'train-images-idx3-ubyte').write_bytes(struct.pack('>HBBIII', 0, 8, 3, 6, 28, 28) + x.numpy().tobytes())
         with pytest.raises(FileNotFoundError): load('fashion', root=d/'root', download=False)    # labels are missing
-        (raw/'train-labels-idx1-ubyte.gz').write_bytes(gzip.compress(struct.pack('>HBBI', 0, 8, 1, 6) + y.numpy().tobytes()))
+        (raw / 'train-labels-idx1-ubyte.gz').write_bytes(
+            gzip.compress(struct.pack('>HBBI', 0, 8, 1, 6) + y.numpy().tobytes()))
         data = load('fashion', root=d/'root')
-        assert torch.equal(data.x[:, 0], x) and torch.equal(data.y, y.long()) and data.classes[5] == 'Sandal' and data.name == 'fashion'
+        assert torch.equal(data.x[:, 0], x) and torch.equal(
+            data.y, y.long()) and data.classes[5] == 'Sandal' and data.name == 'fashion'
         (raw/'train-labels-idx1-ubyte').write_bytes(struct.pack('>HBBI', 0, 8, 1, 5) + y.numpy().tobytes()[:5])
         with pytest.raises(ValueError, match='do not belong together'): load('fashion', root=d/'root')
         for kind, dims in (('images', (0, 28, 28)), ('labels', (0,))):    # sound files without a single example
             (raw/f'train-{kind}-idx{len(dims)}-ubyte').write_bytes(struct.pack(f'>HBB{len(dims)}I', 0, 8, len(dims), *dims))
-        with pytest.raises(ValueError, match=r'do not belong together: images \(0, 28, 28\), labels \(0,\)$'): load('fashion', root=d/'root')
+        with pytest.raises(ValueError, match=r'do not belong together: images \(0, 28, 28\), labels \(0,\)$'):
+            load('fashion', root=d / 'root')
 
 # %% ../nbs/00_data.ipynb #4ac6381d
 def test_names_and_splits():
@@ -579,7 +688,8 @@ def test_download():
     with sandbox() as d, pytest.MonkeyPatch.context() as patch:
         patch.setattr(torchvision.datasets, 'MNIST', fake)
         fake.works = False
-        with pytest.raises(FileNotFoundError, match=f"'mnist' not found: .* in {d/'here'}, {d/'robustnb'}; .*no route to host"):
+        with pytest.raises(FileNotFoundError,
+                           match=f"'mnist' not found: .* in {d/'here'}, {d/'robustnb'}; .*no route to host"):
             load('mnist', 'test', root=d/'here')
         assert not list((d/'robustnb').iterdir())
         fake.works = True
@@ -600,8 +710,13 @@ def test_crop_flip_against_naive():
         x = torch.randint(256, (7, 3, 5, 9), generator=torch.Generator().manual_seed(0)).to(dtype)
         kept, want = x.clone(), crop_flip(x, torch.Generator().manual_seed(1))
         for same in (x, x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
-            assert torch.equal(crop_flip(same, torch.Generator().manual_seed(1)), want) and torch.equal(x, kept) and want.dtype == dtype
-        assert all(torch.equal(a, b) or torch.equal(a, b.flip(2)) for a, b in zip(crop_flip(x, torch.Generator(), pad=0), x))
+            assert (
+                torch.equal(crop_flip(same, torch.Generator().manual_seed(1)), want)
+                and torch.equal(x, kept)
+                and want.dtype == dtype
+            )
+        assert all(
+            torch.equal(a, b) or torch.equal(a, b.flip(2)) for a, b in zip(crop_flip(x, torch.Generator(), pad=0), x))
     with pytest.raises(ValueError, match='needs images'): crop_flip(torch.rand(4, 5), torch.Generator())
 
 # %% ../nbs/00_data.ipynb #b119bd14
@@ -625,7 +740,8 @@ def test_pure_function_of_seed_and_epoch():
     b.set_epoch(2)
     assert torch.equal(passes(b), epochs[2]) and b.epoch == 3 and not torch.equal(epochs[0], epochs[1])
     b.set_epoch(0)
-    assert torch.equal(passes(b), epochs[0]) and not torch.equal(passes(Batches(data, augment='crop_flip', seed=6)), epochs[0])
+    assert torch.equal(passes(b),
+                       epochs[0]) and not torch.equal(passes(Batches(data, augment='crop_flip', seed=6)), epochs[0])
     state = torch.get_rng_state()
     passes(b)
     assert torch.equal(torch.get_rng_state(), state)
@@ -642,32 +758,42 @@ def test_own_augmentation():
 def test_batches_leave_the_caller_s_tensors_alone():
     x, y = torch.rand(10, 3, 4, 4), torch.arange(10) % 3
     kept = x.clone(), y.clone()
-    for xs, ys in ((x, y), (x.double(), y.int()), (x.half(), y.byte()), (x.bfloat16(), y.to(torch.uint16)), (x.to(memory_format=torch.channels_last), y.short()),
-                   (x.flip(3).flip(3).transpose(2, 3), y.flip(0).flip(0)), (x[:1].expand(10, -1, -1, -1), y), (x.clone().requires_grad_(), y)):
+    for xs, ys in ((x, y), (x.double(), y.int()), (x.half(), y.byte()), (x.bfloat16(), y.to(torch.uint16)),
+                   (x.to(memory_format=torch.channels_last), y.short()), (x.flip(3).flip(3).transpose(
+                       2, 3), y.flip(0).flip(0)), (x[:1].expand(10, -1, -1, -1), y), (x.clone().requires_grad_(), y)):
         for augment in (None, 'crop_flip', lambda x, g: x.mul_(.5)):
             for xb, yb in Batches(xs, ys, batch_size=4, augment=augment, shuffle=augment is not None):
                 assert xb.dtype == torch.float32 and yb.dtype == torch.int64 and not xb.requires_grad
                 xb.mul_(0), yb.mul_(0)
         assert torch.equal(x, kept[0]) and torch.equal(y, kept[1])
-    for bad, error, said in ((lambda x, g: x*255, ValueError, 'divide by 255'), (lambda x, g: x[:1], ValueError, 'one class number per'),
-                             (lambda x, g: x.log(), ValueError, 'NaN|inf'), (lambda x, g: x.numpy(), TypeError, 'ndarray'), (lambda x, g: x.long(), TypeError, 'int64')):
-        with pytest.raises(error, match=f'augment: .*({said})'): list(Batches(x*0, y, augment=bad) if said == 'NaN|inf' else Batches(x, y, augment=bad))
+    for bad, error, said in ((lambda x, g: x * 255, ValueError,
+                              'divide by 255'), (lambda x, g: x[:1], ValueError,
+                                                 'one class number per'), (lambda x, g: x.log(), ValueError, 'NaN|inf'),
+                             (lambda x, g: x.numpy(), TypeError, 'ndarray'), (lambda x, g: x.long(), TypeError, 'int64')):
+        with pytest.raises(error, match=f'augment: .*({said})'):
+            list(Batches(x * 0, y, augment=bad) if said == 'NaN|inf' else Batches(x, y, augment=bad))
 
 # %% ../nbs/00_data.ipynb #bf7661b6
 def test_batches_refuse():
     x, y = torch.rand(8, 3, 4, 4), torch.zeros(8, dtype=torch.int64)
-    for args, kw, said in (((x,), {}, 'y is missing'), ((x*255, y), {}, 'divide by 255'), ((x, y[:5]), {}, 'one class number per example'),
-                           ((x, y), dict(batch_size=0), 'batch_size'), ((x, y), dict(augment='crop-flip'), "did you mean 'crop_flip'"),
-                           ((x.flatten(1), y), dict(augment='crop_flip'), 'needs images')):
+    for args, kw, said in (((x,), {}, 'y is missing'), ((x * 255, y), {}, 'divide by 255'),
+                           ((x, y[:5]), {}, 'one class number per example'), ((x, y), dict(batch_size=0), 'batch_size'),
+                           ((x, y), dict(augment='crop-flip'),
+                            "did you mean 'crop_flip'"), ((x.flatten(1), y), dict(augment='crop_flip'), 'needs images')):
         with pytest.raises(ValueError, match=said): Batches(*args, **kw)
     assert len(Batches(torch.randn(8, 5), y)) == 1    # a table may have any values
-    for args, kw, error, said in (((x, y.float()), {}, TypeError, 'float32; expected int64'), ((x, y > 0), {}, TypeError, 'bool; expected int64'),
-                                  ((x.numpy(), y), {}, TypeError, 'ndarray'), ((Data(x, y + 3, ['a', 'b', 'c']),), {}, ValueError, r'3\.\.3; expected in 0\.\.2'),
-                                  ((x, y), dict(drop_last=True, batch_size=9), ValueError, '8 examples make no batch of 9'), ((x, y), dict(seed=-1), ValueError, 'seed'),
-                                  ((x, y), dict(batch_size=2.5), ValueError, 'batch_size is 2.5'), ((x.double()*1e300, y), {}, ValueError, 'divide by 255'),
-                                  ((x.flatten(1).double()*1e300, y), {}, ValueError, 'float32 can hold')):
+    for args, kw, error, said in (((x, y.float()), {}, TypeError, 'float32; expected int64'),
+                                  ((x, y > 0), {}, TypeError,
+                                   'bool; expected int64'), ((x.numpy(), y), {}, TypeError, 'ndarray'), ((Data(
+                                       x, y + 3, ['a', 'b', 'c']),), {}, ValueError, r'3\.\.3; expected in 0\.\.2'),
+                                  ((x, y), dict(drop_last=True, batch_size=9), ValueError,
+                                   '8 examples make no batch of 9'), ((x, y), dict(seed=-1), ValueError, 'seed'),
+                                  ((x, y), dict(batch_size=2.5), ValueError,
+                                   'batch_size is 2.5'), ((x.double() * 1e300, y), {}, ValueError, 'divide by 255'),
+                                  ((x.flatten(1).double() * 1e300, y), {}, ValueError, 'float32 can hold')):
         with pytest.raises(error, match=said): Batches(*args, **kw)
-    assert [len(yb) for _, yb in Batches(x, y, batch_size=100)] == [8] and len(Batches(Data(x, y + 3, []))) == 1    # no names, no limit
+    # no names, no limit
+    assert [len(yb) for _, yb in Batches(x, y, batch_size=100)] == [8] and len(Batches(Data(x, y + 3, []))) == 1
 
 # %% ../nbs/00_data.ipynb #c2ca38d0
 @pytest.mark.gpu

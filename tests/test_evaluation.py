@@ -27,7 +27,8 @@ def naive_ece(confidence, correct, bins=15):
 def toy(n=40, classes=4):
     "An untrained network with batch norm and dropout, images and labels"
     g = torch.Generator().manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(), nn.Linear(12, classes))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(),
+                        nn.Linear(12, classes))
     for p in net.parameters(): p.data = torch.randn(p.shape, generator=g)
     return net, torch.rand(n, 1, 4, 4, generator=g), torch.randint(classes, (n,), generator=g)
 
@@ -79,7 +80,8 @@ def test_margin_by_brute_force():
     np.testing.assert_allclose(m, want, rtol=1e-6)
     assert torch.equal(m > 0, logits.argmax(1) == y)
     torch.testing.assert_close(logit_margin(logits + 7, y), m)  # only differences count
-    torch.testing.assert_close(logit_margin(-logits[:,:2], y % 2), -logit_margin(logits[:,:2], y % 2))  # two classes: antisymmetric
+    # two classes: antisymmetric
+    torch.testing.assert_close(logit_margin(-logits[:,:2], y % 2), -logit_margin(logits[:,:2], y % 2))
 
 # %% ../nbs/03_evaluation.ipynb #7380ad9c
 def test_ece_is_the_naive_one():
@@ -88,7 +90,8 @@ def test_ece_is_the_naive_one():
         confidence = rng.uniform(0.1, 1, n)
         confidence[::7] = np.linspace(0, 1, bins+1)[rng.integers(1, bins+1, len(confidence[::7]))]  # on the edges, too
         correct = rng.uniform(size=n) < 0.6  # gaps of both signs, or the bins would not matter
-        np.testing.assert_allclose(calibration_error(confidence, correct, bins), naive_ece(confidence, correct, bins), atol=1e-12)
+        np.testing.assert_allclose(calibration_error(confidence, correct, bins), naive_ece(confidence, correct, bins),
+                                   atol=1e-12)
 
 # %% ../nbs/03_evaluation.ipynb #fa732e74
 def test_ece_limits():
@@ -106,9 +109,11 @@ def test_evaluate_is_the_naive_one():
     assert list(table.index) == ['clean', 'weak', 'strong', 'worst case'] and (table.n == 40).all()
     for name, want in naive_evaluate(model, x, y, attacks).items():
         got = samples[samples.attack == name]
-        np.testing.assert_allclose(got[['correct', 'loss', 'margin', 'confidence']].astype(float), want, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(got[['correct', 'loss', 'margin', 'confidence']].astype(float), want, rtol=1e-4,
+                                   atol=1e-5)
         row, k = table.loc[name], int(want[:,0].sum())
-        np.testing.assert_allclose(row[['accuracy', 'loss', 'margin']].astype(float), want[:,:3].mean(0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(row[['accuracy', 'loss', 'margin']].astype(float), want[:, :3].mean(0), rtol=1e-4,
+                                   atol=1e-5)
         np.testing.assert_allclose(row.ece, naive_ece(want[:,3], want[:,0]), atol=1e-5)
         np.testing.assert_allclose([row.low, row.high], stats.binomtest(k, 40).proportion_ci(method='wilson'))
 
@@ -167,9 +172,11 @@ def test_everything_is_left_as_it_was():
     table = evaluate(model, (x, y), {'a': step(0.1)})
     predict(model, x)
     assert modes == [m.training for m in model.modules()] and not model[1].weight.requires_grad
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(v, state[k])
+               for k, v in model.state_dict().items()) and all(p.grad is None for p in model.parameters())
     assert torch.equal(rng, torch.get_rng_state()) and torch.equal(x, x0)
-    pd.testing.assert_frame_equal(table, evaluate(model.eval(), (x, y), {'a': step(0.1)}))  # and measured in evaluation mode
+    # and measured in evaluation mode
+    pd.testing.assert_frame_equal(table, evaluate(model.eval(), (x, y), {'a': step(0.1)}))
 
 # %% ../nbs/03_evaluation.ipynb #441f6188
 def test_attacks_in_place_and_any_grad_mode():
@@ -183,11 +190,13 @@ def test_attacks_in_place_and_any_grad_mode():
 # %% ../nbs/03_evaluation.ipynb #7e053126
 def test_refuses_models():
     model, x, y = toy()
-    bad = [(nn.Sequential(model, nn.Softmax(1)), 'probabilities'), (nn.Flatten(0), 'shape'), (nn.Sequential(model, nn.Linear(4, 1)), 'two classes'),
+    bad = [(nn.Sequential(model, nn.Softmax(1)), 'probabilities'), (nn.Flatten(0), 'shape'),
+           (nn.Sequential(model, nn.Linear(4, 1)), 'two classes'),
            (nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), 'label 3 is out of range')]
     for m, words in bad:
         with pytest.raises(ValueError, match=words): evaluate(m, (x, y))
-    with pytest.raises(ValueError, match='4 logits but the data has 5 classes'): evaluate(model, Data(x, y, list('abcde'), 'toy'))
+    with pytest.raises(ValueError, match='4 logits but the data has 5 classes'):
+        evaluate(model, Data(x, y, list('abcde'), 'toy'))
     evaluate(model, Data(x, y, [], 'a file without names'))
     class Pair(nn.Module):
         def forward(self, x): return model(x), x
@@ -200,7 +209,9 @@ def test_refuses_models():
 def test_logarithms_of_probabilities_are_logits():
     model, x, y = toy()
     cols = ['accuracy', 'loss', 'margin', 'ece']
-    pd.testing.assert_frame_equal(evaluate(nn.Sequential(model, nn.LogSoftmax(1)), (x, y))[cols], evaluate(model, (x, y))[cols], rtol=1e-4)
+    pd.testing.assert_frame_equal(
+        evaluate(nn.Sequential(model, nn.LogSoftmax(1)), (x, y))[cols],
+        evaluate(model, (x, y))[cols], rtol=1e-4)
 
 # %% ../nbs/03_evaluation.ipynb #563aa180
 def test_peculiar_models():
@@ -211,16 +222,19 @@ def test_peculiar_models():
     x, y = torch.rand(9, 4), torch.arange(9) % 3
     old, inplace = x.clone(), Odd(lambda self, x: self.fc(x.mul_(.5)))
     nothing = lambda model, x, y: x
-    assert evaluate(inplace, (x, y), {'nothing': nothing}).accuracy.eq((inplace.fc(old / 2).argmax(1) == y).double().mean().item()).all()
+    assert evaluate(inplace, (x, y), {'nothing': nothing}).accuracy.eq(
+        (inplace.fc(old / 2).argmax(1) == y).double().mean().item()).all()
     assert torch.equal(predict(inplace, x), inplace.fc(old / 2)) and torch.equal(x, old)
     for kind in (torch.float64, torch.bfloat16, torch.float16):
         net, wide = Odd(lambda self, x: self.fc(x), kind), torch.promote_types(kind, torch.float32)
         with torch.no_grad(): expected = net.fc(x.to(kind)).to(wide)
         assert predict(net, x).dtype == wide and torch.equal(predict(net, x), expected)
-        assert evaluate(net, (x, y), {'nothing': nothing}).accuracy.eq((expected.argmax(1) == y).double().mean().item()).all()
+        assert evaluate(net, (x, y), {'nothing': nothing}).accuracy.eq(
+            (expected.argmax(1) == y).double().mean().item()).all()
     exact = Odd(lambda self, x: self.fc(x), torch.float64)
     wide = x.double() + 1e-12
-    assert torch.equal(predict(exact, wide), exact.fc(wide)) and torch.equal(predict(exact, torch.full((1, 4), 51, dtype=torch.uint8)), exact.fc(torch.full((1, 4), .2).double() * 0 + 51 / 255))
+    assert torch.equal(predict(exact, wide), exact.fc(wide)) and torch.equal(
+        predict(exact, torch.full((1, 4), 51, dtype=torch.uint8)), exact.fc(torch.full((1, 4), .2).double() * 0 + 51/255))
     picky = lambda model, x, y: pytest.fail('an attack worked for nothing')
     def needs(x, y, logits): raise ValueError('images, please')
     second = lambda model, x, y: x
@@ -230,8 +244,9 @@ def test_peculiar_models():
 # %% ../nbs/03_evaluation.ipynb #ae7ff6d0
 def test_refuses_data():
     model, x, y = toy()
-    bad = [((x[:0], y[:0]), ValueError), ([], ValueError), ((x, y-1), ValueError), ((x, y[:-1]), ValueError), ((2*x, y), ValueError), ((x*math.nan, y), ValueError),
-           (x, TypeError), ('digits', TypeError), (None, TypeError), ([x, y, y], TypeError), (DataLoader(x, 8), TypeError)]
+    bad = [((x[:0], y[:0]), ValueError), ([], ValueError), ((x, y - 1), ValueError), ((x, y[:-1]), ValueError),
+           ((2 * x, y), ValueError), ((x * math.nan, y), ValueError), (x, TypeError), ('digits', TypeError),
+           (None, TypeError), ([x, y, y], TypeError), (DataLoader(x, 8), TypeError)]
     for data, error in bad:
         with pytest.raises(error): evaluate(model, data)
     with pytest.raises(ValueError, match='out of range'): evaluate(model, (x, y+1))
@@ -243,8 +258,9 @@ def test_refuses_data():
 def test_refuses_attacks():
     model, x, y = toy()
     def run(attack, name='a'): return evaluate(model, (x, y), {name: attack})
-    for attack, words in [(lambda m, x, y: x + 0.5, "'a' left the box"), (lambda m, x, y: x*math.nan, 'left the box'), (lambda m, x, y: x[1:], 'shape'),
-                          (lambda m, x, y: None, 'NoneType')]:
+
+    for attack, words in [(lambda m, x, y: x + 0.5, "'a' left the box"), (lambda m, x, y: x * math.nan, 'left the box'),
+                          (lambda m, x, y: x[1:], 'shape'), (lambda m, x, y: None, 'NoneType')]:
         with pytest.raises(ValueError, match=words): run(attack)
     with pytest.raises(ValueError, match='another name'): run(step(0.1), 'clean')
     with pytest.raises(TypeError, match='function'): run(0.1)
@@ -298,7 +314,8 @@ def test_curve_is_evaluate():
 
 # %% ../nbs/03_evaluation.ipynb #1662beb4
 def test_curve_of_a_linear_model():
-    # two classes, logits (0, w.x + b): an Linf ball of radius eps shifts the margin by eps*|w|_1, as long as the box does not matter
+    # two classes, logits (0, w.x + b): an Linf ball of radius eps shifts the margin by eps*|w|_1, as long as the box does
+    # not matter
     w, b = torch.tensor([0.5, -1.0, 0.25]), 0.1
     x = 0.5 + 0.2*(torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) - 0.5)
     model = nn.Linear(3, 2)
@@ -315,7 +332,8 @@ def test_plots_show_their_data():
     samples = evaluate(model, (x, y), {'a': step(0.1)}, per_sample=True)
     ax = plot_margins(samples, bins=10)
     assert [p.get_data().values.sum() for p in ax.patches] == [40, 40]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == [f'{n} ({1-s.correct.mean():.0%} wrong)' for n, s in samples.groupby('attack', sort=False)]
+    assert [t.get_text() for t in ax.get_legend().get_texts()
+            ] == [f'{n} ({1-s.correct.mean():.0%} wrong)' for n, s in samples.groupby('attack', sort=False)]
     c = accuracy_curve(model, (x, y), step, [0.1, 0.2])
     ax2 = plot_curve({'one': c, 'two': c})
     np.testing.assert_array_equal(ax2.lines[1].get_ydata(), c.accuracy)

@@ -23,10 +23,12 @@ def naive_states(claim, records, n):
     sign, out = (1 if claim.better == 'higher' else -1), []
     for d in sorted(set(records.dataset)):
         for m in claim.metric:
-            wide = records[(records.dataset == d) & (records.metric == m)].pivot(index='seed', columns='arm', values='value')
+            wide = records[(records.dataset == d) & (records.metric == m)].pivot(
+                index='seed', columns='arm', values='value')
             for b in claim.baselines:
                 ci = stats.ttest_rel(sign*wide[claim.arm], sign*wide[b]).confidence_interval(1 - LEVEL)
-                if claim.margin is not None: out.append('fails' if ci.high < claim.margin else 'holds' if ci.low > claim.margin else 'open')
+                if claim.margin is not None:
+                    out.append('fails' if ci.high < claim.margin else 'holds' if ci.low > claim.margin else 'open')
                 else: out.append('fails' if ci.high < claim.matters else 'holds' if ci.low > 0 else 'open')
     return out
 
@@ -45,8 +47,10 @@ def test_claims_are_checked():
     with pytest.raises(BadInput, match='one of matters, margin and equal'): claim(matters=1, margin=2)
     with pytest.raises(BadInput, match='say how many nats would matter'): claim(unit='nats')
     with pytest.raises(BadInput, match='matters is an amount'): claim(matters=-1)
-    for wrong in (dict(margin=float('nan')), dict(margin='1'), dict(paper_value=float('inf')), dict(baselines=['a', float('nan')]), dict(baselines=[None])):
-        with pytest.raises(BadInput, match='claim 1: its (margin|paper_value|baseline) is .*; expected a finite number'): claim(**wrong)
+    for wrong in (dict(margin=float('nan')), dict(margin='1'), dict(paper_value=float('inf')),
+                  dict(baselines=['a', float('nan')]), dict(baselines=[None])):
+        with pytest.raises(BadInput, match='claim 1: its (margin|paper_value|baseline) is .*; expected a finite number'):
+            claim(**wrong)
 
 # %% ../nbs/evidence/00_claims.ipynb #037e7a76
 def test_what_matters():
@@ -70,11 +74,14 @@ def test_interval_against_scipy():
 # %% ../nbs/evidence/00_claims.ipynb #7c21e41b
 def test_states():
     claim = lambda **kw: Claim(**(dict(number=1, statement='s', metric='m', arm='b', baselines=['a'], unit='u') | kw))
-    for kw, low, high, expected in [
-            (dict(matters=1), .1, 1.5, 'holds'), (dict(matters=1), .1, .9, 'fails'), (dict(matters=1), -.1, 1.5, 'open'), (dict(matters=1), -2, -1, 'fails'),
-            (dict(matters=0), .1, .2, 'holds'), (dict(matters=0), -.2, -.1, 'fails'), (dict(matters=0), -.1, .1, 'open'), (dict(matters=0), 0, 0, 'open'),
-            (dict(margin=-1), -.9, 3, 'holds'), (dict(margin=-1), -1.1, 3, 'open'), (dict(margin=-1), -3, -1.1, 'fails'), (dict(margin=2), .5, 1.9, 'fails'),
-            (dict(equal=1), -.9, .9, 'holds'), (dict(equal=1), -.9, 1.1, 'open'), (dict(equal=1), 1.1, 2, 'fails'), (dict(equal=1), -2, -1.1, 'fails')]:
+    for kw, low, high, expected in [(dict(matters=1), .1, 1.5, 'holds'), (dict(matters=1), .1, .9, 'fails'),
+                                    (dict(matters=1), -.1, 1.5, 'open'), (dict(matters=1), -2, -1, 'fails'),
+                                    (dict(matters=0), .1, .2, 'holds'), (dict(matters=0), -.2, -.1, 'fails'),
+                                    (dict(matters=0), -.1, .1, 'open'), (dict(matters=0), 0, 0, 'open'),
+                                    (dict(margin=-1), -.9, 3, 'holds'), (dict(margin=-1), -1.1, 3, 'open'),
+                                    (dict(margin=-1), -3, -1.1, 'fails'), (dict(margin=2), .5, 1.9, 'fails'),
+                                    (dict(equal=1), -.9, .9, 'holds'), (dict(equal=1), -.9, 1.1, 'open'),
+                                    (dict(equal=1), 1.1, 2, 'fails'), (dict(equal=1), -2, -1.1, 'fails')]:
         assert state(claim(**kw), low, high, 'a') == expected, (kw, low, high)
         assert state(claim(**kw, better='lower'), -high, -low, 'a') == expected
     assert state(claim(baselines=[.3]), .1, .2, .3) == 'holds' and state(claim(baselines=[.3]), -.2, -.1, .3) == 'fails'
@@ -110,8 +117,10 @@ def test_conditions_trends_gains_and_references():
     r = table(a=[0., 0, 0], b=[1., 2, 4], base=[1., 1, 1], goal=[1., 1, 1])
     gain = claim_of(arm=('b', 'base'), baselines=[('a', 'base')])
     assert differences(gain, r, 'd', 'm', ('a', 'base')).tolist() == [1, 2, 4]
-    assert differences(claim_of(reference='goal', better='lower'), r, 'd', 'm', 'a').tolist() == [-1, 0, 2]  # |b - goal| - |a - goal|
-    with pytest.raises(CannotJudge, match='no records of b at 7'): differences(claim_of(at=7.), table(0., a=[1.], b=[1.]), 'd', 'm', 'a')
+    # |b - goal| - |a - goal|
+    assert differences(claim_of(reference='goal', better='lower'), r, 'd', 'm', 'a').tolist() == [-1, 0, 2]
+    with pytest.raises(CannotJudge, match='no records of b at 7'):
+        differences(claim_of(at=7.0), table(0.0, a=[1.0], b=[1.0]), 'd', 'm', 'a')
 
 # %% ../nbs/evidence/00_claims.ipynb #a602029e
 def test_comparison_against_scipy():
@@ -130,7 +139,8 @@ def test_looks_read_3_6_and_12_seeds():
     wide, good = rng.normal(size=12), np.linspace(2, 2.2, 12)
     n = lambda d: compare(claim_of(), table(a=np.zeros(len(d)), b=d), 'd', 'm', 'a')
     assert n(good)['n_seeds'] == 3 and n(np.r_[good[:3], -50 + wide])['state'] == 'holds', 'decided stays decided'
-    assert [n(wide[:k])['n_seeds'] for k in (3, 4, 5, 6, 8, 11, 12)] == [3, 3, 3, 6, 6, 6, 12] and n(wide)['state'] == 'open'
+    assert [n(wide[:k])['n_seeds']
+            for k in (3, 4, 5, 6, 8, 11, 12)] == [3, 3, 3, 6, 6, 6, 12] and n(wide)['state'] == 'open'
     late = np.r_[-5., 5., 0., good[:9]]
     assert n(late[:11])['state'] == 'open' and n(late[:11])['n_seeds'] == 6
 
@@ -151,13 +161,17 @@ def test_reasons():
     assert why(table(a=[1., 2], b=[1., 2])) == 'needs 3 seeds, has 2'
     assert why(table(a=[1., 2, 3], b=[1., float('nan'), 3])) == 'b gave nan for seed 1'
     for odd in ('nan', '0.5', None, [1.]): # of other types than the store keeps
-        assert why(table(a=[1., odd, 3], b=[1., 2, 3])).startswith('a gave ') and compare(claim_of(), table(a=[1., odd, 3], b=[1., 2, 3]), 'd', 'm', 'a')['effect'] is None
+        assert why(table(a=[1., odd, 3], b=[1., 2, 3])).startswith('a gave ') and compare(
+            claim_of(), table(a=[1., odd, 3], b=[1., 2, 3]), 'd', 'm', 'a')['effect'] is None
     c = compare(claim_of(), table(a=[0, np.float32(0), False], b=[1, np.int64(2), True]), 'd', 'm', 'a')
-    assert abs(c['effect'] - 4/3) < 1e-12 and c['reason'] == 'the interval includes zero'  # whole numbers, numpy's and truth values are numbers
-    assert why(pd.concat([table(a=[1., 2, 3], b=[2., 3, 5]), table(b=[2., 3, 4])])) == 'b has two different values for seed 2'
+    # whole numbers, numpy's and truth values are numbers
+    assert abs(c['effect'] - 4/3) < 1e-12 and c['reason'] == 'the interval includes zero'
+    assert why(pd.concat([table(a=[1., 2, 3], b=[2., 3, 5]),
+                          table(b=[2., 3, 4])])) == 'b has two different values for seed 2'
     same = pd.concat([table(a=[1., 2, 3], b=[2., 3, 5])]*2)  # the same record twice says nothing new
     assert compare(claim_of(), same, 'd', 'm', 'a') == compare(claim_of(), same[:6], 'd', 'm', 'a')
-    assert why(table(a=[9., 9.1, 9.2], b=[0., .1, .21])) == 'the other sign' and why(table(a=[1., 2, 3], b=[0., 3, 3])) == 'the interval includes zero'
+    assert why(table(a=[9., 9.1, 9.2], b=[0., .1, .21])) == 'the other sign' and why(table(
+        a=[1., 2, 3], b=[0., 3, 3])) == 'the interval includes zero'
     assert why(table(a=[1., 2, 3], b=[2., 3, 4])) == 'every seed gave the same difference'
     assert why(table(a=[1., 2, 3], b=[1.1, 2.1, 3.11]), matters=1) == 'less than the 1 u that would matter'
 
@@ -180,8 +194,9 @@ def test_the_papers_number():
 
 # %% ../nbs/evidence/00_claims.ipynb #e67b6222
 def test_verdicts():
-    for states, expected in [(['holds'], 'reproduced'), (['holds', 'open'], 'partly'), (['holds', 'not run'], 'partly'), (['holds', 'fails', 'open'], 'mixed'),
-                             (['fails', 'open'], 'not reproduced'), (['open', 'not run'], 'open'), (['not run'], 'not run'), ([], 'not run')]:
+    for states, expected in [(['holds'], 'reproduced'), (['holds', 'open'], 'partly'), (['holds', 'not run'], 'partly'),
+                             (['holds', 'fails', 'open'], 'mixed'), (['fails', 'open'], 'not reproduced'),
+                             (['open', 'not run'], 'open'), (['not run'], 'not run'), ([], 'not run')]:
         assert verdict(states) == expected
 
 # %% ../nbs/evidence/00_claims.ipynb #74b979df
@@ -192,7 +207,8 @@ def test_judge_against_the_naive_verdict():
         for kw in (dict(matters=0), dict(matters=.5), dict(matters=2), dict(margin=.5), dict(margin=-2, better='lower')):
             c = claim_of(metric=['m', 'n'], baselines=['a', 'c'], **kw)
             v = judge(c, r)
-            assert [x['state'] for x in v['comparisons']] == naive_states(c, r, 3) and v['verdict'] == verdict(naive_states(c, r, 3))
+            assert [x['state']
+                    for x in v['comparisons']] == naive_states(c, r, 3) and v['verdict'] == verdict(naive_states(c, r, 3))
             seen.add(v['verdict'])
     assert seen == {'reproduced', 'partly', 'mixed', 'not reproduced', 'open'}, seen
 
@@ -203,9 +219,11 @@ def test_invariances():
     v = judge(c, r)
     assert judge(c, r.sample(frac=1, random_state=0)) == v                             # the order of the records
     assert judge(c, r.assign(seed=r.seed.map({0: 9, 1: 4, 2: 7})))['verdict'] == v['verdict']  # the names of the seeds
-    noise = r.value + r.seed.map({0: 5., 1: -3., 2: 80.})                               # what the arms of a seed have in common
+    # what the arms of a seed have in common
+    noise = r.value + r.seed.map({0: 5., 1: -3., 2: 80.})
     np.testing.assert_allclose(judge(c, r.assign(value=noise))['low'], v['low'], rtol=1e-9)
-    w = judge(claim_of(metric=['m', 'n'], baselines=['a', 'c'], better='lower'), r.assign(value=-r.value))  # the sign of the metric
+    # the sign of the metric
+    w = judge(claim_of(metric=['m', 'n'], baselines=['a', 'c'], better='lower'), r.assign(value=-r.value))
     assert w['verdict'] == v['verdict'] and (w['effect'], w['low'], w['high']) == (-v['effect'], -v['high'], -v['low'])
 
 # %% ../nbs/evidence/00_claims.ipynb #cebb2dd3
@@ -214,12 +232,20 @@ def test_all_comparisons_count():
     c, both = claim_of(), pd.concat([good, bad])
     assert [judge(c, r)['verdict'] for r in (good, bad, both)] == ['reproduced', 'open', 'partly']
     v = judge(c, both)
-    assert v['held'] == '1 of 2' and v['dataset'] == 'e' and v['reason'] == 'e, m, against a: the interval includes zero' and len(v['comparisons']) == 2
+    assert (
+        v['held'] == '1 of 2'
+        and v['dataset'] == 'e'
+        and v['reason'] == 'e, m, against a: the interval includes zero'
+        and len(v['comparisons']) == 2
+    )
     v = judge(c, good, ['d', 'f'])
     assert v['verdict'] == 'partly' and v['reason'] == 'f, m, against a: no records of b' and v['held'] == '1 of 2'
     assert judge(claim_of(datasets=['d']), both)['verdict'] == 'reproduced'
     by = pd.concat([table(c, a=[0., 0, 0], b=[1. - c, 1.01 - c, .99 - c]) for c in (0., .5, 2.)])
-    assert [(c['metric'], c['state']) for c in judge(claim_of(at=[.5, 2.]), by)['comparisons']] == [('m at 0.5', 'holds'), ('m at 2.0', 'fails')]
+    assert [(c['metric'], c['state']) for c in judge(claim_of(at=[0.5, 2.0]), by)['comparisons']] == [
+        ('m at 0.5', 'holds'),
+        ('m at 2.0', 'fails'),
+    ]
     v = judge(claim_of(datasets=['mnist']), both)
     assert v['verdict'] == 'not run' and 'needs mnist' in v['reason'] and v['n_seeds'] == 0
     assert json.dumps([judge(c, both), v], allow_nan=False)
@@ -243,12 +269,16 @@ def test_a_nan_is_never_a_verdict():
                 r = table(a=[0., .1, .2], b=[5., 5.2, 5.1])
                 r.loc[(r.arm == arm) & (r.seed == seed), 'value'] = bad
                 v = judge(claim_of(), r)
-                assert v['verdict'] == 'not run' and v['reason'] == f'{arm} gave {bad} for seed {seed}' and json.dumps(v, allow_nan=False)
-    for a, b, unit in (([-1e308]*3, [1e308]*3, 'u'), ([-1e308, -1., -1.], [1., 1., 1e308], 'u'), ([1e-300]*3, [1e300]*3, '%'), ([-1e308]*2, [1e308]*2, 'u')):
+                assert v['verdict'] == 'not run' and v['reason'] == f'{arm} gave {bad} for seed {seed}' and json.dumps(
+                    v, allow_nan=False)
+    for a, b, unit in (([-1e308] * 3, [1e308] * 3, 'u'), ([-1e308, -1., -1.], [1., 1., 1e308], 'u'),
+                       ([1e-300] * 3, [1e300] * 3, '%'), ([-1e308] * 2, [1e308] * 2, 'u')):
         c = compare(claim_of(unit=unit), table(a=a, b=b), 'd', 'm', 'a')
         assert c['state'] == 'not run' and c['effect'] is None and json.dumps(c, allow_nan=False), c
 
 # %% ../nbs/evidence/00_claims.ipynb #3902f899
 def test_judge_refuses_other_tables():
-    with pytest.raises(BadInput, match=r"no column \['metric', 'value'\]"): judge(claim_of(), table(a=[1.]).drop(columns=['metric', 'value']))
-    with pytest.raises(BadInput, match='mix the scales'): judge(claim_of(), pd.concat([table(a=[1.]).assign(scale=s) for s in ('tiny', 'small')]))
+    with pytest.raises(BadInput, match=r"no column \['metric', 'value'\]"):
+        judge(claim_of(), table(a=[1.0]).drop(columns=['metric', 'value']))
+    with pytest.raises(BadInput, match='mix the scales'):
+        judge(claim_of(), pd.concat([table(a=[1.0]).assign(scale=s) for s in ('tiny', 'small')]))

@@ -18,8 +18,10 @@ from robustnb.evidence.runner import JobsFailed, chosen_names, reproduce, run_jo
 def paper_of(run=None, **kw):
     "A paper with two arms, two data sets that do not exist and one claim; `run` gets the trial"
     settings = {('tiny', d): Setting(None, 1, 1, 1, looks=(3,)) for d in 'de'}
-    kw = dict(key='p', title='t', authors='a', year=2020, arxiv='', claims=[Claim(1, 'b is better', 'm', 'b', ['a'])],
-              arms={a: Arm() for a in 'ab'}, settings=settings, run=run or (lambda trial: {'m': float(trial.seed)}), choose='m') | kw
+    kw = dict(
+        key='p', title='t', authors='a', year=2020, arxiv='', claims=[Claim(1, 'b is better', 'm', 'b', ['a'])],
+        arms={a: Arm()
+              for a in 'ab'}, settings=settings, run=run or (lambda trial: {'m': float(trial.seed)}), choose='m') | kw
     return Paper(**kw)
 
 def fresh(): return Store(tempfile.mkdtemp())
@@ -34,25 +36,35 @@ def judged(gap, **kw):
         calls.append(trial.job)
         return {'m': trial.seed + (gap(trial) if trial.arm == 'b' else 0.)}
     settings = {('tiny', d): Setting(None, 1, 1, 1) for d in 'de'}
-    claims = [Claim(1, 'b is better than a', 'm', 'b', ['a'], unit='u', matters=0), Claim(2, 'c is better', 'm', 'c', [-1.], unit='u')]
+    claims = [
+        Claim(1, 'b is better than a', 'm', 'b', ['a'], unit='u', matters=0),
+        Claim(2, 'c is better', 'm', 'c', [-1.0], unit='u'),
+    ]
     return paper_of(run, arms={a: Arm() for a in 'abc'}, settings=settings, claims=claims, **kw), calls
 
 # %% ../nbs/evidence/03_runner.ipynb #dc5b7e6c
 def test_metrics_of_every_type():
-    given = dict(int=3, bool=True, double=np.float64(.5), half=np.float16(.25), whole=np.int8(-2), flag=np.bool_(False), zero=np.array(1.5), one=torch.tensor([2.5]),
-                 bf16=torch.tensor(.5, dtype=torch.bfloat16), long=torch.tensor(7), grad=torch.ones((), requires_grad=True), nan=torch.tensor(torch.nan), low=-np.inf)
+    given = dict(int=3, bool=True, double=np.float64(.5), half=np.float16(.25), whole=np.int8(-2), flag=np.bool_(False),
+                 zero=np.array(1.5), one=torch.tensor([2.5]), bf16=torch.tensor(.5, dtype=torch.bfloat16),
+                 long=torch.tensor(7), grad=torch.ones((), requires_grad=True), nan=torch.tensor(torch.nan), low=-np.inf)
     job = Job('tiny', 'd', 'a')
     stored = run_job(paper_of(lambda trial: given | dict(by={.1: 1, 'x': np.inf})), job, CPU)['metrics']
-    assert stored == dict(int=3., bool=1., double=.5, half=.25, whole=-2., flag=0., zero=1.5, one=2.5, bf16=.5, long=7., grad=1., nan='nan', low='-inf', by={'0.1': 1., 'x': 'inf'})
+    assert stored == dict(int=3., bool=1., double=.5, half=.25, whole=-2., flag=0., zero=1.5, one=2.5, bf16=.5, long=7.,
+                          grad=1., nan='nan', low='-inf', by={'0.1': 1., 'x': 'inf'})
     assert json.loads(json.dumps(stored, allow_nan=False)) == stored
     for wrong in (None, '0.5', torch.ones(2), 2j, [1.], 10**400, {1: None}):
-        with pytest.raises(TypeError, match="metric 'm' of p is .*; expected one real number"): run_job(paper_of(lambda trial: {'m': wrong}), job, CPU)
-    with pytest.raises(TypeError, match='two metrics of one name'): run_job(paper_of(lambda trial: {1: 1., '1': 2.}), job, CPU)
+        with pytest.raises(TypeError, match="metric 'm' of p is .*; expected one real number"):
+            run_job(paper_of(lambda trial: {'m': wrong}), job, CPU)
+    with pytest.raises(TypeError, match='two metrics of one name'):
+        run_job(paper_of(lambda trial: {1: 1.0, '1': 2.0}), job, CPU)
 
 # %% ../nbs/evidence/03_runner.ipynb #002e6f97
 def test_patterns():
     p = paper_of(arms={a: Arm() for a in ('a', 'b', 'b2')})
-    assert chosen_names(p, 'tiny') == (['a', 'b', 'b2'], ['d', 'e']) and chosen_names(p, 'tiny', 'b*', ['e']) == (['b', 'b2'], ['e'])
+    assert chosen_names(p, 'tiny') == (['a', 'b', 'b2'], ['d', 'e']) and chosen_names(p, 'tiny', 'b*', ['e']) == (
+        ['b', 'b2'],
+        ['e'],
+    )
     for wrong in (dict(scale='paper'), dict(scale='tiny', arms=['c']), dict(scale='tiny', datasets=['a', 'd'])):
         with pytest.raises(BadInput, match='unknown (scale|arm|data set)'): chosen_names(p, **wrong)
 
@@ -63,7 +75,8 @@ def test_jobs_do_not_depend_on_each_other():
     torch.manual_seed(5)
     state = torch.get_rng_state()
     whole = values(p, reproduce(p, store=fresh(), device='cpu', say=None))
-    assert torch.equal(state, torch.get_rng_state()) and len(whole) == 12 and len(set(whole.values())) == 3, 'the seed decides'
+    assert torch.equal(state, torch.get_rng_state()) and len(whole) == 12 and len(set(
+        whole.values())) == 3, 'the seed decides'
     part = fresh()
     for d in 'ed': reproduce(p, store=part, datasets=d, device='cpu', say=None); torch.rand(7)
     assert values(p, part) == whole
@@ -111,8 +124,10 @@ def test_failures():
         if (trial.arm, trial.seed) == ('b', 1): return [1.]
         return {'m': float('nan') if trial.seed == 2 else 1.}
     seen, said, store, p = [], [], fresh(), paper_of(fails)
-    with redirect_stderr(io.StringIO()) as err, pytest.raises(JobsFailed, match='7 of 12 jobs failed'): reproduce(p, store=store, say=lambda line, **kw: said.append(line))
-    assert seen == [0] and any('e was looked for here and there' in l for l in said) and any('expected a dict metric -> number' in l for l in said)
+    with redirect_stderr(io.StringIO()) as err, pytest.raises(JobsFailed, match='7 of 12 jobs failed'):
+        reproduce(p, store=store, say=lambda line, **kw: said.append(line))
+    assert seen == [0] and any('e was looked for here and there' in l
+                               for l in said) and any('expected a dict metric -> number' in l for l in said)
     assert err.getvalue().count('Traceback') == 1  # for the bug, not for the missing data
     assert sorted(str(r['metrics']['m']) for r in store.jobs('p').values()) == ['1.0']*3 + ['nan']*2
     with pytest.raises(BadInput, match="unknown device 'cdua'.*'cuda'"): reproduce(p, device='cdua')
@@ -125,13 +140,15 @@ def test_where_nothing_can_be_stored():
     count = lambda trial: calls.append(trial) or {'m': 1.}
     (at/'file').write_text('')
     for there in (at/'file', at/'file'/'below'): # a file where a folder is due: no job is run
-        with pytest.raises(BadInput, match='no results can be kept in .*file'): reproduce(paper_of(count), store=Store(there), device='cpu', say=None)
+        with pytest.raises(BadInput, match='no results can be kept in .*file'):
+            reproduce(paper_of(count), store=Store(there), device='cpu', say=None)
     assert not calls
     def full(trial): # the folder goes away in the middle, and a file takes its place
         calls.append(trial)
         if len(calls) == 3: (at/'results').rename(at/'old'); (at/'results').write_text('')
         return {'m': 1.}
-    with pytest.raises(NotStored, match='results'): reproduce(paper_of(full), store=Store(at/'results'), device='cpu', say=None)
+    with pytest.raises(NotStored, match='results'):
+        reproduce(paper_of(full), store=Store(at / 'results'), device='cpu', say=None)
     assert len(calls) == 3 and len(Store(at/'old').jobs('p')) == 2  # no job is run whose result is lost
 
 # %% ../nbs/evidence/03_runner.ipynb #e7f4eb99

@@ -8,16 +8,20 @@ from robustnb.evidence.store import Job, STAGES, Store
 
 # %% ../nbs/evidence/01_store.ipynb #d4eb49b6
 def result(arm='a', seed=0, value=1., version=1, scale='tiny', dataset='d', values=(), stage='final'):
-    return dict(scale=scale, dataset=dataset, arm=arm, values=dict(values), seed=seed, stage=stage, version=version, setting='', metrics={'m': value})
+    return dict(scale=scale, dataset=dataset, arm=arm, values=dict(values), seed=seed, stage=stage, version=version,
+                setting='', metrics={'m': value})
 
 # %% ../nbs/evidence/01_store.ipynb #b9ecd1fd
 def test_jobs():
     j = Job('tiny', 'digits', 'sovr', (('share', .4), ('form', 'swish'), ('k', 3)), 2)
-    assert j.text == 'sovr (share=0.4, form=swish, k=3), seed 2' and j._replace(values=(), stage='tuning').text == 'sovr, tuning'
+    assert j.text == 'sovr (share=0.4, form=swish, k=3), seed 2' and j._replace(
+        values=(), stage='tuning').text == 'sovr, tuning'
 
 # %% ../nbs/evidence/01_store.ipynb #414e93d4
 def test_store_is_a_dictionary():
-    saves = st.lists(st.tuples(st.sampled_from(['a', 'b@0.1', 'c "quoted" \u00e9']), st.integers(0, 3), st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 2)), max_size=6)
+    saves = st.lists(
+        st.tuples(st.sampled_from(['a', 'b@0.1', 'c "quoted" \u00e9']), st.integers(0, 3),
+                  st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 2)), max_size=6)
 
     @settings(max_examples=25, deadline=None)
     @given(saves)
@@ -30,7 +34,8 @@ def test_store_is_a_dictionary():
             assert store.jobs('p') == expected
             again = Store(tempfile.mkdtemp(dir=at))
             for r in sorted(expected.values(), key=lambda r: -r['seed']): again.save('p', r)
-            if expected: assert (again.dir/'p.json').read_text() == (store.dir/'p.json').read_text()  # whatever the order of writing
+            # whatever the order of writing
+            if expected: assert (again.dir/'p.json').read_text() == (store.dir/'p.json').read_text()
     check()
 
 # %% ../nbs/evidence/01_store.ipynb #174aba4f
@@ -39,7 +44,8 @@ def test_store_layers_and_versions():
     for r in (result(seed=0, value=1.), result(seed=1, value=1., version=2)): base.save('p', r)
     before, both = (base.dir/'p.json').read_bytes(), Store(own, base=base.dir)
     for r in (result(seed=0, value=5.), result(seed=1, value=5.), result(seed=2, value=5.)): both.save('p', r)
-    assert {j.seed: r['metrics']['m'] for j, r in both.jobs('p').items()} == {0: 5., 1: 1., 2: 5.}  # one's own wins, unless it is older
+    # one's own wins, unless it is older
+    assert {j.seed: r['metrics']['m'] for j, r in both.jobs('p').items()} == {0: 5., 1: 1., 2: 5.}
     assert (base.dir/'p.json').read_bytes() == before and len(Store(own).jobs('p')) == 3
 
 # %% ../nbs/evidence/01_store.ipynb #d14023a8
@@ -48,12 +54,16 @@ def test_damaged_files_are_named():
     store.save('p', result())
     whole = (store.dir/'p.json').read_text()
     job = json.loads(whole)['jobs'][0]
-    odd = [job | more for more in (dict(metrics=None), dict(metrics=[1.]), dict(metrics={'m': None}), dict(metrics={'m': 'much'}), dict(metrics={'m': True}), dict(metrics={'m': [1.]}),
-                                   dict(version='1'), dict(version=None), dict(seed=1.5), dict(seed='0'), dict(seed=None), dict(arm=['a']), dict(arm=None),
-                                   dict(stage='last'), dict(setting=None), dict(values=[1]), dict(values={'b': [1]}), dict(values={'b': True}),
-                                   dict(metrics={'m': {'1': None}}))]
+    odd = [
+        job | more for more in (dict(metrics=None), dict(metrics=[1.]), dict(metrics={'m': None}),
+                                dict(metrics={'m': 'much'}), dict(metrics={'m': True}), dict(metrics={'m': [1.]}),
+                                dict(version='1'), dict(version=None), dict(seed=1.5), dict(seed='0'), dict(seed=None),
+                                dict(arm=['a']), dict(arm=None), dict(stage='last'), dict(setting=None), dict(values=[1]),
+                                dict(values={'b': [1]}), dict(values={'b': True}), dict(metrics={'m': {'1': None}}))
+    ]
     odd += [{k: v for k, v in job.items() if k != left} for left in job]
-    for text in (whole[:len(whole)//2], '<<<<<<< HEAD\n' + whole, '{"jobs": [{"arm": "a"}]}', '[]', '', '{"jobs": 3}', '{"jobs": {"a": 1}}', 'null', '"jobs"', whole.replace('"p"', '"q"'),
+    for text in (whole[:len(whole) // 2], '<<<<<<< HEAD\n' + whole, '{"jobs": [{"arm": "a"}]}', '[]', '', '{"jobs": 3}',
+                 '{"jobs": {"a": 1}}', 'null', '"jobs"', whole.replace('"p"', '"q"'),
                  *(json.dumps(dict(jobs=[j])) for j in odd), json.dumps(dict(jobs=[job, job | dict(metrics={'m': 2.})]))):
         (store.dir/'p.json').write_text(text)
         for act in (lambda: store.jobs('p'), lambda: store.save('p', result(seed=1))):
@@ -68,7 +78,8 @@ def test_damaged_files_are_named():
 def test_other_programs_write_nan_bare():
     store = Store(tempfile.mkdtemp())
     for s, v in enumerate((float('nan'), float('inf'), -float('inf'), 7)): # 7: a whole number is one too
-        (store.dir/'p.json').write_text(json.dumps(dict(paper='p', jobs=[*store.jobs('p').values(), result(seed=s, value=v)])))
+        (store.dir / 'p.json').write_text(
+            json.dumps(dict(paper='p', jobs=[*store.jobs('p').values(), result(seed=s, value=v)])))
     store.save('p', result(seed=4))
     values = [str(float(r['metrics']['m'])) for r in store.jobs('p').values()]
     assert values == ['nan', 'inf', '-inf', '7.0', '1.0'] and 'NaN,' not in (store.dir/'p.json').read_text()

@@ -16,8 +16,11 @@ from robustnb.evidence.trials import Arm, Artifacts, Paper, Setting, Trial, cand
 def paper_of(run=lambda trial: {'m': 1.}, settings=None, **kw):
     "A paper with two arms on the digits, of which one has candidates, and one claim"
     arms = {'a': Arm(lambda trial: 0), 'b': Arm(lambda trial, k: k, k=[1, 2, 3])}
-    settings = settings or {('tiny', 'digits'): Setting(partial(mlp, (1, 8, 8), hidden=(8,)), 100, 50, 60, Recipe(5, batch=20))}
-    kw = dict(key='p', title='t', authors='a', year=2020, arxiv='', claims=[Claim(1, 'b is better', 'm', 'b', ['a'])], arms=arms, choose='m') | kw
+    settings = settings or {
+        ('tiny', 'digits'): Setting(partial(mlp, (1, 8, 8), hidden=(8,)), 100, 50, 60, Recipe(5, batch=20))
+    }
+    kw = dict(key='p', title='t', authors='a', year=2020, arxiv='', claims=[Claim(1, 'b is better', 'm', 'b', ['a'])],
+              arms=arms, choose='m') | kw
     return Paper(settings=settings, run=run, **kw)
 
 # %% ../nbs/evidence/02_trials.ipynb #fc91d1b3
@@ -26,8 +29,11 @@ def results_for(paper, *scores, store=None):
     store = store or Store(tempfile.mkdtemp())
     for job, value in scores:
         s = paper.setting(job.scale, job.dataset)
-        store.save(paper.key, dict(**job._asdict() | dict(values=dict(job.values)), version=paper.version,
-                                   setting=s.fingerprint(job.stage == 'tuning'), metrics=value if isinstance(value, dict) else {'m': value}))
+        store.save(
+            paper.key,
+            dict(**job._asdict() | dict(values=dict(job.values)), version=paper.version,
+                 setting=s.fingerprint(job.stage == 'tuning'),
+                 metrics=value if isinstance(value, dict) else {'m': value}))
     return store
 
 def tries(*scores, arm='b', name='k'):
@@ -37,7 +43,8 @@ def tries(*scores, arm='b', name='k'):
 # %% ../nbs/evidence/02_trials.ipynb #a170ea68
 def test_arms():
     arm = Arm(print, share=[.4, .2], weight=[1, 2])
-    assert arm.candidates == [(('share', .4), ('weight', 1)), (('share', .2), ('weight', 2))] and arm.tuned and not Arm().tuned and Arm().candidates == [()]
+    assert arm.candidates == [(('share', .4), ('weight', 1)),
+                              (('share', .2), ('weight', 2))] and arm.tuned and not Arm().tuned and Arm().candidates == [()]
     with pytest.raises(BadInput, match="differ in length: {'a': 1, 'b': 2}"): Arm(a=[1], b=[1, 2])
     with pytest.raises(BadInput, match='numbers or text, not a='): Arm(a=[(1, 2)])
 
@@ -45,34 +52,52 @@ def test_arms():
 def test_fingerprints_of_settings():
     recipe, net = Recipe(3), partial(mlp, (1, 8, 8))
     s = Setting(net, 400, 200, 360, recipe, eps=.1)
-    same = [Setting(net, 400, 200, 360, Recipe(3), eps=.1), Setting(partial(mlp, (1, 8, 8)), 400, 200, 360, recipe, arms=['a'], tune=False, looks=(3,), eps=.1)]
-    other = [Setting(net, 401, 200, 360, recipe, eps=.1), Setting(net, 400, 200, 360, Recipe(4), eps=.1), Setting(net, 400, 200, 360, recipe, eps=.2),
-             Setting(partial(mlp, (1, 8, 9)), 400, 200, 360, recipe, eps=.1), Setting(net, 400, 200, 360, recipe)]
+    same = [
+        Setting(net, 400, 200, 360, Recipe(3), eps=0.1),
+        Setting(partial(mlp, (1, 8, 8)), 400, 200, 360, recipe, arms=['a'], tune=False, looks=(3,), eps=0.1),
+    ]
+    other = [
+        Setting(net, 401, 200, 360, recipe, eps=0.1),
+        Setting(net, 400, 200, 360, Recipe(4), eps=0.1),
+        Setting(net, 400, 200, 360, recipe, eps=0.2),
+        Setting(partial(mlp, (1, 8, 9)), 400, 200, 360, recipe, eps=0.1),
+        Setting(net, 400, 200, 360, recipe),
+    ]
     assert {x.fingerprint() for x in same} == {s.fingerprint()} and s.fingerprint() not in {x.fingerprint() for x in other}
     half = Setting(net, 400, 200, 360, recipe, short=.5, eps=.1)
     assert half.fingerprint() == s.fingerprint() and half.fingerprint(tuning=True) != s.fingerprint(tuning=True)
     code = 'from robustnb.training import cosine; from robustnb.evidence.trials import described; print(described([cosine(.1), {2: 1.5}]))'
     said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip()
-    assert said == str(described([cosine(.1), {2: 1.5}])) and 'cosine' in said and '0.1' in said, 'the same in another process'
+    assert said == str(described([cosine(.1), {2: 1.5}
+                                  ])) and 'cosine' in said and '0.1' in said, 'the same in another process'
 
 # %% ../nbs/evidence/02_trials.ipynb #86a17316
 def test_artifacts_are_made_once_and_damage_is_noticed():
     at, calls = Artifacts(tempfile.mkdtemp()), []
-    def make(): calls.append(1); return dict(w=torch.arange(6.).view(2, 3).T, half=torch.ones(3, dtype=torch.bfloat16), n=torch.tensor(3), none=torch.empty(0))
+
+    def make():
+        calls.append(1)
+        return dict(w=torch.arange(6.).view(2, 3).T, half=torch.ones(3, dtype=torch.bfloat16), n=torch.tensor(3),
+                    none=torch.empty(0))
     one, two = at.get('source', make, ['p', 1]), at.get('source', make, ['p', 1])
-    assert len(calls) == 1 and all(torch.equal(one[k], v) and torch.equal(two[k], v) for k, v in make().items()); calls.pop()
+    assert len(calls) == 1 and all(torch.equal(one[k], v) and torch.equal(two[k], v) for k, v in make().items())
+    calls.pop()
     at.get('source', make, ['p', 2]); assert len(calls) == 2
     path = next(at.dir.glob('*.safetensors'))
     whole = path.read_bytes()
     for damaged in (whole[:-3], whole[:-1] + b'\x07', b'', b'nonsense'):
         path.write_bytes(damaged)
         n = len(calls)
-        with pytest.warns(UserWarning, match='is damaged, and is made again'): [at.get('source', make, ['p', i]) for i in (1, 2)]
+        with pytest.warns(UserWarning, match='is damaged, and is made again'):
+            [at.get('source', make, ['p', i]) for i in (1, 2)]
         assert len(calls) == n + 1
     def make(): return dict(w=torch.zeros(2))  # other code
-    with pytest.warns(UserWarning, match=r'made by other code.*robustnb cache --clear source'): assert 'half' in at.get('source', make, ['p', 1])
+    with pytest.warns(UserWarning, match=r'made by other code.*robustnb cache --clear source'):
+        assert 'half' in at.get('source', make, ['p', 1])
     assert len(kept(at)) == 2 and kept(at, 'other').empty and cleared(at, 'source') == 2 and kept(at).empty
-    assert at.get('net', lambda: mlp((1, 2, 2), hidden=(3,)), ['p']).keys() == mlp((1, 2, 2), hidden=(3,)).state_dict().keys()
+    assert (
+        at.get('net', lambda: mlp((1, 2, 2), hidden=(3,)), ['p']).keys() == mlp((1, 2, 2), hidden=(3,)).state_dict().keys()
+    )
 
 # %% ../nbs/evidence/02_trials.ipynb #b9a346b6
 def test_declarations():
@@ -81,31 +106,42 @@ def test_declarations():
     with pytest.raises(BadInput, match="unknown scale 'smal'.*'small'"): paper_of(settings={('smal', 'd'): None})
     with pytest.raises(BadInput, match='b has candidates, but nothing says how to choose'): paper_of(choose='')
     with pytest.raises(BadInput, match="a is beside an unknown arm 'c'"): paper_of(arms={'a': Arm(beside='c')}, claims=[])
-    with pytest.raises(BadInput, match=r"no setting for 'mnist' at scale 'tiny'; there are digits \(tiny\)"): paper_of().setting('tiny', 'mnist')
+    with pytest.raises(BadInput, match=r"no setting for 'mnist' at scale 'tiny'; there are digits \(tiny\)"):
+        paper_of().setting('tiny', 'mnist')
     assert paper_of(claims=[Claim(1, 's', 'm', 'all', ['a'])], derive=lambda records: records)  # `derive` may add any arm
 
 # %% ../nbs/evidence/02_trials.ipynb #3dc7c75f
 def test_trials():
     p = paper_of()
     final, tuning = (Trial(p, Job('tiny', 'digits', 'b', (('k', 2),), 1, stage)) for stage in ('final', 'tuning'))
-    assert final.method == 2 and (final.recipe.epochs, tuning.recipe.epochs) == (5, 2) and (final.updates, tuning.updates) == (25, 10)
+    assert (
+        final.method == 2
+        and (final.recipe.epochs, tuning.recipe.epochs) == (5, 2)
+        and (final.updates, tuning.updates) == (25, 10)
+    )
     train, valid, test = final.splits
     images = lambda data: {tuple(x.flatten().tolist()) for x in data.x}
-    assert [len(d) for d in final.splits] == [100, 50, 60] and tuning.heldout is valid and final.heldout is test and final.train is train
+    assert [len(d) for d in final.splits
+            ] == [100, 50, 60] and tuning.heldout is valid and final.heldout is test and final.train is train
     assert not images(train) & images(valid)
     other = Trial(p, Job('tiny', 'digits', 'a', (), 2))
-    assert images(other.train) != images(train) and torch.equal(other.heldout.x, test.x), 'the seed draws the training examples, the test examples stay'
+    assert images(other.train) != images(train) and torch.equal(other.heldout.x, test.x), (
+        'the seed draws the training examples, the test examples stay'
+    )
     fixed = paper_of(settings={('tiny', 'digits'): Setting(None, 100, 50, 60, redraw=False)})
     assert torch.equal(*(Trial(fixed, Job('tiny', 'digits', 'a', (), s)).train.x for s in (0, 1)))
     state = torch.get_rng_state()
-    assert all(torch.equal(a, b) for a, b in zip(final.model().parameters(), final.model().parameters())) and torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(final.model().parameters(),
+                                                 final.model().parameters())) and torch.equal(state, torch.get_rng_state())
     at = Artifacts(tempfile.mkdtemp())
-    final, tuning, again = (Trial(p, Job('tiny', 'digits', a, (), 1, stage), artifacts=at) for a, stage in (('b', 'final'), ('b', 'tuning'), ('a', 'final')))
+    final, tuning, again = (Trial(p, Job('tiny', 'digits', a, (), 1, stage), artifacts=at)
+                            for a, stage in (('b', 'final'), ('b', 'tuning'), ('a', 'final')))
     nets = [t.network('source') for t in (final, tuning, again)] + [final.network('source', seed=7)]
     assert final.network('source', partial(mlp, (1, 8, 8), hidden=(4,))).fc1.out_features == 4
     assert len(kept(at)) == 4, 'a candidate, who trains for less long, gets another one; other arms share'
     one, short, same, other_seed = (torch.cat([v.flatten() for v in n.state_dict().values()]) for n in nets)
-    assert torch.equal(one, same) and not torch.equal(one, short) and not torch.equal(one, other_seed) and not nets[0].training
+    assert torch.equal(one,
+                       same) and not torch.equal(one, short) and not torch.equal(one, other_seed) and not nets[0].training
     x, y = final.tensors(test)
     assert x.dtype == torch.float32 and 0 <= x.min() and x.max() <= 1 and len(x) == len(y) == 60
 
@@ -113,11 +149,13 @@ def test_trials():
 def test_choosing():
     p = paper_of()
     chosen = lambda *scores: choice(p, results_of(p, results_for(p, *tries(*scores))), 'tiny', 'digits', 'b')
-    assert chosen(.1, .3, .2) == ('b', (('k', 2),)) and chosen(.3, .3, .2)[1] == (('k', 1),) and chosen('nan', .1, 'nan')[1] == (('k', 2),)
+    assert chosen(.1, .3, .2) == ('b', (('k', 2),)) and chosen(.3, .3, .2)[1] == (('k', 1),) and chosen(
+        'nan', .1, 'nan')[1] == (('k', 2),)
     assert chosen(.1, .3) is None and chosen('nan', 'nan', 'nan')[1] == (('k', 1),), 'of equals the published one'
     assert choice(p, {}, 'tiny', 'digits', 'a') == ('a', ())
     plain = paper_of(settings={('tiny', 'digits'): Setting(None, 1, 1, 1, tune=False)})
-    assert choice(plain, {}, 'tiny', 'digits', 'b') == ('b', (('k', 1),)) and not candidate_jobs(plain, {}, 'tiny', 'digits', 'b')
+    assert choice(plain, {}, 'tiny', 'digits',
+                  'b') == ('b', (('k', 1),)) and not candidate_jobs(plain, {}, 'tiny', 'digits', 'b')
 
 # %% ../nbs/evidence/02_trials.ipynb #5e883cc1
 def test_a_choice_stands_until_its_reasons_change():
@@ -125,10 +163,14 @@ def test_a_choice_stands_until_its_reasons_change():
     store = results_for(p, *tries(.1, .3, .2), (Job('tiny', 'digits', 'b', (('k', 2),), 0), 1.))
     assert len(results_of(p, store)) == 4 and choice(p, results_of(p, store), 'tiny', 'digits', 'b')[1] == (('k', 2),)
     assert not results_of(paper_of(version=2), store)
-    other = paper_of(settings={('tiny', 'digits'): Setting(partial(mlp, (1, 8, 8), hidden=(8,)), 101, 50, 60, Recipe(5, batch=20))})
+    other = paper_of(
+        settings={('tiny', 'digits'): Setting(partial(mlp, (1, 8, 8), hidden=(8,)), 101, 50, 60, Recipe(5, batch=20))})
     assert not results_of(other, store)
-    longer = paper_of(settings={('tiny', 'digits'): Setting(partial(mlp, (1, 8, 8), hidden=(8,)), 100, 50, 60, Recipe(5, batch=20), short=1.)})
-    assert [j.stage for j in results_of(longer, store)] == ['final'], 'how long candidates are trained matters to candidates only'
+    longer = paper_of(
+        settings={('tiny', 'digits'): Setting(
+                      partial(mlp, (1, 8, 8), hidden=(8,)), 100, 50, 60, Recipe(5, batch=20), short=1.)})
+    assert [j.stage
+            for j in results_of(longer, store)] == ['final'], 'how long candidates are trained matters to candidates only'
     more = paper_of(arms={'a': Arm(), 'b': Arm(print, k=[1, 2, 3, 4])})
     assert choice(more, results_of(more, store), 'tiny', 'digits', 'b') is None
 
@@ -139,7 +181,8 @@ def test_rules():
     p = paper_of(arms=arms)
     job = lambda arm, *values: Job('tiny', 'digits', arm, values, 0, 'tuning')
     here = lambda *scores: results_of(p, results_for(p, *scores))
-    a, b1, b2 = (job('a'), dict(m=.5, cost=1.)), (job('b', ('k', 1)), dict(m=.6, cost=2.)), (job('b', ('k', 2)), dict(m=.9, cost=9.))
+    a, b1, b2 = (job('a'), dict(m=.5, cost=1.)), (job('b', ('k', 1)), dict(m=.6, cost=2.)), (job(
+        'b', ('k', 2)), dict(m=.9, cost=9.))
     assert choice(p, here(b1, b2), 'tiny', 'digits', 'b') is None
     assert candidate_jobs(p, {}, 'tiny', 'digits', 'b') == [a[0], b1[0], b2[0]]
     assert choice(p, here(a, b1, b2), 'tiny', 'digits', 'b') == ('b', (('k', 1),))
@@ -150,8 +193,11 @@ def test_rules():
     assert choice(p, here(a, b1, b2, c), 'tiny', 'digits', 'c') == ('b', (('k', 1),))
     assert list(candidates(p, here(a, b1, b2, c), 'tiny', 'digits', 'c').index) == [0, 'b']
     p = paper_of(arms=arms | {'d': Arm(choose=lambda t: t.m.idxmin(), beside='c', of='b')})
-    assert choice(p, here(a, b1, b2, c), 'tiny', 'digits', 'd') == ('b', (('k', 1),)) and set(candidate_jobs(p, here(a, b1, b2, c), 'tiny', 'digits', 'd')) == {a[0], b1[0], b2[0], c[0]}
-    with pytest.raises(BadInput, match="rule of b chose 'x'"): choice(paper_of(arms=arms | {'b': Arm(print, lambda t: 'x', 'a', k=[1, 2])}), here(a, b1, b2), 'tiny', 'digits', 'b')
+    assert choice(p, here(a, b1, b2, c), 'tiny', 'digits', 'd') == ('b', (('k', 1),)) and set(
+        candidate_jobs(p, here(a, b1, b2, c), 'tiny', 'digits', 'd')) == {a[0], b1[0], b2[0], c[0]}
+    with pytest.raises(BadInput, match="rule of b chose 'x'"):
+        choice(paper_of(arms=arms | {'b': Arm(print, lambda t: 'x', 'a', k=[1, 2])}), here(a, b1, b2), 'tiny', 'digits',
+               'b')
 
 # %% ../nbs/evidence/02_trials.ipynb #073532da
 def test_plans():
@@ -160,5 +206,7 @@ def test_plans():
     assert plan(p, {}, 'tiny') == [j for j, _ in tries(0, 0, 0)] + final('a'), 'the final runs of b wait for its choice'
     results = results_of(p, results_for(p, *tries(.1, .3, .2)))
     whole = plan(p, results, 'tiny')
-    assert set(whole) == {*(j for j, _ in tries(0, 0, 0)), *final('a'), *final('b', ('k', 2))} and [j.seed for j in whole[3:]] == [0, 0, 1, 1, 2, 2]
+    assert set(whole) == {*(j for j, _ in tries(0, 0, 0)), *final('a'), *final('b', ('k', 2))} and [
+        j.seed for j in whole[3:]
+    ] == [0, 0, 1, 1, 2, 2]
     assert plan(p, results, 'tiny', seeds=[7], arms=['a']) == [Job('tiny', 'digits', 'a', (), 7)]

@@ -40,7 +40,13 @@ class Residual(nn.Module):
     def __init__(self, c=8, inner=6):
         super().__init__()
         self.stem, self.head = nn.Conv2d(1, c, 3, padding=1), nn.Linear(c*16, 10)
-        self.a1, self.a2, self.b1, self.b2 = nn.Conv2d(c, inner, 3, padding=1), nn.Conv2d(inner, c, 3, padding=1), nn.Conv2d(c, inner, 1), nn.Conv2d(inner, c, 1)
+        self.a1, self.a2, self.b1, self.b2 = (
+            nn.Conv2d(c, inner, 3, padding=1),
+            nn.Conv2d(inner, c, 3, padding=1),
+            nn.Conv2d(c, inner, 1),
+            nn.Conv2d(inner, c, 1),
+        )
+
     def forward(self, x):
         h = self.stem(x).relu()
         h = h + self.a2(self.a1(h).relu())
@@ -51,7 +57,8 @@ def residual_spec(c=8, inner=6):
     conv = lambda name, o, i: {f'{name}.weight': (o, i, (), ()), f'{name}.bias': (o,)}
     s, a, b, x = (('stream', c),), (('a', inner),), (('b', inner),), ((None, 1),)
     axes = conv('stem', s, x) | conv('a1', a, s) | conv('a2', s, a) | conv('b1', b, s) | conv('b2', s, b)
-    return Spec(dict(stream=c, a=inner, b=inner), axes | {'head.weight': (((None, 10),), (('stream', c*16),)), 'head.bias': (((None, 10),),)})
+    return Spec(dict(stream=c, a=inner, b=inner),
+                axes | {'head.weight': (((None, 10),), (('stream', c * 16),)), 'head.bias': (((None, 10),),)})
 
 def random_perms(spec, seed=0):
     g = torch.Generator().manual_seed(seed)
@@ -90,8 +97,8 @@ def naive_matching(a, b, spec, seed=0, sweeps=100):
 def odd_spec():
     "Segments, blocks, a concatenation and a square matrix, without a network"
     p, q, r = (('p', 5),), (('q', 4),), (('r', 6),)
-    axes = dict(qkv=((('p', 5),)*3, q), cat=(r, (('p', 10), ('q', 4), (None, 2))), square=(r, r), block=(p, (('q', 12),), ()), vector=(r,),
-                fixed=((), ()))
+    axes = dict(qkv=((('p', 5),) * 3, q), cat=(r, (('p', 10), ('q', 4), (None, 2))), square=(r, r),
+                block=(p, (('q', 12),), ()), vector=(r,), fixed=((), ()))
     return Spec(dict(p=5, q=4, r=6), axes)
 
 def odd_state(seed):
@@ -108,7 +115,8 @@ def trained(n=2, hidden=(64, 64), epochs=3):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = mlp((1, 8, 8), 10, hidden)
-        fit(model, Batches(data, batch_size=64, seed=seed), cross_entropy, torch.optim.Adam(model.parameters(), 3e-3), epochs, progress=False)
+        fit(model, Batches(data, batch_size=64, seed=seed), cross_entropy, torch.optim.Adam(model.parameters(), 3e-3),
+            epochs, progress=False)
         models.append(model.eval())
     return models
 
@@ -125,8 +133,11 @@ class Flat(nn.Module):
     "Batch norm over vectors, sequences and volumes, and two that keep no statistics or are shared"
     def __init__(self, momentum=.1):
         super().__init__()
-        self.f, self.n1, self.c1, self.n2 = nn.Linear(6, 8), nn.BatchNorm1d(8, momentum=momentum), nn.Conv1d(8, 5, 1), nn.BatchNorm1d(5, affine=False)
-        self.c3, self.n3, self.free, self.g, self.twice, self.head = nn.Conv3d(1, 4, 1), nn.BatchNorm3d(4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)
+        self.f, self.n1, self.c1, self.n2 = nn.Linear(6, 8), nn.BatchNorm1d(8, momentum=momentum), nn.Conv1d(
+            8, 5, 1), nn.BatchNorm1d(5, affine=False)
+        self.c3, self.n3, self.free, self.g, self.twice, self.head = nn.Conv3d(
+            1, 4, 1), nn.BatchNorm3d(4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(
+                4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)
         self.other_name = self.n1
     def forward(self, x):
         h = self.n2(input=self.c1(self.n1(self.f(x.mul_(2)))[:, :, None].expand(-1, -1, 3)).tanh())
@@ -173,8 +184,10 @@ def test_barrier_by_hand():
 def test_assignment_is_optimal():
     g = torch.Generator().manual_seed(0)
     rand = lambda *s: torch.randn(*s, generator=g)
-    cases = dict(random=rand(130, 130), planted=torch.eye(200)[torch.randperm(200, generator=g)] + .1*rand(200, 200), ties=rand(100, 100).round(),
-                 low_rank=rand(150, 5) @ rand(5, 150), similar=rand(150, 30) @ rand(30, 150) + 50, constant=torch.zeros(70, 70), huge=1e6*rand(90, 90), large=rand(400, 400))
+    cases = dict(
+        random=rand(130, 130), planted=torch.eye(200)[torch.randperm(200, generator=g)] + .1 * rand(200, 200),
+        ties=rand(100, 100).round(), low_rank=rand(150, 5) @ rand(5, 150), similar=rand(150, 30) @ rand(30, 150) + 50,
+        constant=torch.zeros(70, 70), huge=1e6 * rand(90, 90), large=rand(400, 400))
     for name, c in cases.items():
         ours, n = assignment(c, dense=0), len(c)
         best = c.double()[range(n), linear_sum_assignment(c.numpy(), maximize=True)[1]].sum()
@@ -211,7 +224,8 @@ def test_brute_force():
         found = weight_matching(a, b, spec, seed=seed)
         best = overlap(a, b, spec, found)
         for s, n in spec.sizes.items():
-            assert all(overlap(a, b, spec, found | {s: torch.tensor(p)}) <= best + 1e-6 for p in itertools.permutations(range(n)))
+            assert all(
+                overlap(a, b, spec, found | {s: torch.tensor(p)}) <= best + 1e-6 for p in itertools.permutations(range(n)))
 
 # %% ../nbs/merging/01_matching.ipynb #442c8073
 def test_planted_permutations_are_recovered():
@@ -223,7 +237,8 @@ def test_planted_permutations_are_recovered():
         back = inverse(planted)
         for size in (0, .1, .5):
             found = weight_matching(a, noisy(permuted(a, spec, planted), size), spec)
-            assert all(found[s].equal(back[s]) for s in spec.sizes), (size, [int((found[s] != back[s]).sum()) for s in spec.sizes])
+            assert all(
+                found[s].equal(back[s]) for s in spec.sizes), (size, [int((found[s] != back[s]).sum()) for s in spec.sizes])
 
 # %% ../nbs/merging/01_matching.ipynb #90c58d1b
 def test_equals_the_naive_version():
@@ -266,9 +281,11 @@ def test_odd_layouts():
     for seed in range(2):
         a, b, history = odd_state(seed), odd_state(seed + 50), []
         found = weight_matching(a, b, spec, {} if seed else None, seed, history=history)
-        assert overlap(a, b, spec, found) >= overlap(a, b, spec) and all(x['objective'] <= y['objective'] for x, y in zip(history, history[1:]) if x['sweep'] >= 0)
+        assert overlap(a, b, spec, found) >= overlap(a, b, spec) and all(
+            x['objective'] <= y['objective'] for x, y in zip(history, history[1:]) if x['sweep'] >= 0)
         for s in 'pq':
-            best = max(overlap(a, b, spec, found | {s: torch.tensor(p)}) for p in itertools.permutations(range(spec.sizes[s])))
+            best = max(
+                overlap(a, b, spec, found | {s: torch.tensor(p)}) for p in itertools.permutations(range(spec.sizes[s])))
             assert best <= overlap(a, b, spec, found) + 1e-5
     planted = random_perms(spec)
     found = weight_matching(a, noisy(permuted(a, spec, planted), .05), spec)
@@ -290,13 +307,18 @@ def test_the_grown_start_is_no_worse_than_the_identity():
 # %% ../nbs/merging/01_matching.ipynb #4cb75f9e
 def test_observed_modules():
     assert observed(mlp((4,), 2, (5, 6)), Spec(dict(fc1=5, fc2=6, other=3), {})) == dict(fc1='relu1', fc2='relu2')
-    assert observed(convnet((1, 8, 8)), Spec({'block1.conv': 16, 'block3.conv': 64}, {})) == {'block1.conv': 'block1.relu', 'block3.conv': 'block3.relu'}
+    assert observed(convnet((1, 8, 8)), Spec({'block1.conv': 16, 'block3.conv': 64},
+                                             {})) == {'block1.conv': 'block1.relu', 'block3.conv': 'block3.relu'}
     net, x = torchvision.models.resnet18(), torch.rand(2, 3, 32, 32)
     seen = observed(net, permutations(net, x), x)
-    assert len(seen) == 12 and seen['conv1'] == 'relu' and seen['layer1.0.conv1'] == ('layer1.0.relu', 0) and seen['layer2.0.conv2'] == ('layer2.0.relu', 1)    # of stage 2, seen after the sum
+    # of stage 2, seen after the sum
+    assert len(seen) == 12 and seen['conv1'] == 'relu' and seen['layer1.0.conv1'] == (
+        'layer1.0.relu', 0) and seen['layer2.0.conv2'] == ('layer2.0.relu', 1)
     class Backwards(nn.Module):
         "Modules that run in another order than they are written in, one of them three times, one after a function"
-        def __init__(self): super().__init__(); self.relu, self.head, self.fc2, self.fc1 = nn.ReLU(), nn.Linear(5, 2), nn.Linear(6, 5), nn.Linear(4, 6)
+        def __init__(self):
+            super().__init__()
+            self.relu, self.head, self.fc2, self.fc1 = nn.ReLU(), nn.Linear(5, 2), nn.Linear(6, 5), nn.Linear(4, 6)
         def forward(self, x): return self.head(self.relu(F.tanh(self.fc2(self.relu(self.fc1(self.relu(x)))))))
     assert observed(Backwards(), Spec(dict(fc1=6, fc2=5), {}), torch.rand(2, 4)) == dict(fc1=('relu', 1), fc2='fc2')
 
@@ -308,7 +330,8 @@ def test_activation_moments_match_numpy():
     y[:, 3] += .5*x[:, 0]
     m = _Moments()
     for i in range(0, 500, 130): m.add(x[i:i+130], y[i:i+130])
-    with np.errstate(invalid='ignore'): expected = np.nan_to_num(np.corrcoef(x.double().numpy().T, y.double().numpy().T)[:5, 5:])
+    with np.errstate(invalid='ignore'):
+        expected = np.nan_to_num(np.corrcoef(x.double().numpy().T, y.double().numpy().T)[:5, 5:])
     expected[2] = 0    # what numpy leaves there is rounding
     np.testing.assert_allclose(m.profit('correlation'), expected, atol=1e-9)
     torch.testing.assert_close(m.profit('inner'), x.double().T @ y.double()/500)
@@ -325,22 +348,28 @@ def test_activation_matching_recovers_planted():
         merged = permuted(other.state_dict(), spec, found)
         other2 = copy.deepcopy(model); other2.load_state_dict(interpolate(model.state_dict(), merged, .5))
         torch.testing.assert_close(other2(x[:50]), model(x[:50]), atol=1e-3, rtol=1e-3)    # dead units may be in any order
-    assert other.training and all(v.equal(before[k]) for k, v in other.state_dict().items()) and not other.relu1._forward_hooks
+    assert other.training and all(v.equal(before[k])
+                                  for k, v in other.state_dict().items()) and not other.relu1._forward_hooks
     net = Residual()
     where = dict(stream='stem', a='a1', b='b1')
     found = activation_matching(net, net, residual_spec(), where, [(x[:20], y[:20])])
     assert all(p.equal(torch.arange(len(p))) for p in found.values())
-    with pytest.raises(ValueError, match="of 'stream'"): activation_matching(net, net, residual_spec(), None, [(x[:20], y[:20])])
-    with pytest.raises(ValueError, match="did you mean 'stem'"): activation_matching(net, net, residual_spec(), where | dict(stream='stemm'), [(x, y)])
-    with pytest.raises(ValueError, match='expected 8 units'): activation_matching(net, net, residual_spec(), where | dict(stream='a1'), [(x[:20], y[:20])])
+    with pytest.raises(ValueError, match="of 'stream'"):
+        activation_matching(net, net, residual_spec(), None, [(x[:20], y[:20])])
+    with pytest.raises(ValueError, match="did you mean 'stem'"):
+        activation_matching(net, net, residual_spec(), where | dict(stream='stemm'), [(x, y)])
+    with pytest.raises(ValueError, match='expected 8 units'):
+        activation_matching(net, net, residual_spec(), where | dict(stream='a1'), [(x[:20], y[:20])])
 
 # %% ../nbs/merging/01_matching.ipynb #13f6a78e
 def test_straight_through_follows_the_definition():
     (ma, mb), data = trained(), load('digits')
     x, y, spec = as_float(data.x)[:300], data.y[:300], mlp_spec(ma)
-    a, b, batches, history = ma.state_dict(), mb.state_dict(), [(x[:100], y[:100]), (x[100:200], y[100:200]), (x[200:], y[200:])], []
+    a, b, batches, history = ma.state_dict(), mb.state_dict(), [(x[:100], y[:100]), (x[100:200], y[100:200]),
+                                                                (x[200:], y[200:])], []
     found = straight_through(ma, a, b, spec, batches, lr=.5, history=history)
-    hat = {k: v.clone().requires_grad_(k not in ('normalize.mean', 'normalize.std')) for k, v in a.items()}    # the same with autograd and torch's SGD
+    # the same with autograd and torch's SGD
+    hat = {k: v.clone().requires_grad_(k not in ('normalize.mean', 'normalize.std')) for k, v in a.items()}
     grads = {k: p.grad for k, p in ma.named_parameters()}
     opt, perms, losses, seen = torch.optim.SGD([v for v in hat.values() if v.requires_grad], .5, .9), None, [], []
     for bx, by in batches:
@@ -352,19 +381,25 @@ def test_straight_through_follows_the_definition():
         losses.append(value.item()); seen.append(perms)
     np.testing.assert_allclose([h['loss'] for h in history], losses, rtol=1e-4)
     assert all(found[s].equal(seen[int(np.argmin(losses))][s]) for s in spec.sizes)
-    assert all(v.equal(w) for v, w in zip(a.values(), trained()[0].state_dict().values())) and all(p.grad is grads[k] for k, p in ma.named_parameters())
+    assert all(v.equal(w) for v, w in zip(a.values(), trained()[0].state_dict().values())) and all(
+        p.grad is grads[k] for k, p in ma.named_parameters()
+    )
     assert len(history) == 3 and history[0]['solved'] > len(spec.sizes)
 
 # %% ../nbs/merging/01_matching.ipynb #fc41ed00
 def test_straight_through_with_batch_norm_leaves_the_model_alone():
     torch.manual_seed(0)
     net, other = (convnet((1, 8, 8), width=4) for _ in range(2))
-    spec = Spec({'block1.conv': 4}, {'block1.conv.weight': ((('block1.conv', 4),), (), (), ()), 'block2.conv.weight': ((), (('block1.conv', 4),), (), ())}
-                | {f'block1.bn.{k}': ((('block1.conv', 4),),) for k in ('weight', 'bias', 'running_mean', 'running_var')})
+    spec = Spec({'block1.conv': 4}, {
+        'block1.conv.weight': ((('block1.conv', 4),), (), (), ()), 'block2.conv.weight': ((), (('block1.conv', 4),), (), ())
+    }
+                | {f'block1.bn.{k}': ((('block1.conv', 4),),)
+                   for k in ('weight', 'bias', 'running_mean', 'running_var')})
     old = {k: v.clone() for k, v in net.state_dict().items()}
     modes = [m.training for m in net.modules()]
     found = straight_through(net.train(), net, other, spec, [(torch.rand(16, 1, 8, 8), torch.arange(16) % 10)]*2, lr=.1)
-    assert sorted(found['block1.conv'].tolist()) == [0, 1, 2, 3] and all(v.equal(old[k]) for k, v in net.state_dict().items())
+    assert sorted(found['block1.conv'].tolist()) == [0, 1, 2, 3] and all(
+        v.equal(old[k]) for k, v in net.state_dict().items())
     assert [m.training for m in net.modules()] == modes and all(p.grad is None for p in net.parameters())
 
 # %% ../nbs/merging/01_matching.ipynb #11b53b21
@@ -401,13 +436,16 @@ def test_fused_and_wrapped_agree():
         parts[name] = m
         if name.startswith('fc'):
             bn = parts['bn' + name] = nn.BatchNorm1d(m.out_features, momentum=None)
-            bn.weight.data, bn.bias.data = .7*ua[name].std(0) + .3*ub[name].std(0), .7*ua[name].mean(0) + .3*ub[name].mean(0)
+            bn.weight.data, bn.bias.data = .7 * ua[name].std(0) + .3 * ub[name].std(0), .7 * ua[name].mean(
+                0) + .3 * ub[name].mean(0)
     wrapped = nn.Sequential(parts)
     wrapped.train()(x)
     torch.testing.assert_close(fused(x), wrapped.eval()(x), atol=2e-3, rtol=1e-3)
     for name, u in units(fused.state_dict()).items():
         alive = ua[name].std(0) + ub[name].std(0) > .1
-        torch.testing.assert_close(u.std(0)[alive], wrapped.get_submodule('bn' + name).weight.data[alive], atol=0, rtol=5e-3)
+        torch.testing.assert_close(
+            u.std(0)[alive],
+            wrapped.get_submodule('bn' + name).weight.data[alive], atol=0, rtol=5e-3)
         torch.testing.assert_close(u.mean(0), wrapped.get_submodule('bn' + name).bias.data, atol=5e-3, rtol=1e-3)
     assert all(v.equal(a[k]) for k, v in ma.state_dict().items()) and not ma.fc1._forward_hooks and not ma.training
 
@@ -442,12 +480,17 @@ def test_repair_resets_batch_norm():
 # %% ../nbs/merging/01_matching.ipynb #5b0fc5ec
 def test_statistics_do_not_depend_on_the_batches():
     torch.manual_seed(0)
-    for net, x in ((convnet((1, 8, 8), width=4), torch.cat([.3*torch.rand(128, 1, 8, 8), torch.ones(1, 1, 8, 8)])), (Flat(), torch.randn(129, 6)), (Flat(None), 1e3 + torch.randn(129, 6)),
-                   (nn.SyncBatchNorm.convert_sync_batchnorm(convnet((1, 8, 8), width=4)), torch.rand(129, 1, 8, 8)),
-                   (torchvision.models.resnet18(num_classes=5), torch.rand(13, 3, 32, 32))):
+    for net, x in (
+        (convnet((1, 8, 8), width=4), torch.cat([0.3 * torch.rand(128, 1, 8, 8), torch.ones(1, 1, 8, 8)])),
+        (Flat(), torch.randn(129, 6)),
+        (Flat(None), 1e3 + torch.randn(129, 6)),
+        (nn.SyncBatchNorm.convert_sync_batchnorm(convnet((1, 8, 8), width=4)), torch.rand(129, 1, 8, 8)),
+        (torchvision.models.resnet18(num_classes=5), torch.rand(13, 3, 32, 32)),
+    ):
         net, x = net.double(), x.double()
         plain = copy.deepcopy(net)
-        if isinstance(net, nn.Sequential) and any(isinstance(m, nn.SyncBatchNorm) for m in net.modules()):    # which trains on GPUs only
+        # which trains on GPUs only
+        if isinstance(net, nn.Sequential) and any(isinstance(m, nn.SyncBatchNorm) for m in net.modules()):
             plain = convnet((1, 8, 8), width=4).double(); plain.load_state_dict(net.state_dict())
         expected, old, state = norms_at_once(plain, x), x.clone(), {k: v.clone() for k, v in net.state_dict().items()}
         momenta, modes = ([getattr(m, name, None) for m in net.modules()] for name in ('momentum', 'training'))
@@ -459,7 +502,8 @@ def test_statistics_do_not_depend_on_the_batches():
                 if k.endswith('num_batches_tracked'): assert v == n
                 else: torch.testing.assert_close(v, expected[k], rtol=1e-9, atol=1e-9)
         assert x.equal(old) and all(v.equal(state[k]) for k, v in net.state_dict().items())
-        assert momenta == [getattr(m, 'momentum', None) for m in net.modules()] and modes == [m.training for m in net.modules()]
+        assert momenta == [getattr(m, 'momentum', None)
+                           for m in net.modules()] and modes == [m.training for m in net.modules()]
 
 # %% ../nbs/merging/01_matching.ipynb #4268bb95
 def test_statistics_in_narrow_types_and_refusals():
@@ -469,16 +513,24 @@ def test_statistics_in_narrow_types_and_refusals():
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         out = reset_batch_norm(copy.deepcopy(net).to(dtype), [x[:32], x[32:]])
         assert all(v.dtype == dtype for k, v in out.items() if v.is_floating_point())
-        assert all((out[k].float() - exact[k]).abs().max() <= 30*torch.finfo(dtype).eps*exact[k].abs().max() for k in out if k.endswith('running_var'))
-    wide = reset_batch_norm(net, [x[:32], x[32:]], {k: v.double() if v.is_floating_point() else v for k, v in net.state_dict().items()})    # the types are those of the weights
+        assert all((out[k].float() - exact[k]).abs().max() <= 30 * torch.finfo(dtype).eps * exact[k].abs().max()
+                   for k in out
+                   if k.endswith('running_var'))
+    # the types are those of the weights
+    wide = reset_batch_norm(net, [x[:32], x[32:]],
+                            {k: v.double() if v.is_floating_point() else v
+                             for k, v in net.state_dict().items()})
     assert wide['block3.bn.running_var'].dtype == torch.float64
     flat, state = Flat(), Flat().state_dict()
-    with pytest.raises(ValueError, match='sees one value per unit, which has no variance'): reset_batch_norm(flat, [torch.rand(1, 6)])
+    with pytest.raises(ValueError, match='sees one value per unit, which has no variance'):
+        reset_batch_norm(flat, [torch.rand(1, 6)])
     assert flat.n1.momentum == .1 and flat.training and flat.n1.num_batches_tracked == 0
     for f in (lambda: reset_batch_norm(net, []), lambda: repair(net, net.state_dict(), None, iter([]))):
         with pytest.raises(ValueError, match='batches is empty'): f()
-    with pytest.raises(ValueError, match=r'cannot take x of shape \(2, 3, 8, 8\) and torch.float32'): reset_batch_norm(net, [torch.rand(2, 3, 8, 8)])
-    with pytest.raises(ValueError, match=r"'block1.conv.weight' has shape \(5, .* in the state and \(4, .* in the model"): reset_batch_norm(net, [x], convnet((1, 8, 8), width=5).state_dict())
+    with pytest.raises(ValueError, match=r'cannot take x of shape \(2, 3, 8, 8\) and torch.float32'):
+        reset_batch_norm(net, [torch.rand(2, 3, 8, 8)])
+    with pytest.raises(ValueError, match=r"'block1.conv.weight' has shape \(5, .* in the state and \(4, .* in the model"):
+        reset_batch_norm(net, [x], convnet((1, 8, 8), width=5).state_dict())
     with pytest.raises(ValueError, match="'block1.conv.weight' is torch.int8 in the state and torch.float32 in the model"):
         reset_batch_norm(net, [x], net.state_dict() | {'block1.conv.weight': torch.zeros(4, 1, 3, 3, dtype=torch.int8)})
 
@@ -504,8 +556,11 @@ def test_match_all():
     each = match_all(nets, spec)
     assert all(torch.equal(p[k], q[k]) for p, w in zip(each, nets[1:]) for q in [match(nets[0], w, spec)] for k in q)
     joint = merge_many(nets, spec)[0]
-    moved = [permuted(nets[0], spec, joint[0])] + [permuted(permuted(w, spec, p), spec, joint[0]) for w, p in zip(nets[1:], match_all(nets, spec, 'many'))]
-    for w, p, m in zip(nets, joint, moved): assert all(torch.equal(v, m[k]) for k, v in permuted(w, spec, p).items()), 'the same orders, told relative to the first'
+    moved = [permuted(nets[0], spec, joint[0])
+             ] + [permuted(permuted(w, spec, p), spec, joint[0]) for w, p in zip(nets[1:], match_all(nets, spec, 'many'))]
+    for w, p, m in zip(nets, joint, moved):
+        assert all(
+            torch.equal(v, m[k]) for k, v in permuted(w, spec, p).items()), 'the same orders, told relative to the first'
 
 # %% ../nbs/merging/01_matching.ipynb #fbe1bb2b
 def test_the_door_takes_files_and_modules():
@@ -516,7 +571,8 @@ def test_the_door_takes_files_and_modules():
     with tempfile.TemporaryDirectory() as d:
         paths = [f'{d}/a.safetensors', f'{d}/b.safetensors']
         for p, m in zip(paths, (ma, mb)): save_file(m.state_dict(), p)
-        for pair in (paths, (ma, mb), (ma, paths[1])): assert all(v.equal(expected[k]) for k, v in merge(*pair, spec).items())
+        for pair in (paths, (ma, mb), (ma, paths[1])):
+            assert all(v.equal(expected[k]) for k, v in merge(*pair, spec).items())
         for method in ('activations', 'straight_through', 'none'):
             one, two = (merge(*pair, spec, method, batches=[(x, y)], model=ma) for pair in (paths, (ma, mb)))
             assert all(v.equal(two[k]) for k, v in one.items())
@@ -529,7 +585,12 @@ def test_the_door_takes_files_and_modules():
 def test_files_are_streamed():
     import os, subprocess, sys, tempfile
     if not sys.platform.startswith('linux'): pytest.skip('the memory of a process is read from /proc')
-    spec = Spec({str(2*i): 256 for i in range(24)}, {f'{2*i}.weight': (((str(2*i), 256),), ((str(2*i - 2) if i else None, 256),), ((None, 3),), ((None, 3),)) for i in range(24)})
+    spec = Spec(
+        {str(2 * i): 256
+         for i in range(24)}, {
+             f'{2*i}.weight': (((str(2 * i), 256),), ((str(2*i - 2) if i else None, 256),), ((None, 3),), ((None, 3),))
+             for i in range(24)
+         })
     measured = f"""
 import sys, threading, torch
 from safetensors.torch import load_file
@@ -552,8 +613,17 @@ print(peak(lambda: weight_matching(*paths, spec, {{}}, sweeps=1) if sys.argv[1] 
 """
     with tempfile.TemporaryDirectory() as d:
         for name in 'ab': save_file({k: torch.randn(256, 256, 3, 3) for k in spec.axes}, f'{d}/{name}.safetensors')
-        matching, loading = (float(subprocess.run([sys.executable, '-c', measured, what], cwd=d, capture_output=True, text=True, check=True,
-                                                  env=os.environ | dict(OMP_NUM_THREADS='1', MALLOC_MMAP_THRESHOLD_='65536')).stdout) for what in ('match', 'load'))    # MB
+        matching, loading = (
+            float(
+                subprocess.run(
+                    [sys.executable, '-c', measured, what],
+                    cwd=d,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    # MB
+                    env=os.environ | dict(OMP_NUM_THREADS='1', MALLOC_MMAP_THRESHOLD_='65536')).stdout)
+            for what in ('match', 'load'))
     assert matching < 50 < 100 < loading, (matching, loading)    # the pair has 108, the cost matrices have 6
     print(f'matched in {matching:.0f} MB, loaded in {loading:.0f} MB')
 
@@ -564,16 +634,22 @@ def test_refusals():
     def refused(kind, text, f):
         with pytest.raises(kind, match=text): f()
     refused(TypeError, 'expected a module', lambda: match(3, b, spec))
-    refused(ValueError, "lacks .* 'fc1.weight'.*did you mean 'fc1.weights'", lambda: match(a, {k.replace('fc1.weight', 'fc1.weights'): v for k, v in b.items()}, spec))
+    refused(ValueError, "lacks .* 'fc1.weight'.*did you mean 'fc1.weights'",
+            lambda: match(a, {k.replace('fc1.weight', 'fc1.weights'): v
+                              for k, v in b.items()}, spec))
     refused(ValueError, 'only equal architectures', lambda: match(a, b | {'fc1.bias': torch.zeros(5)}, spec))
     refused(ValueError, 'convert one', lambda: match(a, b | {'fc1.bias': b['fc1.bias'].half()}, spec))
     refused(ValueError, "'fc2.weight' has NaN", lambda: match(a, b | {'fc2.weight': b['fc2.weight']*torch.nan}, spec))
-    refused(ValueError, "'fc2.bias' has NaN or inf", lambda: match(a | {'fc2.bias': torch.tensor([torch.inf] + [-torch.inf] + [0.]*62)}, b, spec))
-    assert match(a, b | {'normalize.mean': torch.tensor([3e38])}, spec).keys() == spec.sizes.keys()    # huge is not infinite
+    refused(ValueError, "'fc2.bias' has NaN or inf",
+            lambda: match(a | {'fc2.bias': torch.tensor([torch.inf] + [-torch.inf] + [0.] * 62)}, b, spec))
+    # huge is not infinite
+    assert match(a, b | {'normalize.mean': torch.tensor([3e38])}, spec).keys() == spec.sizes.keys()
     refused(ValueError, 'made for another network', lambda: match(a, b, mlp_spec(mlp((1, 8, 8), 10, (32, 64)))))
-    refused(ValueError, "unknown symbol 'fcX'", lambda: match(a, b, Spec(spec.sizes, spec.axes | {'fc1.bias': ((('fcX', 64),),)})))
+    refused(ValueError, "unknown symbol 'fcX'",
+            lambda: match(a, b, Spec(spec.sizes, spec.axes | {'fc1.bias': ((('fcX', 64),),)})))
     refused(ValueError, 'no multiple of the 60 units', lambda: match(a, b, Spec(spec.sizes | dict(fc1=60), spec.axes)))
-    refused(ValueError, 'the spec has a tensor', lambda: match(a, b, Spec(spec.sizes, spec.axes | {'fc9.bias': ((('fc1', 64),),)})))
+    refused(ValueError, 'the spec has a tensor',
+            lambda: match(a, b, Spec(spec.sizes, spec.axes | {'fc9.bias': ((('fc1', 64),),)})))
     refused(ValueError, "did you mean 'weights'", lambda: match(a, b, spec, 'weight'))
     refused(ValueError, 'no order of its 64', lambda: match(a, b, spec, perms=dict(fc1=torch.zeros(64, dtype=torch.int64))))
     refused(ValueError, 'give batches', lambda: match(ma, mb, spec, 'activations'))
@@ -588,36 +664,59 @@ def test_what_networks_and_batches_are_refused():
     def refused(kind, text, f):
         with pytest.raises(kind, match=text): f()
     int8 = [{k: (40*v).to(torch.int8) for k, v in w.items()} for w in (a, b)]
-    for f in (lambda: merge(*int8, spec), lambda: match(*int8, spec, 'none'), lambda: overlap(*int8, spec), lambda: merge_many(int8, spec), lambda: matched_keys(spec, int8[0])):
+    for f in (lambda: merge(*int8, spec), lambda: match(*int8, spec, 'none'), lambda: overlap(*int8, spec),
+              lambda: merge_many(int8, spec), lambda: matched_keys(spec, int8[0])):
         refused(ValueError, "is torch.int8 and has units: .*convert quantised weights to floating point", f)
-    refused(ValueError, 'is torch.complex64, which is neither matched nor averaged', lambda: match(a | {'fc1.bias': a['fc1.bias'] + 0j}, b, spec))
-    refused(TypeError, "'model' is a OrderedDict, expected a tensor: give the state dict alone", lambda: match(dict(model=a), dict(model=b), Spec({}, {})))
+    refused(ValueError, 'is torch.complex64, which is neither matched nor averaged',
+            lambda: match(a | {'fc1.bias': a['fc1.bias'] + 0j}, b, spec))
+    refused(TypeError, "'model' is a OrderedDict, expected a tensor: give the state dict alone",
+            lambda: match(dict(model=a), dict(model=b), Spec({}, {})))
     for prefix in ('_orig_mod.', 'module.', '_orig_mod.module.', 'module._orig_mod.'):
         wrapped = {prefix + k: v for k, v in b.items()}
-        for f in (lambda: match(a, wrapped, spec), lambda: match(wrapped, a, spec), lambda: match(wrapped, wrapped, spec), lambda: merge_many([a, wrapped], spec), lambda: curve(ma, wrapped, wrapped, [(x, y)], 2)):
-            refused(ValueError, f"all keys begin with '{prefix}', as .* writes? them: take them from model.{prefix}state_dict", f)
+        for f in (lambda: match(a, wrapped, spec), lambda: match(wrapped, a, spec), lambda: match(wrapped, wrapped, spec),
+                  lambda: merge_many([a, wrapped], spec), lambda: curve(ma, wrapped, wrapped, [(x, y)], 2)):
+            refused(ValueError,
+                    f"all keys begin with '{prefix}', as .* writes? them: take them from model.{prefix}state_dict", f)
     class Gives(nn.Module):
         "A network whose output `wrap` changes"
         def __init__(self, wrap): super().__init__(); self.net, self.wrap = copy.deepcopy(ma), wrap
         def forward(self, x): return self.wrap(self.net(x))
     def line(model=ma, batches=[(x, y)]): return curve(model, model.state_dict(), model.state_dict(), batches, 2)
-    for wrap, kind, text in ((lambda z: dict(logits=z), TypeError, 'tensor of logits, got dict'), (lambda z: (z, z), TypeError, 'tensor of logits, got tuple'), (lambda z: z[:, :1], ValueError, 'at least two classes'),
-                             (lambda z: z.argmax(1), TypeError, 'floating-point logits')): refused(kind, text, lambda: line(Gives(wrap)))
+    for wrap, kind, text in (
+        (lambda z: dict(logits=z), TypeError, 'tensor of logits, got dict'),
+        (lambda z: (z, z), TypeError, 'tensor of logits, got tuple'),
+        (lambda z: z[:, :1], ValueError, 'at least two classes'),
+        (lambda z: z.argmax(1), TypeError, 'floating-point logits'),
+    ):    refused(kind, text, lambda: line(Gives(wrap)))
     for dtype in (torch.int32, torch.int16, torch.uint8): assert line(batches=[(x, y.to(dtype))]).equals(line())
-    np.testing.assert_allclose(line(batches=((x[i:i + 4], y[i:i + 4]) for i in (0, 4))), line(), rtol=1e-6)    # a one-way iterator
-    for batches, kind, text in (([], ValueError, 'batches is empty'), ([(x, y.float())], TypeError, 'y is torch.float32, expected integer class numbers'), ([x], TypeError, 'pairs'), ([dict(x=x, y=y)], TypeError, 'pairs'),
-                                ([(x, y + 9)], ValueError, r'labels 9..14; expected \(6,\) and 0..9'), ([(x, y[:3])], ValueError, r'y has shape \(3,\)'), ([(x, F.one_hot(y, 10))], ValueError, r'y has shape \(6, 10\)'),
-                                ([(x[:, :, :5], y)], ValueError, r'cannot take x of shape \(6, 1, 5, 8\)'), ([(x.numpy(), y)], TypeError, 'x a tensor'), ([((255*x).byte(), y)], TypeError, 'x has dtype torch.uint8')):
+    # a one-way iterator
+    np.testing.assert_allclose(line(batches=((x[i:i + 4], y[i:i + 4]) for i in (0, 4))), line(), rtol=1e-6)
+    for batches, kind, text in (([], ValueError, 'batches is empty'), ([
+        (x, y.float())
+    ], TypeError, 'y is torch.float32, expected integer class numbers'), ([x], TypeError, 'pairs'), ([dict(
+            x=x, y=y)], TypeError, 'pairs'), ([(x, y + 9)], ValueError, r'labels 9..14; expected \(6,\) and 0..9'), ([
+                (x, y[:3])
+            ], ValueError, r'y has shape \(3,\)'), ([(x, F.one_hot(y, 10))], ValueError, r'y has shape \(6, 10\)'), ([
+                (x[:, :, :5], y)
+            ], ValueError, r'cannot take x of shape \(6, 1, 5, 8\)'), ([(x.numpy(), y)], TypeError, 'x a tensor'),
+                                ([((255 * x).byte(), y)], TypeError, 'x has dtype torch.uint8')):
         refused(kind, text, lambda: line(batches=batches))
     for method in ('activations', 'straight_through'):
-        for batches, kind, text in (([], ValueError, 'batches is empty'), ([(x[:, :, :5], y)], ValueError, 'cannot take x' if method == 'activations' else ''), ([dict(x=x)], TypeError, 'batches must give')):
+        for batches, kind, text in (([], ValueError, 'batches is empty'), ([
+            (x[:, :, :5], y)
+        ], ValueError, 'cannot take x' if method == 'activations' else ''), ([dict(x=x)], TypeError, 'batches must give')):
             if text: refused(kind, text, lambda: match(ma, mb, spec, method, batches=batches))
     refused(ValueError, 'needs both parents', lambda: repair(ma, a, None, [(x, y)]))
-    refused(ValueError, "the model lacks a tensor|the state lacks a tensor", lambda: curve(convnet((1, 8, 8)), a, b, [(x, y)], 2))
+    refused(ValueError, "the model lacks a tensor|the state lacks a tensor",
+            lambda: curve(convnet((1, 8, 8)), a, b, [(x, y)], 2))
     lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(4), nn.ReLU(), nn.Linear(4, 2))
-    for f in (lambda: match(lazy, lazy, Spec({}, {})), lambda: curve(lazy, a, a, [(x, y)], 2), lambda: reset_batch_norm(lazy, [x]), lambda: repair(lazy, a, (a, a), [x])): refused(ValueError, 'has no values yet', f)
+    for f in (lambda: match(lazy, lazy, Spec({}, {})), lambda: curve(lazy, a, a, [(x, y)], 2),
+              lambda: reset_batch_norm(lazy, [x]), lambda: repair(lazy, a, (a, a), [x])):
+        refused(ValueError, 'has no values yet', f)
     script = torch.jit.trace(ma, x)
-    for f in (lambda: match(script, script, spec, 'activations', batches=[x]), lambda: match(script, script, spec, 'straight_through', batches=[(x, y)]), lambda: repair(script, a, (a, a), [x])):
+    for f in (lambda: match(script, script, spec, 'activations', batches=[x]),
+              lambda: match(script, script, spec, 'straight_through', batches=[(x, y)]),
+              lambda: repair(script, a, (a, a), [x])):
         refused(ValueError, 'TorchScript', f)
     refused(ValueError, 'the model lacks', lambda: curve(torch.jit.freeze(script), a, b, [(x, y)], 2))
 
@@ -625,16 +724,19 @@ def test_what_networks_and_batches_are_refused():
 def test_old_weight_norms_are_copied():
     warnings.simplefilter('ignore')
     x, y = torch.rand(6, 1, 8, 8), torch.arange(6)
-    for norm in (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.orthogonal):
+    for norm in (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm,
+                 nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.orthogonal):
         torch.manual_seed(0)
         net = mlp((1, 8, 8), 10, (16, 16)).eval(); norm(net.fc2)
         a = {k: v.clone() for k, v in net.state_dict().items()}
         b = {k: v + .1*torch.randn_like(v) for k, v in a.items()}
         logits = net(x)    # leaves a result of autograd in the layer
         line = curve(net, a, b, [(x, y)], 3)
-        assert abs(line.loss[0] - F.cross_entropy(logits, y).item()) < 1e-6 and line.loss[2] != line.loss[0] and net(x).equal(logits)
+        assert abs(line.loss[0]
+                   - F.cross_entropy(logits, y).item()) < 1e-6 and line.loss[2] != line.loss[0] and net(x).equal(logits)
         spec = Spec(dict(fc1=16), {k: v for k, v in mlp_spec(mlp((1, 8, 8), 10, (16,))).axes.items() if 'fc1' in k})
-        assert match(net, b, spec, 'activations', batches=[x], where=dict(fc1='relu1')).keys() == match(net, b, spec, 'straight_through', batches=[(x, y)]).keys() == {'fc1'}
+        assert match(net, b, spec, 'activations', batches=[x], where=dict(fc1='relu1')).keys() == match(
+            net, b, spec, 'straight_through', batches=[(x, y)]).keys() == {'fc1'}
         with pytest.raises(ValueError, match="weight of 'fc2' is computed from others"): repair(net, a, (a, b), [x])
         assert repair(net, interpolate(a, b, .5), (a, b), [x], layers=['fc1']).keys() == a.keys()
 
@@ -646,19 +748,32 @@ def test_the_caller_keeps_model_and_images():
             super().__init__()
             self.f, self.bn, self.fc, self.head = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Linear(8, 3)
             self.register_buffer('passes', torch.tensor(0))
-        def forward(self, x): self.passes += 1; self.last = x; return self.head(self.fc(self.bn(self.f(x.sub_(.5).mul_(2))).relu_()).relu_())
+
+        def forward(self, x):
+            self.passes += 1
+            self.last = x
+            return self.head(self.fc(self.bn(self.f(x.sub_(.5).mul_(2))).relu_()).relu_())
     torch.manual_seed(0)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         ma, mb = InPlace().to(dtype), InPlace().to(dtype)
-        x, y = torch.rand(12, 6), torch.arange(12) % 3    # images in float32, whatever the model has
-        spec, old, states = permutations(ma, x.to(dtype)), (x.clone(), y.clone()), [{k: v.clone() for k, v in m.state_dict().items()} for m in (ma, mb)]
+        x, y = torch.rand(12, 6), torch.arange(12) % 3  # images in float32, whatever the model has
+        spec, old, states = (
+            permutations(ma, x.to(dtype)),
+            (x.clone(), y.clone()),
+            [{k: v.clone() for k, v in m.state_dict().items()} for m in (ma, mb)],
+        )
         a, b, batches, modes = ma.state_dict(), mb.state_dict(), [(x, y)], [m.training for m in ma.modules()]
-        for method in ('weights', 'activations', 'straight_through', 'none'): merged = merge(ma, mb, spec, method, batches=batches)
+        for method in ('weights', 'activations', 'straight_through', 'none'):
+            merged = merge(ma, mb, spec, method, batches=batches)
         assert all(v.dtype == a[k].dtype for k, v in merged.items())
-        for layers in (None, ['f', 'bn', 'fc']): assert all(v.dtype == a[k].dtype for k, v in repair(ma, merged, (a, b), batches, layers=layers).items())
+        for layers in (None, ['f', 'bn', 'fc']):
+            assert all(v.dtype == a[k].dtype for k, v in repair(ma, merged, (a, b), batches, layers=layers).items())
         curve(ma, a, b, batches, 2), merge_many([ma, mb, ma], spec), reset_batch_norm(ma, batches)
-        assert x.equal(old[0]) and y.equal(old[1]) and [m.training for m in ma.modules()] == modes and not hasattr(ma, 'last')
-        for m, s in zip((ma, mb), states): assert all(v.equal(s[k]) for k, v in m.state_dict().items()) and all(p.grad is None for p in m.parameters())
+        assert (
+            x.equal(old[0]) and y.equal(old[1]) and [m.training for m in ma.modules()] == modes and not hasattr(ma, 'last')
+        )
+        for m, s in zip((ma, mb), states):
+            assert all(v.equal(s[k]) for k, v in m.state_dict().items()) and all(p.grad is None for p in m.parameters())
 
 # %% ../nbs/merging/01_matching.ipynb #4074f5ca
 def test_unequal_batches_weigh_by_samples():
@@ -668,7 +783,8 @@ def test_unequal_batches_weigh_by_samples():
     lines = [curve(ma, ma.state_dict(), mb.state_dict(), batches, 5) for batches in (one, two)]
     np.testing.assert_allclose(*lines, rtol=1e-6)
     for cost in ('correlation', 'inner'):
-        found = [activation_matching(ma, mb, spec, dict(fc1='fc1', fc2='fc2'), batches, cost) for batches in (one, two)]    # no dead units there
+        # no dead units there
+        found = [activation_matching(ma, mb, spec, dict(fc1='fc1', fc2='fc2'), batches, cost) for batches in (one, two)]
         assert all(found[0][s].equal(found[1][s]) for s in spec.sizes)
 
 # %% ../nbs/merging/01_matching.ipynb #45cea344
@@ -682,12 +798,21 @@ def test_each_type_is_measured_in_its_own():
         logits = na(x.to(dtype)).double()
         for model in (ma, na):    # the weights' type decides, not the model's
             row = curve(model, ta, tb, [(x, y)], 2).iloc[0]
-            assert abs(row.loss - F.cross_entropy(logits, y).item()) < 1e-9 and row.accuracy == (logits.argmax(1) == y).double().mean()
-        assert sum(p.ne(q).sum().item() for p, q in zip(match(na, nb, spec).values(), match(ma, mb, spec).values())) <= (0 if dtype == torch.float64 else 128)
+            assert (
+                abs(row.loss - F.cross_entropy(logits, y).item()) < 1e-9
+                and row.accuracy == (logits.argmax(1) == y).double().mean()
+            )
+        assert sum(p.ne(q).sum().item() for p, q in zip(match(na, nb, spec).values(), match(ma, mb, spec).values())) <= (
+            0 if dtype == torch.float64 else 128
+        )
         p, q = (match(*pair, spec, 'activations', batches=[(x, y)]) for pair in ((na, nb), (ma, mb)))
         assert sum((p[s] == q[s]).sum().item() for s in p) > (.95 if dtype == torch.float64 else .5)*128
-        (one, s1), (two, s2) = ({k: v.double() for k, v in repair(m, interpolate(w, v, .5), (w, v), [(x, y)]).items()}['fc2.weight'].max(0) for m, w, v in ((ma, a, b), (na, ta, tb)))
-        assert (one - two).abs().max() < 100*torch.finfo(dtype if dtype != torch.float64 else torch.float32).eps*one.abs().max()
+        (one, s1), (two, s2) = (
+            {k: v.double() for k, v in repair(m, interpolate(w, v, 0.5), (w, v), [(x, y)]).items()}['fc2.weight'].max(0)
+            for m, w, v in ((ma, a, b), (na, ta, tb))
+        )
+        assert (one - two
+                ).abs().max() < 100 * torch.finfo(dtype if dtype != torch.float64 else torch.float32).eps * one.abs().max()
         assert straight_through(na, na, nb, spec, [(x, y)], lr=.1).keys() == spec.sizes.keys()
 
 # %% ../nbs/merging/01_matching.ipynb #45c896b2
@@ -699,7 +824,9 @@ def test_double_half_and_mixed_modes():
     assert abs(overlap(a, b, spec, wide)/overlap(a, b, spec, found) - 1) < 1e-5
     half = weight_matching({k: v.bfloat16() for k, v in a.items()}, {k: v.bfloat16() for k, v in b.items()}, spec)
     assert abs(overlap(a, b, spec, half)/overlap(a, b, spec, found) - 1) < .02
-    assert matched_keys(Spec({}, {'bn.running_var': ((),), 'bn.weight': ((),), 'n': ()}), {'bn.running_var': torch.ones(1), 'bn.weight': torch.ones(1), 'n': torch.tensor(1)}) == ['bn.weight']
+    assert matched_keys(
+        Spec({}, {'bn.running_var': ((),), 'bn.weight': ((),), 'n': ()}),
+        {'bn.running_var': torch.ones(1), 'bn.weight': torch.ones(1), 'n': torch.tensor(1)}) == ['bn.weight']
     state = torch.get_rng_state()
     weight_matching(a, b, spec, seed=3)
     assert torch.get_rng_state().equal(state)
@@ -726,16 +853,23 @@ def test_each_floating_type_is_averaged():
 def test_what_is_not_averaged():
     warnings.simplefilter('ignore')    # quantised tensors are deprecated
     w, table = dict(w=torch.ones(2)), torch.tensor([3, 1, 2])
-    def both(x, y): return [lambda: interpolate(w | dict(k=x), w | dict(k=y), .5), lambda: average([w | dict(k=x), w | dict(k=y)])]
+
+    def both(x, y):
+        return [lambda: interpolate(w | dict(k=x), w | dict(k=y), .5), lambda: average([w | dict(k=x), w | dict(k=y)])]
     for f in both(torch.tensor(7), torch.tensor(9)): assert f()['k'] == 7    # a counter
     for t in (table, table > 1):
         for f in both(t, t.clone()): assert f()['k'].equal(t)
     int8 = [torch.randint(-127, 127, (4, 3), dtype=torch.int8) for _ in 'ab']
     quantised = torch.quantize_per_tensor(torch.randn(3), .1, 0, torch.qint8)
-    for kind, text, x, y in ((ValueError, "'k' is torch.int8 and differs", *int8), (ValueError, "'k' is torch.bool and differs", *(v > 0 for v in int8)),
-                              (ValueError, "'k' is torch.complex64", *(v.to(torch.complex64) for v in int8)), (ValueError, "'k' is torch.qint8", quantised, quantised),
-                              (ValueError, 'is torch.float32 in a and torch.bfloat16 in b: convert one', torch.ones(2), torch.ones(2).bfloat16()),
-                              (ValueError, r"shape \(2,\) in a and \(3,\) in b", torch.ones(2), torch.ones(3)), (TypeError, 'not the checkpoint around it', 3, 4)):
+    for kind, text, x, y in (
+        (ValueError, "'k' is torch.int8 and differs", *int8),
+        (ValueError, "'k' is torch.bool and differs", *(v > 0 for v in int8)),
+        (ValueError, "'k' is torch.complex64", *(v.to(torch.complex64) for v in int8)),
+        (ValueError, "'k' is torch.qint8", quantised, quantised),
+        (ValueError, 'is torch.float32 in a and torch.bfloat16 in b: convert one', torch.ones(2), torch.ones(2).bfloat16()),
+        (ValueError, r"shape \(2,\) in a and \(3,\) in b", torch.ones(2), torch.ones(3)),
+        (TypeError, 'not the checkpoint around it', 3, 4),
+    ):
         for f in both(x, y):
             with pytest.raises(kind, match=text): f()
     with pytest.raises(ValueError, match='b lacks .*all keys begin with .module.'): interpolate(w, {'module.w': w['w']}, .5)
@@ -752,22 +886,31 @@ def test_calls_of_a_module_are_told_apart():
         modes = [m.training for m in other.modules()]
         found = match(model, other, spec, 'activations', batches=[x[:6], (x[6:], None)])
         assert found_of(found, right) == (n, n)
-        assert list(other.layer1[0].relu._forward_hooks) == [mine.id] and not model.relu._forward_hooks and [m.training for m in other.modules()] == modes
+        assert list(other.layer1[0].relu._forward_hooks) == [mine.id] and not model.relu._forward_hooks and [
+            m.training for m in other.modules()
+        ] == modes
     model = torchvision.models.resnet18()
     spec, other, right = shuffled(model, x)
     where = observed(model, spec, x)
-    assert found_of(match(model, other, spec, 'activations', batches=[(x,)], where=where | {'layer2.0.conv2': 'layer2.0'}), right) == (12, 12)    # a block shows its units too
-    for shown, text in (('layer1.0.relu', r"'layer1.0.relu' runs 2 times in a pass: say which call shows the units of 'layer1.0.conv1' by where=.*\('layer1.0.relu', number from 0\)"),
-                        (('layer1.0.relu', 2), 'there is no call number 2'), ('layer2.0', 'expected 64 units on axis 1')):
-        with pytest.raises(ValueError, match=text): match(model, other, spec, 'activations', batches=[(x,)], where=where | {'layer1.0.conv1': shown})
+    # a block shows its units too
+    assert found_of(match(model, other, spec, 'activations', batches=[(x,)], where=where | {'layer2.0.conv2': 'layer2.0'}),
+                    right) == (12, 12)
+    for shown, text in (
+        ('layer1.0.relu',
+         r"'layer1.0.relu' runs 2 times in a pass: say which call shows the units of 'layer1.0.conv1' by where=.*\('layer1.0.relu', number from 0\)"
+         ), (('layer1.0.relu', 2), 'there is no call number 2'), ('layer2.0', 'expected 64 units on axis 1')):
+        with pytest.raises(ValueError, match=text):
+            match(model, other, spec, 'activations', batches=[(x,)], where=where | {'layer1.0.conv1': shown})
 
 # %% ../nbs/merging/01_matching.ipynb #bb469c8c
 def test_reused_layers_and_functions():
     class Loop(nn.Module):
-        "One activation for all, a layer that runs twice, functional activations, a ModuleList, a module that never runs, an in-place first step"
+        """One activation for all, a layer that runs twice, functional activations, a ModuleList, a module that never
+    runs, an in-place first step"""
         def __init__(self):
             super().__init__()
-            self.act, self.spare, self.into, self.twice, self.head = nn.GELU(), nn.Linear(3, 3), nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(8, 3)
+            self.act, self.spare, self.into, self.twice, self.head = nn.GELU(), nn.Linear(3, 3), nn.Linear(
+                6, 12), nn.Linear(12, 12), nn.Linear(8, 3)
             self.blocks = nn.ModuleList([nn.Linear(12, 10), nn.Linear(10, 9), nn.Linear(9, 8)])
         def forward(self, x):
             h = self.act(self.into(x.mul_(.5)))
@@ -778,17 +921,24 @@ def test_reused_layers_and_functions():
     net, x = Loop(), torch.randn(64, 6)
     old = x.clone()
     spec, other, right = shuffled(net, x)
-    assert observed(net, spec, x) == {'into': ('act', 0), 'blocks.0': ('act', 2), 'blocks.1': ('act', 3), 'blocks.2': ('act', 4)}
-    assert found_of(match(net, other, spec, 'activations', batches=[(x[:60], 0), (x[60:], 0)]), right) == (4, 4) and x.equal(old)
-    with pytest.raises(ValueError, match="'twice' runs several times in a pass.*name other layers"): repair(net, net.state_dict(), (net.state_dict(),)*2, [x])
+    assert observed(net, spec,
+                    x) == {'into': ('act', 0), 'blocks.0': ('act', 2), 'blocks.1': ('act', 3), 'blocks.2': ('act', 4)}
+    assert found_of(match(net, other, spec, 'activations', batches=[(x[:60], 0),
+                                                                    (x[60:], 0)]), right) == (4, 4) and x.equal(old)
+    with pytest.raises(ValueError, match="'twice' runs several times in a pass.*name other layers"):
+        repair(net, net.state_dict(), (net.state_dict(),) * 2, [x])
     many = torch.randn(4000, 6)
     same = repair(net, net.state_dict(), (net.state_dict(),)*2, [many[:100], many[100:]], layers=['into', 'blocks'])
     for k, v in net.state_dict().items(): torch.testing.assert_close(same[k], v, atol=1e-3, rtol=1e-3)
-    with pytest.raises(ValueError, match="'spare' does not run"): repair(net, net.state_dict(), (net.state_dict(),)*2, [x], layers=['spare'])
-    with pytest.raises(ValueError, match="'spare' did not run"): match(net, other, spec, 'activations', batches=[x], where=observed(net, spec, x) | {'into': 'spare'})
+    with pytest.raises(ValueError, match="'spare' does not run"):
+        repair(net, net.state_dict(), (net.state_dict(),) * 2, [x], layers=['spare'])
+    with pytest.raises(ValueError, match="'spare' did not run"):
+        match(net, other, spec, 'activations', batches=[x], where=observed(net, spec, x) | {'into': 'spare'})
     class Turns(nn.Module):
         "Two layers whose order depends on the batch"
-        def __init__(self): super().__init__(); self.f, self.g, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        def __init__(self):
+            super().__init__()
+            self.f, self.g, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2)
         def forward(self, x): return self.head(self.f(self.g(x)) if x.sum() > 0 else self.g(self.f(x)))
     net = Turns()
     with pytest.raises(ValueError, match="do not run in the same order for all batches: 'f', 'g' come next"):
@@ -798,8 +948,10 @@ def test_reused_layers_and_functions():
 # %% ../nbs/merging/01_matching.ipynb #a3fc2c6e
 def test_sequences_and_maps_keep_their_axis():
     torch.manual_seed(0)
-    for net, x in ((nn.Sequential(nn.Conv1d(3, 7, 1), nn.ReLU(), nn.Conv1d(7, 7, 1), nn.ReLU(), nn.Flatten(), nn.Linear(49, 3)), torch.randn(30, 3, 7)),
-                   (nn.Sequential(nn.Linear(3, 7), nn.ReLU(), nn.Linear(7, 7), nn.ReLU(), nn.Flatten(), nn.Linear(49, 3)), torch.randn(30, 7, 3))):
+    for net, x in ((nn.Sequential(nn.Conv1d(3, 7, 1), nn.ReLU(), nn.Conv1d(7, 7, 1), nn.ReLU(), nn.Flatten(),
+                                  nn.Linear(49, 3)), torch.randn(30, 3, 7)),
+                   (nn.Sequential(nn.Linear(3, 7), nn.ReLU(), nn.Linear(7, 7), nn.ReLU(), nn.Flatten(),
+                                  nn.Linear(49, 3)), torch.randn(30, 7, 3))):
         spec, other, right = shuffled(net, x)    # as many positions as units
         assert found_of(match(net, other, spec, 'activations', batches=[x]), right) == (2, 2)
 
@@ -807,21 +959,27 @@ def test_sequences_and_maps_keep_their_axis():
 def test_nan_activations_are_named():
     class Root(nn.Module):
         "NaN in one unit of fc2 for the darkest images"
-        def __init__(self): super().__init__(); self.fc1, self.fc2, self.relu, self.bn, self.head = nn.Linear(4, 6), nn.Linear(6, 5), nn.ReLU(), nn.BatchNorm1d(5), nn.Linear(5, 2)
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2, self.relu, self.bn, self.head = nn.Linear(4, 6), nn.Linear(
+                6, 5), nn.ReLU(), nn.BatchNorm1d(5), nn.Linear(5, 2)
         def forward(self, x):
             h = self.relu(self.fc1(x))
             return self.head(self.bn(self.fc2(h.sqrt() + (x.mean(1, keepdim=True) - .1).sqrt())))
     torch.manual_seed(0)
     net, dark = Root(), torch.cat([.2 + .8*torch.rand(20, 4), torch.zeros(1, 4)])
     spec, a = permutations(net, dark), net.state_dict()
-    with pytest.raises(ValueError, match="units of 'fc2', seen at 'bn', have NaN"): activation_matching(net, net, spec, None, [dark])
+    with pytest.raises(ValueError, match="units of 'fc2', seen at 'bn', have NaN"):
+        activation_matching(net, net, spec, None, [dark])
     for cost in ('correlation', 'inner'):
-        with pytest.raises(ValueError, match="units of 'fc2', seen at 'fc2', have NaN"): activation_matching(net, net, spec, dict(fc1='fc1', fc2='fc2'), [dark], cost)
+        with pytest.raises(ValueError, match="units of 'fc2', seen at 'fc2', have NaN"):
+            activation_matching(net, net, spec, dict(fc1='fc1', fc2='fc2'), [dark], cost)
     with pytest.raises(ValueError, match="'fc2' has NaN"): repair(net, a, (a, a), [dark], layers=['fc1', 'fc2'])
     with pytest.raises(ValueError, match="'bn' has NaN"): reset_batch_norm(net, [dark])
     line = curve(net, a, a, [(dark, torch.zeros(21, dtype=torch.int64))], 2)
     sure = curve(net, a, a, [(dark[:20], torch.zeros(20, dtype=torch.int64))], 2)
-    assert np.isnan(line.loss).all() and np.isnan(barrier(line)) and np.allclose(line.accuracy*21, sure.accuracy*20)    # what is NaN is not right
+    # what is NaN is not right
+    assert np.isnan(line.loss).all() and np.isnan(barrier(line)) and np.allclose(line.accuracy*21, sure.accuracy*20)
 
 # %% ../nbs/merging/01_matching.ipynb #66e590cb
 def test_planted_in_other_networks():
@@ -837,23 +995,27 @@ def test_planted_in_other_networks():
             h = self.embed(words)
             return self.head(h + self.back(self.act(self.fc(h))))
     images = torch.rand(24, 3, 8, 8)
-    grouped = nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(8, 16), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.GroupNorm(1, 8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))
+    grouped = nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(8, 16), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.GroupNorm(1, 8),
+                            nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))
     plain = convnet((3, 8, 8), width=6)
-    cases = [(Words(), torch.randint(0, 30, (16, 9))), (grouped, images), (plain, images), (plain.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)),
+    cases = [(Words(), torch.randint(0, 30, (16, 9))), (grouped, images), (plain, images),
+             (plain.to(memory_format=torch.channels_last), images.contiguous(memory_format=torch.channels_last)),
              (nn.DataParallel(plain), images), (torch.compile(plain, backend='eager'), images)]
     for net, x in cases:
         spec, other, right = shuffled(net, x, noise=.01)
         assert found_of(match(net, other, spec), right) == (len(right),)*2 and right
         if net is grouped: continue    # the units of a symbol are groups there
         assert found_of(match(net, other, spec, 'activations', batches=[x[:20], x[20:]]), right) == (len(right),)*2
-    with pytest.raises(ValueError, match="expected 8 units"): match(grouped, grouped, permutations(grouped, images), 'activations', batches=[images])
+    with pytest.raises(ValueError, match="expected 8 units"):
+        match(grouped, grouped, permutations(grouped, images), 'activations', batches=[images])
 
 # %% ../nbs/merging/01_matching.ipynb #f888aa03
 def test_repair_of_bottleneck_blocks():
     torch.manual_seed(0)
     def bottlenecks():
         "torchvision's ResNet with bottleneck blocks, small, with the statistics of real batches"
-        net = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 2, 1, 1], num_classes=5, width_per_group=16)
+        net = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 2, 1, 1], num_classes=5,
+                                        width_per_group=16)
         for m in net.modules():
             if isinstance(m, nn.BatchNorm2d): nn.init.uniform_(m.weight, .5, 1.5); nn.init.normal_(m.bias, std=.3)
         net.load_state_dict(reset_batch_norm(net, [x]))
@@ -871,8 +1033,11 @@ def test_repair_of_bottleneck_blocks():
     found = match(net, moved, spec, 'activations', batches=[x])
     assert found_of(found, right) == (len(right),)*2
     mine = permuted(moved.state_dict(), spec, found)
-    net.load_state_dict(repair(net, interpolate(a, mine, .5), (a, mine), [x], layers=['layer1', 'layer2.0', 'layer2.1.bn3']))
+    net.load_state_dict(
+        repair(net, interpolate(a, mine, .5), (a, mine), [x], layers=['layer1', 'layer2.0', 'layer2.1.bn3']))
     other.load_state_dict(a)
     assert (net(x) - other(x)).abs().max() < 5e-3*other(x).abs().max()
-    with pytest.raises(ValueError, match="'layer1.0.conv3' has no bias or no weights"): repair(net, a, (a, a), [x], layers=['layer1.0.conv3'])
-    with pytest.raises(ValueError, match="'layer1.0.relu' has no bias or no weights"): repair(net, a, (a, a), [x], layers=['layer1.0.relu'])
+    with pytest.raises(ValueError, match="'layer1.0.conv3' has no bias or no weights"):
+        repair(net, a, (a, a), [x], layers=['layer1.0.conv3'])
+    with pytest.raises(ValueError, match="'layer1.0.relu' has no bias or no weights"):
+        repair(net, a, (a, a), [x], layers=['layer1.0.relu'])

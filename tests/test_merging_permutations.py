@@ -16,16 +16,23 @@ class Gate(nn.Module):
     def __init__(self, n): super().__init__(); self.scale = nn.Parameter(torch.ones(n))
     def forward(self, x): return x if x.norm() > 1e6 else x * self.scale[:, None, None]
 
-def gated(n=16): return nn.Sequential(nn.Conv2d(3, n, 3), nn.ReLU(), Gate(n), nn.Conv2d(n, n, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * n, 10))
+def gated(n=16):
+    return nn.Sequential(nn.Conv2d(3, n, 3), nn.ReLU(), Gate(n), nn.Conv2d(n, n, 3), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(16 * n, 10))
 
 # %% ../nbs/merging/00_permutations.ipynb #fb4328b9
 class Hand:
     "A table written layer by layer; layouts are segments made by `sym`, () where nothing moves"
     def __init__(self): self.sizes, self.axes = {}, {}
     def sym(self, name, n): self.sizes[name] = n; return ((name, n),)
-    def conv(self, key, into, out, bias=False): self.axes |= {f'{key}.weight': (out, into, (), ())} | ({f'{key}.bias': (out,)} if bias else {})
+
+    def conv(self, key, into, out, bias=False):
+        self.axes |= {f'{key}.weight': (out, into, (), ())} | ({f'{key}.bias': (out,)} if bias else {})
     def linear(self, key, into, out): self.axes |= {f'{key}.weight': (out, into), f'{key}.bias': (out,)}
-    def norm(self, key, s): self.axes |= {f'{key}.{k}': (s,) for k in ('weight', 'bias', 'running_mean', 'running_var')} | {f'{key}.num_batches_tracked': ()}
+
+    def norm(self, key, s):
+        self.axes |= {f'{key}.{k}': (s,)
+                      for k in ('weight', 'bias', 'running_mean', 'running_var')} | {f'{key}.num_batches_tracked': ()}
 
 def same_spec(a, b):
     "Whether two specifications agree up to the names of symbols"
@@ -33,7 +40,9 @@ def same_spec(a, b):
     for key in b.axes:
         for la, lb in zip(a.axes[key], b.axes[key], strict=True):
             la, lb = (tuple(g for g in l if g[0] is not None) for l in (la, lb))
-            if [n for _, n in la] != [n for _, n in lb] or any(names.setdefault(s, t) != t for (s, _), (t, _) in zip(la, lb)): return False
+            if [n for _, n in la] != [n for _, n in lb] or any(
+                    names.setdefault(s, t) != t for (s, _), (t, _) in zip(la, lb)):
+                return False
     once = set(names) == set(a.sizes) and set(names.values()) == set(b.sizes) and len(set(names.values())) == len(names)
     extra = [k for k in a.axes if k not in b.axes and any(s for layout in a.axes[k] for s, _ in layout)]
     return once and not extra and all(a.sizes[s] == b.sizes[t] for s, t in names.items())
@@ -62,7 +71,10 @@ def resnet18_by_hand():
             if i > 1 and j == 0:
                 stream = h.sym(f'stream{i}', 32 * 2**i)
                 h.conv(f'{key}.downsample.0', old, stream); h.norm(f'{key}.downsample.1', stream)
-            h.conv(f'{key}.conv1', old, inner); h.norm(f'{key}.bn1', inner); h.conv(f'{key}.conv2', inner, stream); h.norm(f'{key}.bn2', stream)
+            h.conv(f'{key}.conv1', old, inner)
+            h.norm(f'{key}.bn1', inner)
+            h.conv(f'{key}.conv2', inner, stream)
+            h.norm(f'{key}.bn2', stream)
     h.linear('fc', stream, ())
     return h
 
@@ -71,7 +83,8 @@ class Residual(nn.Module):
     "x + f(x), or with a convolution on the shortcut"
     def __init__(self, c, shortcut=False):
         super().__init__()
-        self.f = nn.Sequential(nn.Conv2d(c, c, 3, padding=1, bias=False), nn.BatchNorm2d(c), nn.ReLU(inplace=True), nn.Conv2d(c, c, 1))
+        self.f = nn.Sequential(nn.Conv2d(c, c, 3, padding=1, bias=False), nn.BatchNorm2d(c), nn.ReLU(inplace=True),
+                               nn.Conv2d(c, c, 1))
         self.shortcut = nn.Conv2d(c, c, 1) if shortcut else nn.Identity()
     def forward(self, x):
         out = self.f(x)
@@ -102,13 +115,16 @@ class Gated(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.down, self.up, self.scale = nn.Linear(c, 4), nn.Linear(4, c), nn.Parameter(torch.ones(c, 1, 1))
-    def forward(self, x): return x * self.up(F.silu(self.down(x.mean((2, 3)))))[:, :, None, None].sigmoid() + self.scale * x
+
+    def forward(self, x):
+        return x * self.up(F.silu(self.down(x.mean((2, 3)))))[:, :, None, None].sigmoid() + self.scale * x
 
 class Attend(nn.Module):
     "Attention over space by hand, with one matrix for queries, keys and values"
     def __init__(self, c, fused):
         super().__init__()
-        self.norm, self.qkv, self.out, self.fused = nn.LayerNorm(c), nn.Linear(c, 3 * c, bias=False), nn.Linear(c, c), fused
+        self.norm, self.qkv, self.out, self.fused = nn.LayerNorm(c), nn.Linear(c, 3 * c, bias=False), nn.Linear(
+            c, c), fused
     def forward(self, x):
         b, c, h, w = x.shape
         tokens = self.norm(x.flatten(2).transpose(1, 2))
@@ -127,14 +143,18 @@ class Multi(nn.Module):
 def block(kind, c):
     "(module, channels that come out)"
     conv = lambda d, *a, **k: nn.Conv2d(c, d, 3, *a, padding=1, **k)
-    return {'plain': lambda: (nn.Sequential(conv(c + 4), nn.ReLU()), c + 4), 'batch': lambda: (nn.Sequential(conv(c), nn.BatchNorm2d(c), nn.PReLU(c)), c),
-            'group': lambda: (nn.Sequential(conv(c), nn.GroupNorm(4, c), nn.GELU()), c),
-            'instance': lambda: (nn.Sequential(conv(c), nn.InstanceNorm2d(c, affine=True), nn.ReLU()), c),
-            'depthwise': lambda: (nn.Sequential(conv(2 * c, groups=c), nn.ReLU6(), nn.Conv2d(2 * c, c, 1)), c),
-            'grouped': lambda: (nn.Sequential(conv(c, groups=2), nn.Hardswish()), c), 'residual': lambda: (Residual(c), c),
-            'shortcut': lambda: (Residual(c, True), c), 'join': lambda: (Join(c), c + 4), 'halves': lambda: (Halves(c), c), 'wider': lambda: (Wider(c), c + 4),
-            'gated': lambda: (Gated(c), c), 'attend': lambda: (Attend(c, c % 8 == 0), c), 'multi': lambda: (Multi(c), c),
-            'up': lambda: (nn.Sequential(nn.ConvTranspose2d(c, 8, 2, 2), nn.MaxPool2d(2), nn.Conv2d(8, 2 * c, 1), nn.GLU(1)), c)}[kind]()
+    return {
+        'plain': lambda: (nn.Sequential(conv(c + 4), nn.ReLU()), c + 4), 'batch': lambda:
+        (nn.Sequential(conv(c), nn.BatchNorm2d(c), nn.PReLU(c)), c), 'group': lambda:
+        (nn.Sequential(conv(c), nn.GroupNorm(4, c), nn.GELU()), c), 'instance': lambda:
+        (nn.Sequential(conv(c), nn.InstanceNorm2d(c, affine=True), nn.ReLU()), c), 'depthwise': lambda:
+        (nn.Sequential(conv(2 * c, groups=c), nn.ReLU6(), nn.Conv2d(2 * c, c, 1)), c), 'grouped': lambda:
+        (nn.Sequential(conv(c, groups=2), nn.Hardswish()), c), 'residual': lambda: (Residual(c), c), 'shortcut': lambda:
+        (Residual(c, True), c), 'join': lambda: (Join(c), c + 4), 'halves': lambda: (Halves(c), c), 'wider': lambda:
+        (Wider(c), c + 4), 'gated': lambda: (Gated(c), c), 'attend': lambda: (Attend(c, c % 8 == 0), c),
+        'multi': lambda: (Multi(c), c), 'up': lambda:
+        (nn.Sequential(nn.ConvTranspose2d(c, 8, 2, 2), nn.MaxPool2d(2), nn.Conv2d(8, 2 * c, 1), nn.GLU(1)), c)
+    }[kind]()
 
 KINDS = 'plain batch group instance depthwise grouped residual shortcut join halves wider gated attend multi up'.split()
 
@@ -144,14 +164,16 @@ def network(kinds, flat, c=8, seed=0):
     torch.manual_seed(seed)
     layers = [nn.Conv2d(3, c, 3, padding=1), nn.ReLU()]
     for kind in kinds: m, c = block(kind, c); layers.append(m)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2 if flat else 1), nn.Flatten(), nn.Linear(c * (4 if flat else 1), 5))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2 if flat else 1), nn.Flatten(),
+                         nn.Linear(c * (4 if flat else 1), 5))
 
 def agrees(model, x, least=1, tol=1e-10):
     "The derived spec, after all that must hold for it"
     spec, state = permutations(model, x), model.state_dict()
     assert list(spec.axes) == list(state) and len(spec.sizes) >= least and all(spec.users(s) for s in spec.sizes)
     for k, layouts in spec.axes.items():
-        assert len(layouts) == state[k].ndim and all(not l or sum(m for _, m in l) == n for l, n in zip(layouts, state[k].shape)), k
+        assert len(layouts) == state[k].ndim and all(
+            not l or sum(m for _, m in l) == n for l, n in zip(layouts, state[k].shape)), k
         assert all(s is None or m % spec.sizes[s] == 0 for l in layouts for s, m in l), k
     check_spec(model, spec, x, rtol=tol)
     return spec
@@ -161,7 +183,8 @@ class Op(nn.Module):
     "f, the operation, a linear head"
     def __init__(self, op):
         super().__init__()
-        self.f, self.op, self.p, self.q = nn.Conv2d(3, 8, 1), op, nn.Parameter(torch.rand(8)), nn.Parameter(torch.rand(8, 8))
+        self.f, self.op, self.p, self.q = nn.Conv2d(3, 8, 1), op, nn.Parameter(torch.rand(8)), nn.Parameter(
+            torch.rand(8, 8))
         self.w, self.bias = nn.Parameter(torch.rand(8, 4, 2, 2)), nn.Parameter(torch.rand(1, 2, 16, 16))
         self.head = nn.Linear(self.op(self, torch.rand(2, 8, 4, 4)).flatten(1).shape[1], 3)
     def forward(self, x): return self.head(self.op(self, self.f(x).tanh()).flatten(1))
@@ -171,27 +194,40 @@ def heads(m, x, fused):
     q = (x.flatten(2).transpose(1, 2) @ m.q).view(2, 16, 2, 4).transpose(1, 2)
     return F.scaled_dot_product_attention(q, q, q, attn_mask=m.bias) if fused else (q @ q.mT + m.bias).softmax(-1) @ q
 
-OPERATIONS = [([8], lambda m, x: x.max(3)[0]), ([8], lambda m, x: x.max(dim=2).values), ([8], lambda m, x: x.amax(1)), ([], lambda m, x: x.max(1)[0]),
-    ([8], lambda m, x: x.softmax(1)), ([8], lambda m, x: x.var((2, 3))), ([8], lambda m, x: F.normalize(x, dim=1)), ([8], lambda m, x: x - x.sum(1, keepdim=True)),
-    ([2, 4, 2], lambda m, x: x[:, 2:6]), ([], lambda m, x: x[:, ::2]), ([5, 3], lambda m, x: x[:, -3:]), ([], lambda m, x: x[:, 3]), ([8], lambda m, x: x[..., 1]),
-    ([3, 5], lambda m, x: torch.cat(torch.split(x, [3, 5], dim=1)[::-1], 1)), ([2, 4, 2], lambda m, x: x.narrow(1, 2, 4)), ([8], lambda m, x: x.repeat(1, 2, 1, 1)),
-    ([8], lambda m, x: m.p.view(1, 8, 1, 1).expand(2, -1, 4, 4) * x), ([8], lambda m, x: m.p[:, None, None].expand_as(x) + x), ([4], lambda m, x: F.glu(x, 1)),
-    ([8], lambda m, x: F.prelu(x, m.p)), ([8], lambda m, x: F.batch_norm(x, None, None, m.p, m.p, training=True)), ([4, 4], lambda m, x: F.group_norm(x, 2, m.p)),
-    ([8], lambda m, x: F.layer_norm(x.permute(0, 2, 3, 1), (8,), m.p)), ([8, 4], lambda m, x: F.conv_transpose2d(x, m.w)),
-    ([2], lambda m, x: F.conv_transpose2d(x, m.w, groups=2)), ([2], lambda m, x: F.conv2d(x, m.w, groups=2)), ([8], lambda m, x: F.interpolate(x, scale_factor=2)),
-    ([], lambda m, x: x.flip(1) + x), ([], lambda m, x: x[:, torch.tensor([1, 0, 2])]), ([], lambda m, x: F.pixel_shuffle(x, 2)), ([], lambda m, x: x.cumsum(1)),
-    ([8, 8], lambda m, x: torch.einsum('bchw,cd->bdhw', x, m.q)), ([8], lambda m, x: torch.einsum('ii->i', m.q)[:, None, None] * x),
-    ([8], lambda m, x: torch.stack((x, 2 * x), 1)),
-    ([8], lambda m, x: torch.stack((x, 2 * x), 2).flatten(1, 2)), ([], lambda m, x: torch.bmm(x[:, 0], x[:, 1])), ([8], lambda m, x: F.pad(x, (1, 1, 1, 1, 2, 0))),
-    ([8], lambda m, x: F.pad(x, (1, 1, 1, 1), mode='reflect')), ([], lambda m, x: x.reshape(2, 16, 8)), ([8], lambda m, x: x * x.new_ones(8, 1, 1).fill_(2.)[:1]),
-    ([8], lambda m, x: x.mul(2).add_(m.p[:, None, None]).clamp_(-1, 1)), ([8, 2], lambda m, x: heads(m, x, True)), ([8, 2], lambda m, x: heads(m, x, False))]
+OPERATIONS = [([8], lambda m, x: x.max(3)[0]), ([8], lambda m, x: x.max(dim=2).values), ([8], lambda m, x: x.amax(1)),
+              ([], lambda m, x: x.max(1)[0]), ([8], lambda m, x: x.softmax(1)), ([8], lambda m, x: x.var((2, 3))),
+              ([8], lambda m, x: F.normalize(x, dim=1)), ([8], lambda m, x: x - x.sum(1, keepdim=True)),
+              ([2, 4, 2], lambda m, x: x[:, 2:6]), ([], lambda m, x: x[:, ::2]), ([5, 3], lambda m, x: x[:, -3:]),
+              ([], lambda m, x: x[:, 3]), ([8], lambda m, x: x[..., 1]),
+              ([3, 5], lambda m, x: torch.cat(torch.split(x, [3, 5], dim=1)[::-1], 1)),
+              ([2, 4, 2], lambda m, x: x.narrow(1, 2, 4)), ([8], lambda m, x: x.repeat(1, 2, 1, 1)),
+              ([8], lambda m, x: m.p.view(1, 8, 1, 1).expand(2, -1, 4, 4) * x),
+              ([8], lambda m, x: m.p[:, None, None].expand_as(x) + x), ([4], lambda m, x: F.glu(x, 1)),
+              ([8], lambda m, x: F.prelu(x, m.p)),
+              ([8], lambda m, x: F.batch_norm(x, None, None, m.p, m.p, training=True)),
+              ([4, 4], lambda m, x: F.group_norm(x, 2, m.p)),
+              ([8], lambda m, x: F.layer_norm(x.permute(0, 2, 3, 1), (8,), m.p)),
+              ([8, 4], lambda m, x: F.conv_transpose2d(x, m.w)),
+              ([2], lambda m, x: F.conv_transpose2d(x, m.w, groups=2)), ([2], lambda m, x: F.conv2d(x, m.w, groups=2)),
+              ([8], lambda m, x: F.interpolate(x, scale_factor=2)), ([], lambda m, x: x.flip(1) + x),
+              ([], lambda m, x: x[:, torch.tensor([1, 0, 2])]), ([], lambda m, x: F.pixel_shuffle(x, 2)),
+              ([], lambda m, x: x.cumsum(1)), ([8, 8], lambda m, x: torch.einsum('bchw,cd->bdhw', x, m.q)),
+              ([8], lambda m, x: torch.einsum('ii->i', m.q)[:, None, None] * x),
+              ([8], lambda m, x: torch.stack((x, 2 * x), 1)),
+              ([8], lambda m, x: torch.stack((x, 2 * x), 2).flatten(1, 2)),
+              ([], lambda m, x: torch.bmm(x[:, 0], x[:, 1])), ([8], lambda m, x: F.pad(x, (1, 1, 1, 1, 2, 0))),
+              ([8], lambda m, x: F.pad(x, (1, 1, 1, 1), mode='reflect')), ([], lambda m, x: x.reshape(2, 16, 8)),
+              ([8], lambda m, x: x * x.new_ones(8, 1, 1).fill_(2.)[:1]),
+              ([8], lambda m, x: x.mul(2).add_(m.p[:, None, None]).clamp_(-1, 1)),
+              ([8, 2], lambda m, x: heads(m, x, True)), ([8, 2], lambda m, x: heads(m, x, False))]
 
 # %% ../nbs/merging/00_permutations.ipynb #b1af6861
 def test_resnets_by_hand():
     x = torch.rand(2, 3, 16, 16)
     for model, hand in ((preact_resnet8(width=4), preact_by_hand(4, [(8, 1, True), (16, 1, True), (32, 1, True)])),
-                        (preact_resnet18(width=4), preact_by_hand(4, [(4, 2, False), (8, 2, True), (16, 2, True), (32, 2, True)])),
-                        (torchvision.models.resnet18(), resnet18_by_hand())):
+                        (preact_resnet18(width=4),
+                         preact_by_hand(4, [(4, 2, False), (8, 2, True), (16, 2, True),
+                                            (32, 2, True)])), (torchvision.models.resnet18(), resnet18_by_hand())):
         assert same_spec(permutations(model, x), hand)
 
 # %% ../nbs/merging/00_permutations.ipynb #312f3be0
@@ -215,8 +251,8 @@ def test_mlp_and_vgg_by_hand():
 def test_every_kind_of_block():
     x = torch.rand(2, 3, 8, 8)
     symbols = {kind: len(agrees(network([kind], True), x).sizes) for kind in KINDS}
-    assert symbols == dict(plain=2, batch=2, group=2, instance=2, depthwise=2, grouped=1, residual=2, shortcut=3, join=2, halves=2, wider=1, gated=2, attend=2,
-                           multi=2, up=3), symbols
+    assert symbols == dict(plain=2, batch=2, group=2, instance=2, depthwise=2, grouped=1, residual=2, shortcut=3, join=2,
+                           halves=2, wider=1, gated=2, attend=2, multi=2, up=3), symbols
 
 # %% ../nbs/merging/00_permutations.ipynb #59e52192
 def test_random_architectures():
@@ -253,18 +289,21 @@ def test_every_axis_is_needed():
         wrong = Spec(spec.sizes, spec.axes | {key: tuple(() if j == i else a for j, a in enumerate(spec.axes[key]))})
         with pytest.raises(AssertionError, match='changes the output'): check_spec(model, wrong, x, draws=1)
     zero = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Threshold(1e9, 0.))
-    with pytest.raises(AssertionError, match='zero or not finite'): check_spec(zero, permutations(zero, x[0, :, 0].mT), x[0, :, 0].mT)
+    with pytest.raises(AssertionError, match='zero or not finite'):
+        check_spec(zero, permutations(zero, x[0, :, 0].mT), x[0, :, 0].mT)
 
 # %% ../nbs/merging/00_permutations.ipynb #d9358a6a
 def test_networks_of_the_library():
-    assert list(agrees(autoencoder((1, 12, 12), 8, width=4), torch.rand(2, 1, 12, 12)).sizes.values()) == [4, 8, 8, 8, 4]  # the code has a symbol too
+    # the code has a symbol too
+    assert list(agrees(autoencoder((1, 12, 12), 8, width=4), torch.rand(2, 1, 12, 12)).sizes.values()) == [4, 8, 8, 8, 4]
     assert len(agrees(wide_resnet(depth=10, widen=1), torch.rand(2, 3, 16, 16)).sizes) == 6
     assert agrees(convnet((1, 8, 8), width=4), torch.rand(2, 1, 8, 8)).axes['head.weight'][1] == (('block3.conv', 64),)
 
 # %% ../nbs/merging/00_permutations.ipynb #71e6b199
 def test_torchvision_networks():
     models, x = torchvision.models, torch.rand(2, 3, 32, 32)
-    vit = models.VisionTransformer(image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=48, num_classes=10)
+    vit = models.VisionTransformer(image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=48,
+                                   num_classes=10)
     assert list(agrees(vit, x).sizes.values()) == [32, 4, 48, 4, 48]
     block_setting = [models.convnext.CNBlockConfig(16, 24, 1), models.convnext.CNBlockConfig(24, None, 2)]
     assert list(agrees(models.ConvNeXt(block_setting, num_classes=10), x).sizes.values()) == [16, 64, 24, 96, 96]
@@ -275,27 +314,32 @@ def test_torchvision_networks():
 # %% ../nbs/merging/00_permutations.ipynb #1f8e9f06
 @pytest.mark.slow
 def test_large_torchvision_networks():
-    for name, size in dict(resnet18=32, resnet50=32, resnext50_32x4d=32, vgg11_bn=32, mobilenet_v2=32, mobilenet_v3_small=32, efficientnet_b0=32, mnasnet0_5=32,
-                           shufflenet_v2_x0_5=64, regnet_y_400mf=32, densenet121=32).items():
+    for name, size in dict(resnet18=32, resnet50=32, resnext50_32x4d=32, vgg11_bn=32, mobilenet_v2=32,
+                           mobilenet_v3_small=32, efficientnet_b0=32, mnasnet0_5=32, shufflenet_v2_x0_5=64,
+                           regnet_y_400mf=32, densenet121=32).items():
         agrees(torchvision.models.get_model(name), torch.rand(2, 3, size, size), least=9, tol=1e-9)
 
 # %% ../nbs/merging/00_permutations.ipynb #7c26dc05
 def test_operations_one_by_one():
     torch.manual_seed(0)
-    for i, (units, op) in enumerate(OPERATIONS): assert list(agrees(Op(op), torch.rand(2, 3, 4, 4), least=0).sizes.values()) == units, i
+    for i, (units, op) in enumerate(OPERATIONS):
+        assert list(agrees(Op(op), torch.rand(2, 3, 4, 4), least=0).sizes.values()) == units, i
 
 # %% ../nbs/merging/00_permutations.ipynb #78a1d633
 def test_transformers():
     layer = lambda first: nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=first)
     tokens = torch.rand(2, 6, 5)
     for first in (False, True):
-        model = nn.Sequential(nn.Linear(5, 16), nn.TransformerEncoder(layer(first), 2, nn.LayerNorm(16), enable_nested_tensor=False), nn.Linear(16, 3))
+        model = nn.Sequential(nn.Linear(5, 16),
+                              nn.TransformerEncoder(layer(first), 2, nn.LayerNorm(16), enable_nested_tensor=False),
+                              nn.Linear(16, 3))
         assert list(agrees(model, tokens).sizes.values()) == [16, 4, 32, 4, 32]
     class Translator(nn.Module):
         "A decoder layer on embedded tokens, with tied input and output embedding and a mask that differs between heads"
         def __init__(self):
             super().__init__()
-            self.embed, self.place, self.layer = nn.Embedding(11, 16), nn.Parameter(torch.randn(6, 16)), nn.TransformerDecoderLayer(16, 4, 24, batch_first=True)
+            self.embed, self.place, self.layer = nn.Embedding(11, 16), nn.Parameter(torch.randn(
+                6, 16)), nn.TransformerDecoderLayer(16, 4, 24, batch_first=True)
             self.attention, self.head = nn.MultiheadAttention(16, 4, batch_first=True, kdim=5, vdim=5), nn.Linear(16, 11)
             self.head.weight = self.embed.weight
             self.register_buffer('mask', torch.randn(8, 6, 6))
@@ -305,7 +349,10 @@ def test_transformers():
             x = self.layer(x if scale is None else x * scale, x + y)
             return self.head(x), weights
     spec = agrees(Translator(), (torch.randint(0, 11, (2, 6)), tokens))
-    assert sorted(spec.sizes.values()) == [4, 4, 16, 24] and spec.axes['embed.weight'] == spec.axes['head.weight'] == ((), (('embed', 16),))
+    assert sorted(spec.sizes.values()) == [4, 4, 16, 24] and spec.axes['embed.weight'] == spec.axes['head.weight'] == (
+        (),
+        (('embed', 16),),
+    )
 
 # %% ../nbs/merging/00_permutations.ipynb #f4c46dbc
 def test_a_module_used_twice_and_shapes_in_python():
@@ -313,7 +360,12 @@ def test_a_module_used_twice_and_shapes_in_python():
         "One layer between two activations of the same width, a loop over shapes, a convolution of sequences, an einsum"
         def __init__(self):
             super().__init__()
-            self.into, self.mid, self.conv, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Conv1d(6, 8, 3, padding=1), nn.Linear(8 * 5, 3)
+            self.into, self.mid, self.conv, self.head = (
+                nn.Linear(4, 6),
+                nn.Linear(6, 6),
+                nn.Conv1d(6, 8, 3, padding=1),
+                nn.Linear(8 * 5, 3),
+            )
             self.mix = nn.Parameter(torch.randn(6, 9)); self.back = nn.Parameter(torch.randn(9, 6))
         def forward(self, x):
             h = self.mid(F.relu(self.mid(F.relu(self.into(x))))).relu_()
@@ -332,13 +384,20 @@ def test_groups_coarsen():
     assert spec.sizes == {'0': 4} and spec.axes['1.weight'] == ((('0', 32),), ((None, 8),), (), ())
     assert sorted(agrees(grouped(nn.GroupNorm(4, 32)), x).sizes.values()) == [8] * 4  # 8!^4 is more than 4!
     assert agrees(grouped(nn.GroupNorm(16, 32)), x).sizes == {'0': 16}                # 16! is more than 2^16
-    assert agrees(grouped(nn.GroupNorm(1, 32)), x).sizes == agrees(grouped(nn.Conv2d(32, 32, 1, groups=32)), x).sizes == {'0': 32}
-    assert agrees(grouped(nn.Conv2d(32, 32, 1, groups=4), nn.Conv2d(32, 32, 1, groups=16), nn.GroupNorm(8, 32)), x).sizes == {'0': 4}
+    assert (
+        agrees(grouped(nn.GroupNorm(1, 32)), x).sizes
+        == agrees(grouped(nn.Conv2d(32, 32, 1, groups=32)), x).sizes
+        == {'0': 32}
+    )
+    assert agrees(grouped(nn.Conv2d(32, 32, 1, groups=4), nn.Conv2d(32, 32, 1, groups=16), nn.GroupNorm(8, 32)),
+                  x).sizes == {'0': 4}
 
 # %% ../nbs/merging/00_permutations.ipynb #77c0502c
 def test_unify_makes_equal_for_good():
     @settings(max_examples=40, deadline=None, derandomize=True, database=None)
-    @given(hs.lists(hs.tuples(hs.sampled_from([1, 2, 3, 4, 6]), hs.sampled_from([1, 2, 3]), hs.booleans()), min_size=1, max_size=4), hs.randoms())
+    @given(
+        hs.lists(hs.tuples(hs.sampled_from([1, 2, 3, 4, 6]), hs.sampled_from([1, 2, 3]), hs.booleans()), min_size=1,
+                 max_size=4), hs.randoms())
     def holds(parts, random):
         s, length = Symbols(), 24 * len(parts)
         def layout():
@@ -348,7 +407,8 @@ def test_unify_makes_equal_for_good():
                 n, block, _ = random.choice(parts)
                 if n * block > left: n, block = left, 1
                 old = [t for t, u in enumerate(s.units) if u == n]
-                t = random.choice(old) if old and random.random() < .3 else s.fresh(n, '')[0][0] if random.random() < .8 else None
+                t = random.choice(old) if old and random.random() < .3 else s.fresh(
+                    n, '')[0][0] if random.random() < .8 else None
                 out += ((t, n * block),); left -= n * block
             return out
         a, b, c = layout(), layout(), layout()
@@ -381,8 +441,12 @@ def test_permutations_form_a_group():
     for e in (compose(p, inverse(p)), compose(inverse(p), p)): assert equal(e, identity(spec))
     assert equal(permuted(state, spec, identity(spec)), state) and equal(compose(p, identity(spec)), p)
     one = dict(list(p.items())[:1])
-    assert equal(compose(one, q), compose(identity(spec) | one, q)) and equal(compose(q, one), compose(q, identity(spec) | one))
-    assert all(v is state[k] for k, v in permuted(state, spec, {}).items()) and equal(random_perms(spec, torch.Generator().manual_seed(0)), p)
+    assert equal(compose(one, q), compose(identity(spec) | one, q)) and equal(
+        compose(q, one), compose(q,
+                                 identity(spec) | one))
+    assert all(v is state[k] for k, v in permuted(state, spec, {}).items()) and equal(
+        random_perms(spec,
+                     torch.Generator().manual_seed(0)), p)
 
 # %% ../nbs/merging/00_permutations.ipynb #b5ea4614
 def test_blocks_and_segments_by_hand():
@@ -409,14 +473,17 @@ def test_the_model_is_left_alone():
             return self.head(x.mean((2, 3)))
     model, x = Careless(), torch.rand(1, 3, 8, 8)
     model.bn.eval(); model.f.weight.requires_grad_(False); model.head.weight.grad = torch.ones(2, 8)
-    look = lambda: ({k: (id(v), v._version, v.requires_grad, v.clone()) for k, v in model.state_dict(keep_vars=True).items()}, [m.training for m in model.modules()],
-                    [set(vars(m)) for m in model.modules()], model.head.weight.grad.clone(), torch.get_rng_state(), x.clone())
+    look = lambda: (
+        {k: (id(v), v._version, v.requires_grad, v.clone())
+         for k, v in model.state_dict(keep_vars=True).items()}, [m.training for m in model.modules()],
+        [set(vars(m)) for m in model.modules()], model.head.weight.grad.clone(), torch.get_rng_state(), x.clone())
     old = look()
     with pytest.raises(ValueError): permutations(model, torch.ones(1, 4, 8, 8))    # also after a refusal
     with torch.inference_mode(): spec = permutations(model, x)
     assert spec == permutations(model, x) and spec.sizes == {'f': 8}
     new = look()
-    assert model.last is None and model.all == [] and model.named == {} and old[1:3] == new[1:3] and all(torch.equal(a, b) for a, b in zip(old[3:], new[3:]))
+    assert model.last is None and model.all == [] and model.named == {} and old[1:3] == new[1:3] and all(
+        torch.equal(a, b) for a, b in zip(old[3:], new[3:]))
     assert all(old[0][k][:3] == new[0][k][:3] and torch.equal(old[0][k][3], new[0][k][3]) for k in old[0] | new[0])
 
 # %% ../nbs/merging/00_permutations.ipynb #4c6c9959
@@ -431,7 +498,8 @@ def test_refused_states_and_permutations():
     refused(TypeError, 'int64 tensor of length 32', permuted, state, spec, {'fc1': torch.rand(32)})
     refused(TypeError, 'int64 tensor of length 32', permuted, state, spec, {'fc1': list(range(32))})
     refused(ValueError, 'no .fc2.bias', permuted, {k: v for k, v in state.items() if k != 'fc2.bias'}, spec, {})
-    refused(ValueError, r"'fc1.weight' has shape \(24, 20\), the spec expects \(32, ", permuted, mlp((20,), 3, hidden=(24, 16)).state_dict(), spec, {})
+    refused(ValueError, r"'fc1.weight' has shape \(24, 20\), the spec expects \(32, ", permuted,
+            mlp((20,), 3, hidden=(24, 16)).state_dict(), spec, {})
 
 # %% ../nbs/merging/00_permutations.ipynb #5337291e
 def test_refused_models():
@@ -439,15 +507,19 @@ def test_refused_models():
         with pytest.raises(ValueError, match=match): permutations(model, x, **kw)
     image = torch.rand(2, 3, 8, 8)
     refused(r'cannot trace 2 \(Gate\).*rules=\{Gate: opaque\}', gated(), image)
-    refused(r'no rule for module 1 \(LSTM\).*LSTM: elementwise', nn.Sequential(nn.Linear(4, 8), nn.LSTM(8, 8)), torch.rand(2, 5, 4))
+    refused(r'no rule for module 1 \(LSTM\).*LSTM: elementwise', nn.Sequential(nn.Linear(4, 8), nn.LSTM(8, 8)),
+            torch.rand(2, 5, 4))
     class Odd(nn.Module):
         def __init__(self): super().__init__(); self.f = nn.Linear(4, 8)
         def forward(self, x): return torch.fft.fft(self.f(x)).real
     refused('no rule for function fft_fft', Odd(), torch.rand(2, 4))
-    refused('remove_parametrizations', nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2)), torch.rand(2, 4))
+    refused('remove_parametrizations',
+            nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2)),
+            torch.rand(2, 4))
     refused(r'module 0 \(Linear\) fails.*Is x what the model takes', nn.Sequential(nn.Linear(4, 8)), torch.rand(2, 5))
     wrong = lambda d, m, x: x
-    refused(r'gives a tensor of shape \(2, 8\), its rule says \(2, 4\)', nn.Sequential(nn.Linear(4, 8)), torch.rand(2, 4), rules={nn.Linear: wrong})
+    refused(r'gives a tensor of shape \(2, 8\), its rule says \(2, 4\)', nn.Sequential(nn.Linear(4, 8)), torch.rand(2, 4),
+            rules={nn.Linear: wrong})
 
 # %% ../nbs/merging/00_permutations.ipynb #29b09355
 def test_old_norms_and_scripts():
@@ -457,12 +529,17 @@ def test_old_norms_and_scripts():
     for norm in (nn.utils.weight_norm, nn.utils.spectral_norm):
         model = mlp((20,), 3, hidden=(32, 16))
         plain = permutations(model, x)
-        spec = Spec({'fc1': 32}, {k: v for k, v in plain.axes.items() if k.startswith('fc1')} | {'fc2.weight_orig': ((), (('fc1', 32),))})
+        spec = Spec(
+            {'fc1': 32},
+            {k: v for k, v in plain.axes.items() if k.startswith('fc1')} | {'fc2.weight_orig': ((), (('fc1', 32),))},
+        )
         norm(model.eval().fc2)    # in training mode spectral_norm moves on at each pass
         if norm is nn.utils.weight_norm: spec.axes['fc2.weight_v'] = spec.axes.pop('fc2.weight_orig')
         else: spec.axes['fc2.weight_v'] = ((('fc1', 32),),)
         before = model(x)    # from now on the layer holds a result of autograd
-        with pytest.raises(ValueError, match=f'fc2 has the old {norm.__name__}: call torch.nn.utils.remove_{norm.__name__}'): permutations(model, x)
+        with pytest.raises(ValueError,
+                           match=f'fc2 has the old {norm.__name__}: call torch.nn.utils.remove_{norm.__name__}'):
+            permutations(model, x)
         check_spec(model, spec, x)
         weight = model.fc2.weight
         assert type(weight) is torch.Tensor and not weight.is_leaf and model.fc2.weight is weight and model(x).equal(before)
@@ -473,7 +550,8 @@ def test_old_norms_and_scripts():
     lazy = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2))
     for f in (permutations, lambda m, x: check_spec(m, Spec({}, {}), x)):
         with pytest.raises(ValueError, match="'0.weight' of the model has no values yet"): f(lazy, x)
-    with pytest.raises(ValueError, match='fails in float64.*Is x what it takes'): check_spec(mlp((20,), 3), permutations(mlp((20,), 3), x), torch.rand(2, 21))
+    with pytest.raises(ValueError, match='fails in float64.*Is x what it takes'):
+        check_spec(mlp((20,), 3), permutations(mlp((20,), 3), x), torch.rand(2, 21))
 
 # %% ../nbs/merging/00_permutations.ipynb #bd3a956b
 def test_wrapped_models():
@@ -482,13 +560,18 @@ def test_wrapped_models():
     for wrapped, prefix in ((torch.compile(model, backend='eager'), '_orig_mod.'), (nn.DataParallel(model), 'module.'),
                             (torch.compile(nn.DataParallel(model), backend='eager'), '_orig_mod.module.')):
         spec = agrees(wrapped, x)
-        assert spec.axes == {prefix + k: tuple(tuple((s and prefix + s, n) for s, n in a) for a in axes) for k, axes in plain.axes.items()}
-        with pytest.raises(ValueError, match=f"all keys begin with '{prefix}', as .* take them from model.{prefix}state_dict"): permuted(wrapped.state_dict(), plain, {})
+        assert spec.axes == {
+            prefix + k: tuple(tuple((s and prefix + s, n) for s, n in a) for a in axes) for k, axes in plain.axes.items()
+        }
+        with pytest.raises(ValueError,
+                           match=f"all keys begin with '{prefix}', as .* take them from model.{prefix}state_dict"):
+            permuted(wrapped.state_dict(), plain, {})
 
 # %% ../nbs/merging/00_permutations.ipynb #d60535e5
 def test_each_type_of_numbers_moves():
     spec, perms = Spec({'p': 4}, {'w': ((('p', 4),), ())}), {'p': torch.tensor([2, 0, 3, 1])}
-    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.int8, torch.int64, torch.bool, torch.complex64):
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.int8, torch.int64,
+                  torch.bool, torch.complex64):
         w = torch.arange(12).view(4, 3).to(dtype)
         moved = permuted({'w': w}, spec, perms)['w']
         assert moved.dtype == dtype and moved.tolist() == w[[2, 0, 3, 1]].tolist()
@@ -514,4 +597,5 @@ def test_rules_of_ones_own():
     check_spec(gated(), spec, image)
     wrong = permutations(gated(), image, rules={Gate: elementwise})  # forgets the scale
     with pytest.raises(AssertionError, match='changes the output'): check_spec(gated(), wrong, image)
-    assert permutations(nn.Sequential(nn.Linear(4, 8), nn.LSTM(8, 8)), torch.rand(2, 5, 4), rules={nn.LSTM: opaque}).sizes == {}
+    assert permutations(nn.Sequential(nn.Linear(4, 8), nn.LSTM(8, 8)), torch.rand(2, 5, 4),
+                        rules={nn.LSTM: opaque}).sizes == {}

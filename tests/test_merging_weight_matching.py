@@ -40,7 +40,9 @@ def test_alignment_against_the_double_loop():
             total, count = 0., 0.
             for k in a:
                 if a[k].ndim < 2: continue
-                (ua, sa, va), (ub, sb, vb) = (np.linalg.svd(w[k].double().flatten(1).numpy(), full_matrices=False) for w in (a, pb))
+                (ua, sa,
+                 va), (ub, sb,
+                       vb) = (np.linalg.svd(w[k].double().flatten(1).numpy(), full_matrices=False) for w in (a, pb))
                 left, right = ([i for i in range(len(s)) if s[i] >= gamma*s[0]] for s in (sa, sb))
                 total += sum((ua[:, i] @ ub[:, j]) * (va[i] @ vb[j]) for i in left for j in right)
                 count += (len(left) + len(right))/2
@@ -58,8 +60,12 @@ def test_alignment_in_its_limits():
             assert abs(alignment(a, hidden, spec, inverse(planted), gamma) - 1) < 1e-6                   # a planted order
             assert abs(alignment(a, hidden, spec, weight_matching(a, hidden, spec), gamma) - 1) < 1e-6   # found again
             assert abs(alignment(a, b, spec, gamma=gamma)) < 0.9
-            assert abs(alignment(a, {k: -3*v if v.is_floating_point() else v for k, v in b.items()}, spec, gamma=gamma) + alignment(a, b, spec, gamma=gamma)) < 1e-6
-        assert abs(alignment(a, b, spec, planted, 0.3) - alignment(a, b, spec, planted, 0.3, of=(directions(a, spec), directions(b, spec)))) < 1e-12
+            assert abs(
+                alignment(a, {k: -3 * v if v.is_floating_point() else v
+                              for k, v in b.items()}, spec, gamma=gamma) + alignment(a, b, spec, gamma=gamma)) < 1e-6
+        assert abs(
+            alignment(a, b, spec, planted, 0.3)
+            - alignment(a, b, spec, planted, 0.3, of=(directions(a, spec), directions(b, spec)))) < 1e-12
         assert abs(alignment(a, b, spec, planted, 0.3) - alignment(b, a, spec, inverse(planted), 0.3)) < 1e-6    # symmetric
 
 # %% ../nbs/merging/02_weight_matching.ipynb #408714f1
@@ -67,8 +73,10 @@ def test_alignment_refuses():
     _, spec, a, b = pair()
     for gamma in (-0.1, 1.1, float('nan')):
         with pytest.raises(ValueError, match='gamma is a fraction'): alignment(a, b, spec, gamma=gamma)
-    with pytest.raises(ValueError, match="'fc2.weight' has NaN"): directions(a | {'fc2.weight': a['fc2.weight']*torch.nan}, spec)
-    with pytest.raises(ValueError, match='nothing has singular directions'): directions(a, Spec(spec.sizes, {k: v for k, v in spec.axes.items() if k.endswith('bias')}))
+    with pytest.raises(ValueError, match="'fc2.weight' has NaN"):
+        directions(a | {'fc2.weight': a['fc2.weight'] * torch.nan}, spec)
+    with pytest.raises(ValueError, match='nothing has singular directions'):
+        directions(a, Spec(spec.sizes, {k: v for k, v in spec.axes.items() if k.endswith('bias')}))
 
 # %% ../nbs/merging/02_weight_matching.ipynb #be75d461
 def test_distance_in_singular_values():
@@ -79,19 +87,24 @@ def test_distance_in_singular_values():
         pb = permuted(b, spec, perms)
         d, e = directions(a, spec), directions(pb, spec)
         square = sum((a[k] - pb[k]).square().sum() for k in matched_keys(spec, a) if k not in d)
-        for k, (u, s, vh) in d.items(): square += s.square().sum() + e[k][1].square().sum() - 2*s @ ((u.T @ e[k][0]) * (vh @ e[k][2].T)) @ e[k][1]
+        for k, (u, s, vh) in d.items():
+            square += s.square().sum() + e[k][1].square().sum() - 2 * s @ ((u.T @ e[k][0]) * (vh @ e[k][2].T)) @ e[k][1]
         np.testing.assert_allclose(distance(a, pb, spec), square.sqrt(), rtol=1e-10)
         np.testing.assert_allclose(distance_reduction(a, b, spec, perms), 1 - square.sqrt()/distance(a, b, spec), rtol=1e-9)
-        assert singular_change(b, spec, perms) < 1e-12 < 1e-3 < abs(1 - torch.linalg.svdvals(b[k].flatten(1))[0] / torch.linalg.svdvals(a[k].flatten(1))[0])
-        assert distance_reduction(a, permuted(a, spec, perms), spec, inverse(perms)) == 1 and distance_reduction(a, b, spec, {}) == 0
+        assert singular_change(b, spec, perms) < 1e-12 < 1e-3 < abs(
+            1 - torch.linalg.svdvals(b[k].flatten(1))[0] / torch.linalg.svdvals(a[k].flatten(1))[0])
+        assert distance_reduction(a, permuted(a, spec, perms), spec, inverse(perms)) == 1 and distance_reduction(
+            a, b, spec, {}) == 0
 
 # %% ../nbs/merging/02_weight_matching.ipynb #afa43a3a
 def test_integers_have_no_distance():
     _, spec, a, b = pair()
     int8 = {k: (40*v).to(torch.int8) for k, v in a.items()}
-    for f in (lambda: distance(int8, int8, spec), lambda: directions(int8, spec), lambda: alignment(int8, int8, spec), lambda: distance_reduction(int8, int8, spec, {})):
+    for f in (lambda: distance(int8, int8, spec), lambda: directions(int8, spec), lambda: alignment(int8, int8, spec),
+              lambda: distance_reduction(int8, int8, spec, {})):
         with pytest.raises(ValueError, match='is torch.int8 and has units'): f()
-    with pytest.raises(ValueError, match='there is no distance'): distance(int8, int8, Spec({}, {k: tuple(() for _ in v) for k, v in spec.axes.items()}))
+    with pytest.raises(ValueError, match='there is no distance'):
+        distance(int8, int8, Spec({}, {k: tuple(() for _ in v) for k, v in spec.axes.items()}))
 
 # %% ../nbs/merging/02_weight_matching.ipynb #823d3005
 def test_distances_in_each_type():
@@ -128,9 +141,13 @@ def test_taylor():
     params = torch.cat([v.flatten() for v in a.values()])
     def loss(p):
         parts = dict(zip(a, p.split([v.numel() for v in a.values()])))
-        return F.cross_entropy(functional_call(net, {k: v.view(a[k].shape) for k, v in parts.items()}, (batch[0],)), batch[1])
-    step = torch.cat([v.flatten() for v in h.values()])                                         # the same from gradients and Hessians
-    (g0, H0), (g1, H1) = ((torch.autograd.functional.jacobian(loss, p), torch.autograd.functional.hessian(loss, p)) for p in (params, params + step))
+        return F.cross_entropy(
+            functional_call(net, {k: v.view(a[k].shape)
+                                  for k, v in parts.items()}, (batch[0],)), batch[1])
+    # the same from gradients and Hessians
+    step = torch.cat([v.flatten() for v in h.values()])
+    (g0, H0), (g1, H1) = ((torch.autograd.functional.jacobian(loss, p), torch.autograd.functional.hessian(loss, p))
+                          for p in (params, params + step))
     expected = (g0 - g1) @ step / 4 + step @ (H0 + H1) @ step / 16
     np.testing.assert_allclose(taylor_excess(net, a, {k: a[k] + h[k] for k in a}, batch)[1], expected, rtol=1e-9)
 
@@ -140,8 +157,10 @@ def test_line_report():
     batches = [(torch.rand(20, 1, 8, 8), torch.arange(20) % 10)]
     out = line_report(model, a, b, batches, batches, 5)
     c = curve(model, a, b, batches, 5)
-    assert out['barrier'] == out['loss_barrier'] == barrier(c) and list(out['loss']) == list(c.t) and list(out['loss'].values()) == list(c.loss)
-    assert abs(out['midpoint_excess'] - (c.loss[2] - (c.loss[0] + c.loss[4])/2)) < 1e-12 and line_report(model, a, a, batches, batches, 3)['barrier'] == 0
+    assert out['barrier'] == out['loss_barrier'] == barrier(c) and list(out['loss']) == list(c.t) and list(
+        out['loss'].values()) == list(c.loss)
+    assert abs(out['midpoint_excess'] - (c.loss[2] - (c.loss[0] + c.loss[4]) / 2)) < 1e-12 and line_report(
+        model, a, a, batches, batches, 3)['barrier'] == 0
 
 # %% ../nbs/merging/02_weight_matching.ipynb #bc42dab7
 def test_experiment():
@@ -150,17 +169,26 @@ def test_experiment():
     assert out == one('wm')
     plain, shrunk = one('none'), one('shrink')
     assert plain['accuracy'] > 0.9 and plain['distance_reduction'] == 0 and plain['barrier'] > 2*out['barrier'] >= 0
-    assert abs(plain['accuracy'] - out['accuracy']) < 1e-6                       # the order of its units does not change a network
-    assert shrunk['distance_reduction'] == out['distance_reduction'] > 0.01 and shrunk['midpoint_excess'] < plain['midpoint_excess']
-    assert out['barrier'] == out['loss_barrier'] >= out['midpoint_excess'] and len(out['loss']) == 5 and set(out['R']) == {'0.0', '0.3', '0.6'}
+    # the order of its units does not change a network
+    assert abs(plain['accuracy'] - out['accuracy']) < 1e-6
+    assert (
+        shrunk['distance_reduction'] == out['distance_reduction'] > 0.01
+        and shrunk['midpoint_excess'] < plain['midpoint_excess']
+    )
+    assert out['barrier'] == out['loss_barrier'] >= out['midpoint_excess'] and len(out['loss']) == 5 and set(
+        out['R']) == {'0.0', '0.3', '0.6'}
     assert {m for c in claims for m in c.metric} <= {*out, 'rank'}
 
 # %% ../nbs/merging/02_weight_matching.ipynb #e0f97aa0
 def test_derive():
-    row = lambda arm, seed, metric, value, at=None: dict(paper='weight_matching', arm=arm, seed=seed, scale='tiny', dataset='digits', metric=metric, condition=at, value=value)
+    row = lambda arm, seed, metric, value, at=None: dict(
+        paper='weight_matching', arm=arm, seed=seed, scale='tiny', dataset='digits', metric=metric, condition=at, value=
+        value)
     some = pd.DataFrame([row(f'a{i}', seed, m, v, at) for seed in (0, 1) for i in range(6 - 2*seed)
                          for m, v, at in (('R', i/10, 0.3), ('R', 9., 0.), ('barrier', (5 - i)**2 + (i == 5)*30, None))])
     got = derive(some)
-    assert len(got) == len(some) + 1 and set(got.columns) == set(some.columns)          # four arms do not make a correlation
-    np.testing.assert_allclose(got[got.metric == 'rank'].value, 1 - 6*(16 + 4 + 0 + 4 + 16 + 0)/(6*35))   # ranks of the barrier: 5 4 3 2 1 6
+    # four arms do not make a correlation
+    assert len(got) == len(some) + 1 and set(got.columns) == set(some.columns)
+    # ranks of the barrier: 5 4 3 2 1 6
+    np.testing.assert_allclose(got[got.metric == 'rank'].value, 1 - 6*(16 + 4 + 0 + 4 + 16 + 0)/(6*35))
     assert derive(some[:0]).empty and derive(some[some.metric == 'R']).equals(some[some.metric == 'R'])

@@ -65,7 +65,8 @@ def test_init_keeps_the_second_moment():
     for layer in deep[:-1]:
         x = layer(x)
         if isinstance(layer, nn.ReLU): seen.append(x.square().mean().item())
-    assert 0.7 < min(seen) and max(seen) < 1.4, seen    # 2/512 times the 512 inputs' unit second moment, halved by the ReLU: 1 in each layer
+    # 2/512 times the 512 inputs' unit second moment, halved by the ReLU: 1 in each layer
+    assert 0.7 < min(seen) and max(seen) < 1.4, seen
 
 # %% ../nbs/01_models.ipynb #08cfbf89
 def test_vgg11_is_torchvision_s_without_its_classifier():
@@ -74,8 +75,10 @@ def test_vgg11_is_torchvision_s_without_its_classifier():
     ours = vgg11()
     convs = lambda net: [tuple(m.weight.shape) for m in net.modules() if isinstance(m, nn.Conv2d)]
     assert convs(ours) == convs(theirs)
-    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for n, p in theirs.named_parameters()) - sum(m.bias.numel() for m in theirs if isinstance(m, nn.Conv2d)) + 512*10 + 10
-    assert ours[:-3](torch.rand(2, 3, 32, 32)).shape == (2, 512, 1, 1) and vgg11((1, 40, 33), 3, width=2)(torch.rand(2, 1, 40, 33)).shape == (2, 3)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for n, p in theirs.named_parameters()) - sum(
+        m.bias.numel() for m in theirs if isinstance(m, nn.Conv2d)) + 512*10 + 10
+    assert ours[:-3](torch.rand(2, 3, 32, 32)).shape == (2, 512, 1, 1) and vgg11(
+        (1, 40, 33), 3, width=2)(torch.rand(2, 1, 40, 33)).shape == (2, 3)
     for shape in ((3, 28, 28), (3072,)):
         with pytest.raises(ValueError, match='32 pixels or more'): vgg11(shape)
 
@@ -103,13 +106,20 @@ def test_preact_block():
 # %% ../nbs/01_models.ipynb #da5aa0f0
 def test_builders():
     torch.manual_seed(0)
-    nets = [mlp((3, 9, 10), 7), convnet((3, 9, 10), 7), preact_resnet8((3, 9, 10), 7), preact_resnet18((3, 9, 10), 7, width=8),
-            wide_resnet((3, 9, 10), 7, depth=10, widen=1)]
+    nets = [
+        mlp((3, 9, 10), 7),
+        convnet((3, 9, 10), 7),
+        preact_resnet8((3, 9, 10), 7),
+        preact_resnet18((3, 9, 10), 7, width=8),
+        wide_resnet((3, 9, 10), 7, depth=10, widen=1),
+    ]
     x, y = torch.rand(64, 3, 9, 10), torch.arange(64) % 7
     for net in nets:
         names = [n for n, _ in net.named_children()]
         logits = net(x)
-        assert logits.shape == (64, 7) and names[0] == 'normalize' and names[-1] == 'head' and isinstance(net.head, nn.Linear)
+        assert (
+            logits.shape == (64, 7) and names[0] == 'normalize' and names[-1] == 'head' and isinstance(net.head, nn.Linear)
+        )
         assert abs(F.cross_entropy(logits, y).item() - math.log(7)) < 0.15, net.spec
         assert net.normalize.mean.tolist() == [0.5] and net.normalize.std.tolist() == [0.25]
     assert mlp((6,), 3, hidden=())(torch.rand(2, 6)).shape == (2, 3)
@@ -168,8 +178,14 @@ def test_logits_of_peculiar_models():
         out = logits_of(net, x)
         assert out.dtype == (kind if kind == torch.float64 else torch.float32)
         torch.testing.assert_close(out, net.fc(x.to(kind)).to(out.dtype))
-    wrong = {TypeError: [lambda self, x: dict(logits=self.fc(x)), lambda self, x: (self.fc(x), x), lambda self, x: self.fc(x).argmax(1)],
-             ValueError: [lambda self, x: self.fc(x)[:, :1], lambda self, x: self.fc(x)[:, 0], lambda self, x: self.fc(x)[:1], lambda self, x: self.fc(x)[..., None]]}
+    wrong = {
+        TypeError: [
+            lambda self, x: dict(logits=self.fc(x)), lambda self, x: (self.fc(x), x), lambda self, x: self.fc(x).argmax(1)
+        ], ValueError: [
+            lambda self, x: self.fc(x)[:, :1], lambda self, x: self.fc(x)[:, 0], lambda self, x: self.fc(x)[:1],
+            lambda self, x: self.fc(x)[..., None]
+        ]
+    }
     for error, acts in wrong.items():
         for act in acts:
             with pytest.raises(error, match='the model must return'): logits_of(Odd(act), x)
@@ -181,20 +197,22 @@ def test_features_against_naive():
     torch.manual_seed(0)
     zoo = torchvision.models
     vit = zoo.VisionTransformer(image_size=16, patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16)
-    for net, head in ((mlp((3, 16, 16)), 'head'), (preact_resnet8((3, 16, 16), width=4), 'head'), (zoo.resnet18(), 'fc'), (vit, 'heads.head'),
-                      (nn.Sequential(Normalize(), zoo.shufflenet_v2_x0_5()), '1.fc')):
+    for net, head in ((mlp((3, 16, 16)), 'head'), (preact_resnet8((3, 16, 16), width=4), 'head'), (zoo.resnet18(), 'fc'),
+                      (vit, 'heads.head'), (nn.Sequential(Normalize(), zoo.shufflenet_v2_x0_5()), '1.fc')):
         net.eval()
         x = torch.rand(2, 3, 16, 16)
         if net is vit: nn.init.normal_(vit.heads.head.weight)
         z = features(net, x)
-        assert find_head(net)[0] == head and torch.equal(z, naive_features(net, x, head)) and torch.equal(find_head(net)[1](z), net(x))
+        assert find_head(net)[0] == head and torch.equal(z, naive_features(net, x, head)) and torch.equal(
+            find_head(net)[1](z), net(x))
         assert torch.equal(z, features(net, x, head)) and not any(m._forward_hooks for m in net.modules())
 
 # %% ../nbs/01_models.ipynb #9eaf4216
 def test_features_of_torchvision_networks():
-    heads = dict(resnet50='fc', resnext50_32x4d='fc', vgg11='classifier.6', densenet121='classifier', vit_b_16='heads.head', swin_t='head',
-                 convnext_tiny='classifier.2', efficientnet_b0='classifier.1', mobilenet_v3_small='classifier.3', googlenet='fc',
-                 mnasnet0_5='classifier.1', alexnet='classifier.6', maxvit_t='classifier.5')
+    heads = dict(resnet50='fc', resnext50_32x4d='fc', vgg11='classifier.6', densenet121='classifier', vit_b_16='heads.head',
+                 swin_t='head', convnext_tiny='classifier.2', efficientnet_b0='classifier.1',
+                 mobilenet_v3_small='classifier.3', googlenet='fc', mnasnet0_5='classifier.1', alexnet='classifier.6',
+                 maxvit_t='classifier.5')
     for arch, head in heads.items():
         with torch.device('meta'):    # shapes only
             net = torchvision.models.get_model(arch, **(dict(init_weights=False) if arch == 'googlenet' else {})).eval()
@@ -211,7 +229,8 @@ def test_features_and_gradients():
     assert x.grad.abs().sum() > 0 and net.head.weight.grad is None    # the head is not part of the graph
     with torch.no_grad(): assert not features(net, x).requires_grad
     with pytest.raises(RuntimeError): features(net, torch.rand(3, 5, 8, 8))
-    assert not any(m._forward_hooks for m in net.modules()) and all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+    assert not any(m._forward_hooks
+                   for m in net.modules()) and all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
 # %% ../nbs/01_models.ipynb #a84f1e45
 def test_features_refuse():
@@ -230,14 +249,15 @@ def test_features_refuse():
     with pytest.raises(ValueError, match="unknown layer 'frist': did you mean 'first'"): features(odd, x, 'frist')
     with pytest.raises(ValueError, match='Conv2d has no nn.Linear'): find_head(nn.Conv2d(1, 1, 1))
     shared = nn.Linear(4, 4)
-    with pytest.raises(ValueError, match="'0' runs 2 times in a forward pass"): features(nn.Sequential(shared, nn.ReLU(), shared), x)
+    with pytest.raises(ValueError, match="'0' runs 2 times in a forward pass"):
+        features(nn.Sequential(shared, nn.ReLU(), shared), x)
 
 # %% ../nbs/01_models.ipynb #81233460
 def test_save_and_load():
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as d:
-        for net in (mlp((2, 3, 3), 4, hidden=[5]), preact_resnet8(width=2, mean=[0.1, 0.2, 0.3]), autoencoder((1, 8, 8), width=2),
-                    convnet(width=2).to(memory_format=torch.channels_last)):
+        for net in (mlp((2, 3, 3), 4, hidden=[5]), preact_resnet8(width=2, mean=[0.1, 0.2, 0.3]), autoencoder(
+            (1, 8, 8), width=2), convnet(width=2).to(memory_format=torch.channels_last)):
             net(torch.rand(8, *net.spec['kwargs']['shape']))    # moves the running statistics
             same = load_model(save_model(net, Path(d)/'new'/'m.safetensors'))
             state, loaded = net.state_dict(), same.state_dict()
@@ -257,7 +277,8 @@ def test_tied_weights_and_own_architectures():
     with tempfile.TemporaryDirectory() as d:
         net = tied(6)
         same = load_model(save_model(net, Path(d)/'tied.safetensors'))
-        assert same[2].weight is same[0].weight and torch.equal(same[0].weight, net[0].weight) and torch.equal(same[2].bias, net[2].bias)
+        assert same[2].weight is same[0].weight and torch.equal(same[0].weight, net[0].weight) and torch.equal(
+            same[2].bias, net[2].bias)
         with safe_open(Path(d)/'tied.safetensors', 'pt') as f: assert len(f.keys()) == 3    # one weight, two biases
 
 # %% ../nbs/01_models.ipynb #4c01c153
@@ -294,10 +315,13 @@ def test_what_is_saved_can_be_read():
         for net in (small().double(), small().bfloat16(), torch.compile(small(), backend='eager')):
             same, kind = load_model(save_model(net, path)), floating_type(net)
             assert floating_type(same) == kind and torch.equal(same(x.to(kind)), net(x.to(kind)))
-        for net, said in ((changed(small(), lambda n: setattr(n, 'head', nn.Linear(5, 7))), r"'head.weight' is \(7, 5\) float32, by the call it is \(3, 5\)"),
-                          (changed(small(), lambda n: n.append(nn.Linear(3, 3))), "'5.weight' is .* by the call it is absent, and 1 more differ"),
+        for net, said in ((changed(small(), lambda n: setattr(n, 'head', nn.Linear(5, 7))),
+                           r"'head.weight' is \(7, 5\) float32, by the call it is \(3, 5\)"),
+                          (changed(small(), lambda n: n.append(nn.Linear(3, 3))),
+                           "'5.weight' is .* by the call it is absent, and 1 more differ"),
                           (changed(small(), lambda n: n.head.half()), "'head.weight' is .* float16, by"),
-                          (changed(twice(), lambda n: setattr(n[2], 'weight', nn.Parameter(n[0].weight.clone()))), "by the call it is .* shared with '2.weight'")):
+                          (changed(twice(), lambda n: setattr(n[2], 'weight', nn.Parameter(n[0].weight.clone()))),
+                           "by the call it is .* shared with '2.weight'")):
             path.unlink(missing_ok=True)
             with pytest.raises(ValueError, match=said): save_model(net, path)
             assert not path.exists()
@@ -313,7 +337,8 @@ def test_load_refuses_other_architectures():
         with safe_open(path, 'pt') as f: about, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
         def recorded(**spec): st.save_file(tensors, path, about | dict(architecture=json.dumps(net.spec | spec)))
         recorded(name='pract_resnet8')
-        with pytest.raises(ValueError, match="unknown architecture 'pract_resnet8': did you mean 'preact_resnet8'"): load_model(path)
+        with pytest.raises(ValueError, match="unknown architecture 'pract_resnet8': did you mean 'preact_resnet8'"):
+            load_model(path)
         recorded(kwargs=dict(shape=(4,), hidden=(5,)))
         with pytest.raises(ValueError, match="does not fit the architecture 'mlp'"): load_model(path)
         st.save_file(dict(a=torch.zeros(1)), path)

@@ -38,8 +38,10 @@ def test_prox_oracle():
     value = lambda z: 0.5*(z - w).square().sum((2, 3)) + t*z.sum((2, 3)).abs()
     z = prox_absum(w, t)
     for scale in (1e-1, 1e-2, 1e-4):
-        for _ in range(100): assert (value(z) <= value(z + scale*torch.randn(z.shape, generator=g, dtype=torch.float64)) + 1e-12).all()
-        assert (value(z) <= value(z + scale) + 1e-12).all() and (value(z) <= value(z - scale) + 1e-12).all()  # along the ones
+        for _ in range(100):
+            assert (value(z) <= value(z + scale * torch.randn(z.shape, generator=g, dtype=torch.float64)) + 1e-12).all()
+        # along the ones
+        assert (value(z) <= value(z + scale) + 1e-12).all() and (value(z) <= value(z - scale) + 1e-12).all()
 
 # %% ../nbs/robustness/01_absum.ipynb #3fa50453
 def test_prox_limits():
@@ -47,8 +49,11 @@ def test_prox_limits():
     assert torch.equal(prox_absum(w, 0.), w)
     assert prox_absum(w, 1e9).sum((2, 3)).abs().max() < 1e-5
     torch.testing.assert_close(prox_absum(-w, 0.1), -prox_absum(w, 0.1))
-    torch.testing.assert_close(prox_absum(w, 0.01) - prox_absum(w, 0.01).mean((2, 3), keepdim=True), w - w.mean((2, 3), keepdim=True))  # only means move
-    torch.testing.assert_close(prox_absum(prox_absum(w, 0.004), 0.006), prox_absum(w, 0.01), atol=1e-6, rtol=0)  # two small steps are one large one
+    # only means move
+    torch.testing.assert_close(
+        prox_absum(w, 0.01) - prox_absum(w, 0.01).mean((2, 3), keepdim=True), w - w.mean((2, 3), keepdim=True))
+    # two small steps are one large one
+    torch.testing.assert_close(prox_absum(prox_absum(w, 0.004), 0.006), prox_absum(w, 0.01), atol=1e-6, rtol=0)
 
 # %% ../nbs/robustness/01_absum.ipynb #ae20b59d
 def test_step():
@@ -71,7 +76,8 @@ def test_models_as_people_have_them():
         m = lenet((1, 8, 8), width=2).to(dtype)
         before = [w.detach().clone() for w in conv_filters(m)]
         with torch.no_grad(): on_filters(prox_absum, 0.05)(m, 0.1)
-        for a, b in zip(before, conv_filters(m)): torch.testing.assert_close(b, prox_absum(a.double(), 0.005).to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
+        for a, b in zip(before, conv_filters(m)):
+            torch.testing.assert_close(b, prox_absum(a.double(), 0.005).to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
         kept = x.clone()
         for _ in train(m, [(x, y)], cross_entropy, torch.optim.SGD(m.parameters(), lr=0.1), step=absum(0.05)): pass
         assert {p.dtype for p in m.parameters()} == {dtype} and torch.equal(x, kept)
@@ -84,7 +90,8 @@ def test_models_as_people_have_them():
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             m = nn.Sequential(norm(nn.Conv2d(1, 2, 3)), nn.Flatten(), nn.Linear(72, 10))
-        with pytest.raises(ValueError, match='computed from other weights'): absum(0.1)(m, x, y, cross_entropy, torch.optim.SGD(m.parameters(), lr=0.1))
+        with pytest.raises(ValueError, match='computed from other weights'):
+            absum(0.1)(m, x, y, cross_entropy, torch.optim.SGD(m.parameters(), lr=0.1))
     with pytest.raises(ValueError, match='lazy'): conv_filters(nn.LazyConv2d(2, 3))
 
 # %% ../nbs/robustness/01_absum.ipynb #30c772c3
@@ -94,7 +101,9 @@ def test_refusals():
     linear = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(ValueError, match='no convolution'): absum_penalty(linear)
     with pytest.raises(ValueError, match='4 pixels or more'): lenet((1, 3, 8))
-    with pytest.raises(ValueError, match='no convolution'): absum(0.1)(linear, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), cross_entropy, torch.optim.SGD(linear.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match='no convolution'):
+        absum(0.1)(linear, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), cross_entropy,
+                   torch.optim.SGD(linear.parameters(), lr=0.1))
 
 # %% ../nbs/robustness/01_absum.ipynb #17a25118
 def test_rivals():
@@ -104,20 +113,25 @@ def test_rivals():
         value = lambda z: (z - w).square().sum()/2 + 0.3*penalty(z)
         z = prox(w, 0.3)
         for _ in range(50): assert value(z) <= value(z + 1e-3*torch.randn(z.shape, generator=g, dtype=torch.float64))
-    torch.testing.assert_close(prox_absum(w[..., :1, :1], 0.3), prox_l1(w[..., :1, :1], 0.3))  # with one tap, Absum is the L1 norm
+    # with one tap, Absum is the L1 norm
+    torch.testing.assert_close(prox_absum(w[..., :1, :1], 0.3), prox_l1(w[..., :1, :1], 0.3))
     wide = torch.linalg.svd(w.flatten(1), full_matrices=False)
     lead = 5*torch.outer(wide.U[:, 0], wide.Vh[0]).view_as(w) + w  # a clear leading singular value
     s = torch.linalg.svdvals(lead.flatten(1))
-    torch.testing.assert_close(torch.linalg.svdvals(shrink_spectral(lead, 0.1).flatten(1)), torch.cat([s[:1]*0.9, s[1:]]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(torch.linalg.svdvals(shrink_spectral(lead, 0.1).flatten(1)), torch.cat([s[:1] * 0.9, s[1:]]),
+                               rtol=1e-3, atol=0)
 
 # %% ../nbs/robustness/01_absum.ipynb #e636616e
 def test_rules():
-    table = pd.DataFrame(dict(accuracy=[.90, .895, .80, .90], wave_mean=[.6, .7, .9, .5], strength=[.001, .01, .1, np.nan]), index=[0, 1, 2, 'none'])
-    assert frugal('wave_mean')(table) == 1                                    # the strongest one costs ten points of accuracy
+    table = pd.DataFrame(dict(accuracy=[.90, .895, .80, .90], wave_mean=[.6, .7, .9, .5], strength=[.001, .01, .1, np.nan]),
+                         index=[0, 1, 2, 'none'])
+    # the strongest one costs ten points of accuracy
+    assert frugal('wave_mean')(table) == 1
     assert frugal('wave_mean')(table.assign(wave_mean=[.4, .3, .9, .5])) == 'none'  # nothing is better than none
     assert frugal('wave_mean')(table.assign(wave_mean=[np.nan, .7, .9, .5])) == 1   # NaN loses
     own = table.rename(index=dict(none='absum'))
-    assert as_robust(own.assign(wave_mean=[.6, .7, .9, .65])) == 1 and as_robust(own.assign(wave_mean=[.6, .7, .9, .95])) == 2
+    assert as_robust(own.assign(wave_mean=[.6, .7, .9, .65])) == 1 and as_robust(
+        own.assign(wave_mean=[.6, .7, .9, .95])) == 2
     assert as_robust(own.assign(wave_mean=[.6, np.nan, .9, .65])) == 2
 
 # %% ../nbs/robustness/01_absum.ipynb #96a445ab
@@ -126,5 +140,9 @@ def test_experiment():
     one = lambda arm, *values, **kw: run_job(paper, Job('tiny', 'digits', arm, values, **kw), cpu)['metrics']
     a, b, timed, at = one('none'), one('absum', ('strength', 0.1)), one('timed'), one('at', stage='tuning')
     assert a['accuracy'] > 0.8 and b['accuracy'] > 0.8 and a['zero_sums'] < 0.05 and b['zero_sums'] == 1
-    assert a['wave_worst'] <= a['wave_mean'] <= a['accuracy'] + 0.02 and set(at) == {'accuracy', 'wave_mean', 'pgd'} and timed['step_ratio'] > 0
+    assert (
+        a['wave_worst'] <= a['wave_mean'] <= a['accuracy'] + 0.02
+        and set(at) == {'accuracy', 'wave_mean', 'pgd'}
+        and timed['step_ratio'] > 0
+    )
     assert {m for c in claims for m in c.metric} <= {*a, *at, *timed}

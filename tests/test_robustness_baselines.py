@@ -31,7 +31,8 @@ def linear_problem():
 # %% ../nbs/robustness/00_baselines.ipynb #20050f62
 @functools.cache
 def trained():
-    "(ConvNet in training mode after 60 updates on the digits, 64 test images, their labels); copy it before training it on"
+    """(ConvNet in training mode after 60 updates on the digits, 64 test images, their labels);
+    copy it before training it on"""
     torch.manual_seed(0)
     model, data, test = convnet((1, 8, 8), 10, width=4), load('digits', n=960), load('digits', 'test').take(64)
     opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
@@ -49,7 +50,8 @@ class Given(nn.Module):
 def given(clean, attacked=None): return Given(clean, clean if attacked is None else attacked)
 def places(n): return torch.zeros(n, 1), torch.ones(n, 1)
 
-def flat_grad(value, model): return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()))])
+def flat_grad(value, model):
+    return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()))])
 
 def refused(match, *calls, kind=ValueError):
     for call in calls:
@@ -57,10 +59,13 @@ def refused(match, *calls, kind=ValueError):
 
 # %% ../nbs/robustness/00_baselines.ipynb #19950a3b
 def weights_of(objective, z, y):
-    "The normalised weights that an objective of `weighted` gives a batch with these logits: its gradient against that of equal weights"
+    """The normalised weights that an objective of `weighted` gives a batch with these logits:
+    its gradient against that of equal weights"""
     model = given(z)
     grad = lambda value: torch.autograd.grad(value, model.attacked)[0]
-    return grad(objective.outer(model, *places(len(z)), y)[0]).abs().sum(1)/grad(ce_loss(model.attacked, y).mean()).abs().sum(1)
+    return grad(objective.outer(model, *places(len(z)), y)[0]).abs().sum(1) / grad(
+        ce_loss(model.attacked, y).mean()
+    ).abs().sum(1)
 
 # %% ../nbs/robustness/00_baselines.ipynb #a85c24c1
 def minimum(loss, classes=5):
@@ -77,7 +82,8 @@ def minimum(loss, classes=5):
 
 # %% ../nbs/robustness/00_baselines.ipynb #1e46cf22
 def stepped(step, loss, updates=3, prepare=None, **kw):
-    "(model, optimiser) after some updates of a copy of the small network by SGD with momentum and weight decay, all of one batch"
+    """(model, optimiser) after some updates of a copy of the small network by SGD with momentum and weight decay,
+    all of one batch"""
     model, x, y = trained()
     model = copy.deepcopy(model)
     if prepare: prepare(model)
@@ -91,8 +97,9 @@ def equal(a, b): return all(torch.equal(p, q) for p, q in zip(a.state_dict().val
 def every_objective(ball, steps=2):
     "Name -> objective, all of this page, in a small ball"
     attack, climb = pgd(ball, steps), kl_pgd(ball, steps)
-    return dict(at=adversarial(attack), smoothed=adversarial(attack, smoothed()), squeezed=adversarial(attack, squeezed()), trades=trades(climb, 2), mart=mart(attack),
-                mail=mail(attack), ewat=ewat(attack), gairat=gairat(ball, steps), fat=adversarial(friendly(ball, steps)), mma=mma(attack),
+    return dict(at=adversarial(attack), smoothed=adversarial(attack, smoothed()),
+                squeezed=adversarial(attack, squeezed()), trades=trades(climb, 2), mart=mart(attack), mail=mail(attack),
+                ewat=ewat(attack), gairat=gairat(ball, steps), fat=adversarial(friendly(ball, steps)), mma=mma(attack),
                 soft_mma=mma(attack, loss=soft_margin, mode='train'), fast=adversarial(fgsm_rs(ball)))
 
 class Root(nn.Module):
@@ -110,30 +117,40 @@ class Wrapped(nn.Module):
 def test_adversarial_is_the_loss_of_attacked_images():
     linear, x, y, w = linear_problem()
     score = (2*y - 1)*(x.flatten(1) @ w + linear[1].bias[1] - linear[1].bias[0])
-    for eps in (0., 0.02, 0.1): torch.testing.assert_close(adversarial(fgsm(Linf(eps)))(linear, x, y)[0], F.softplus(eps*w.abs().sum() - score).mean())
+    for eps in (0., 0.02, 0.1):
+        torch.testing.assert_close(
+            adversarial(fgsm(Linf(eps)))(linear, x, y)[0],
+            F.softplus(eps * w.abs().sum() - score).mean())
     model, x, y = trained()
     model, objective = copy.deepcopy(model).eval(), adversarial(pgd(Linf(0.1), 3))
     x_adv = pgd(Linf(0.1), 3)(model, x, y)
     value, logs = objective(model, x, y)
     torch.testing.assert_close(value, F.cross_entropy(model(x_adv), y))
     torch.testing.assert_close(logs['robust_accuracy'], (model(x_adv).argmax(1) == y).float().mean())
-    assert torch.equal(objective.outer(model, x, objective.attack(model, x, y), y)[0], value) and not logs['margin'].requires_grad
-    torch.testing.assert_close(adversarial(lambda model, x, y: x)(model, x, y)[0], cross_entropy(model, x, y)[0]) # no attack: ordinary training
+    assert torch.equal(objective.outer(model, x, objective.attack(model, x, y), y)[0],
+                       value) and not logs['margin'].requires_grad
+    # no attack: ordinary training
+    torch.testing.assert_close(adversarial(lambda model, x, y: x)(model, x, y)[0], cross_entropy(model, x, y)[0])
 
 # %% ../nbs/robustness/00_baselines.ipynb #19feb36f
 def test_kl_is_the_divergence():
     g = torch.Generator().manual_seed(0)
     a, b = (3*torch.randn(5, 4, dtype=torch.float64, generator=g) for _ in range(2))
     torch.testing.assert_close(kl(a, b), F.kl_div(b.log_softmax(1), a.softmax(1), reduction='none').sum(1))
-    torch.testing.assert_close(kl(a, b), torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=z) for z in (a, b))))
+    torch.testing.assert_close(
+        kl(a, b), torch.distributions.kl_divergence(*(torch.distributions.Categorical(logits=z) for z in (a, b))))
     torch.testing.assert_close(kl(a + 7, b - 3), kl(a, b)) # of predictions: adding a constant to logits changes nothing
     assert (kl(a, b) > 0).all() and torch.equal(kl(a, a), torch.zeros(5, dtype=torch.float64))
     assert torch.autograd.gradcheck(kl, (a.requires_grad_(), b.requires_grad_()))
     sure = torch.tensor([[200., -200.], [-200., 200.]], requires_grad=True)
-    assert torch.equal(kl(sure, sure.flip(1)), torch.tensor([400., 400.])) and torch.autograd.grad(kl(sure, sure.flip(1)).sum(), sure)[0].isfinite().all()
-    mask = lambda z: torch.cat([z.detach(), torch.full((5, 2), -torch.inf, dtype=z.dtype)], 1).requires_grad_() # two more classes, masked
+    assert torch.equal(kl(sure, sure.flip(1)), torch.tensor([400., 400.])) and torch.autograd.grad(
+        kl(sure, sure.flip(1)).sum(), sure)[0].isfinite().all()
+    # two more classes, masked
+    mask = lambda z: torch.cat([z.detach(), torch.full((5, 2), -torch.inf, dtype=z.dtype)], 1).requires_grad_()
     torch.testing.assert_close(kl(mask(a), mask(b)), kl(a, b))
-    torch.testing.assert_close(torch.autograd.grad(kl(c := mask(a), mask(b)).sum(), c)[0][:, :4], torch.autograd.grad(kl(a, b).sum(), a)[0])
+    torch.testing.assert_close(
+        torch.autograd.grad(kl(c := mask(a), mask(b)).sum(), c)[0][:, :4],
+        torch.autograd.grad(kl(a, b).sum(), a)[0])
 
 # %% ../nbs/robustness/00_baselines.ipynb #b42988ec
 def test_kl_pgd_climbs_the_divergence():
@@ -150,7 +167,8 @@ def test_kl_pgd_climbs_the_divergence():
     ours = kl_pgd(Linf(0.1), 5, 0.03)(model, x, y)
     torch.testing.assert_close(moved(ours), moved(naive(5, 0.03, 0.1)), rtol=1e-2, atol=1e-3)
     assert torch.equal(ours, kl_pgd(Linf(0.1), 5, 0.03)(model, x, (y + 3) % 10)) # labels play no part
-    assert moved(Linf(0.1).random_start(x, generator_for(x))).mean() < moved(kl_pgd(Linf(0.1), 1, 0.1)(model, x, y)).mean() < moved(kl_pgd(Linf(0.1))(model, x, y)).mean()
+    assert moved(Linf(0.1).random_start(x, generator_for(x))).mean() < moved(kl_pgd(Linf(0.1), 1, 0.1)(
+        model, x, y)).mean() < moved(kl_pgd(Linf(0.1))(model, x, y)).mean()
 
 # %% ../nbs/robustness/00_baselines.ipynb #2a5efed5
 def test_trades_halves_and_limits():
@@ -160,11 +178,14 @@ def test_trades_halves_and_limits():
     value = lambda beta: trades(None, beta).outer(model, x, x_adv, y)[0]
     divergence = lambda clean: F.kl_div(model(x_adv).log_softmax(1), clean.softmax(1), reduction='batchmean')
     torch.testing.assert_close(value(2.), F.cross_entropy(model(x), y) + 2*divergence(model(x)))
-    torch.testing.assert_close(flat_grad(value(2.), model), flat_grad(F.cross_entropy(model(x), y) + 2*divergence(model(x)), model), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(flat_grad(value(2.), model),
+                               flat_grad(F.cross_entropy(model(x), y) + 2 * divergence(model(x)), model), atol=1e-5,
+                               rtol=1e-4)
     held = flat_grad(F.cross_entropy(model(x), y) + 2*divergence(model(x).detach()), model)
     assert (flat_grad(value(2.), model) - held).norm() > 0.05*held.norm() # the clean prediction is not a fixed target
     clean = F.cross_entropy(model(x), y)
-    assert torch.equal(value(0.), clean) and torch.equal(flat_grad(value(0.), model), flat_grad(clean, model)) # beta 0: ordinary training
+    # beta 0: ordinary training
+    assert torch.equal(value(0.), clean) and torch.equal(flat_grad(value(0.), model), flat_grad(clean, model))
     torch.testing.assert_close(trades(kl_pgd(Linf(0.)), 6.)(model, x, y)[0], clean) # nor does an attack that cannot move
 
 # %% ../nbs/robustness/00_baselines.ipynb #41858bbf
@@ -179,7 +200,9 @@ def test_boosted_against_the_naive_form():
         z = torch.full((2, k), -200.); z[0, 0] = z[1, 1] = 200.
         z, y = z.requires_grad_(), torch.zeros(2, dtype=torch.long)
         grad, = torch.autograd.grad(boosted(z, y).sum(), z)
-        assert boosted(z, y).isfinite().all() and grad.isfinite().all() and boosted(z, y)[0].abs() < 1e-5 and grad[1, 0] < -0.9
+        assert (
+            boosted(z, y).isfinite().all() and grad.isfinite().all() and boosted(z, y)[0].abs() < 1e-5 and grad[1, 0] < -0.9
+        )
 
 # %% ../nbs/robustness/00_baselines.ipynb #15b912a5
 def test_mart_against_its_formula():
@@ -189,16 +212,19 @@ def test_mart_against_its_formula():
     def formula(beta):
         p, q, rows = model(x).double().softmax(1), model(x_adv).double().softmax(1), torch.arange(len(y))
         other = q.scatter(1, y[:, None], -1.).amax(1)
-        return (-q[rows, y].log() - (1 - other).log() + beta*(1 - p[rows, y])*F.kl_div(q.log(), p, reduction='none').sum(1)).mean().float()
+        return (-q[rows, y].log() - (1 - other).log() + beta *
+                (1 - p[rows, y]) * F.kl_div(q.log(), p, reduction='none').sum(1)).mean().float()
     ours = lambda beta: mart(None, beta).outer(model, x, x_adv, y)[0]
     for beta in (0., 5.):
         torch.testing.assert_close(ours(beta), formula(beta), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(flat_grad(ours(beta), model), flat_grad(formula(beta), model), rtol=1e-3, atol=1e-4) # the weight 1 - p is not held fixed
+        # the weight 1 - p is not held fixed
+        torch.testing.assert_close(flat_grad(ours(beta), model), flat_grad(formula(beta), model), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(ours(0.), boosted(model(x_adv), y).mean())
 
 # %% ../nbs/robustness/00_baselines.ipynb #4f5be6b5
 def test_mart_where_probabilities_are_saturated():
-    for gap, dtype in ((70., torch.float32), (1e4, torch.float32), (70., torch.float64)): # at a gap of 70 the smallest probability is below 1e-30
+    # at a gap of 70 the smallest probability is below 1e-30
+    for gap, dtype in ((70., torch.float32), (1e4, torch.float32), (70., torch.float64)):
         z = gap*torch.eye(3, dtype=dtype)
         clean, attacked, y = z.repeat_interleave(3, 0), z.repeat(3, 1), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
         model = given(clean, attacked)
@@ -210,7 +236,9 @@ def test_mart_where_probabilities_are_saturated():
         other = attacked.scatter(1, y[:, None], -torch.inf).argmax(1)
         exact = -a[range(9), y] - rest(a, other) + 5*rest(c, y).exp()*(c.exp()*(c - a)).sum(1)
         torch.testing.assert_close(value.double(), exact.mean(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(mart(None, 1.).outer(given(-z[:1], z[:1]), *places(1), y[:1])[0], mart(None, 1.).outer(given(-z[:1] + 7, z[:1] - 3), *places(1), y[:1])[0])
+    torch.testing.assert_close(
+        mart(None, 1.).outer(given(-z[:1], z[:1]), *places(1), y[:1])[0],
+        mart(None, 1.).outer(given(-z[:1] + 7, z[:1] - 3), *places(1), y[:1])[0])
 
 # %% ../nbs/robustness/00_baselines.ipynb #8c4c52e7
 def test_weights_have_mean_one_and_no_gradient():
@@ -228,7 +256,8 @@ def test_weights_have_mean_one_and_no_gradient():
         value, logs = weighted(same, lambda z, y: torch.full_like(z[:, 0], c))(model, x, y)
         torch.testing.assert_close(value, plain); torch.testing.assert_close(logs['effective'], torch.tensor(1.))
     one = weighted(same, lambda z, y: (torch.arange(len(y)) == 3).float())(model, x, y)
-    torch.testing.assert_close(one[0], ce_loss(model(x), y)[3]); torch.testing.assert_close(one[1]['effective'], torch.tensor(1/len(y)))
+    torch.testing.assert_close(one[0], ce_loss(model(x), y)[3])
+    torch.testing.assert_close(one[1]['effective'], torch.tensor(1 / len(y)))
 
 # %% ../nbs/robustness/00_baselines.ipynb #5830ffc4
 def test_mail_and_ewat_weights():
@@ -238,16 +267,24 @@ def test_mail_and_ewat_weights():
     margin = p[rows, y] - p.scatter(1, y[:, None], -1.).amax(1)
     torch.testing.assert_close(probability_margin(z, y).double(), margin, atol=1e-6, rtol=0)
     entropy = torch.distributions.Categorical(probs=p).entropy()
-    expect = {mail(None, 7., 0.2): 1/(1 + (7*(margin - 0.2)).exp()), mail(None): 1/(1 + (10*(margin + 0.5)).exp()), ewat(None, 3.): 1 + 3*entropy, ewat(None, 1e6): entropy}
-    for objective, w in expect.items(): torch.testing.assert_close(weights_of(objective, z, y).double(), w/w.mean(), rtol=1e-3, atol=1e-4)
-    for objective in (mail(None, 0.), ewat(None, 0.)): torch.testing.assert_close(weights_of(objective, z, y), torch.ones(50))
+    expect = {
+        mail(None, 7.0, 0.2): 1 / (1 + (7 * (margin - 0.2)).exp()),
+        mail(None): 1 / (1 + (10 * (margin + 0.5)).exp()),
+        ewat(None, 3.0): 1 + 3 * entropy,
+        ewat(None, 1e6): entropy,
+    }
+    for objective, w in expect.items():
+        torch.testing.assert_close(weights_of(objective, z, y).double(), w / w.mean(), rtol=1e-3, atol=1e-4)
+    for objective in (mail(None, 0.0), ewat(None, 0.0)):
+        torch.testing.assert_close(weights_of(objective, z, y), torch.ones(50))
     w = weights_of(mail(None), z, y)[margin.argsort()]
     assert (w.diff() <= 1e-5).all() and w[0] > 1. > 0.1 > w[-1] # a small margin, a large weight
     two = torch.tensor([[0., math.log(3)], [0., 20.]]) # margins -1/2 and -1: the first has half of the largest weight
     w = weights_of(mail(None, 100.), two, torch.zeros(2, dtype=torch.long))
     torch.testing.assert_close(w[0]/w[1], torch.tensor(0.5), rtol=1e-4, atol=0)
     masked = torch.cat([z, torch.full((50, 1), -torch.inf)], 1) # a class that is masked changes nothing
-    for objective in expect: torch.testing.assert_close(weights_of(objective, masked, y), weights_of(objective, z, y), rtol=1e-4, atol=1e-5)
+    for objective in expect:
+        torch.testing.assert_close(weights_of(objective, masked, y), weights_of(objective, z, y), rtol=1e-4, atol=1e-5)
 
 # %% ../nbs/robustness/00_baselines.ipynb #10ce1c0e
 def test_gairat_counts_and_weights():
@@ -267,14 +304,19 @@ def test_gairat_counts_and_weights():
     torch.testing.assert_close(value.double(), (w*ce_loss(model(x_adv), y)).mean(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(logs['effective'].double(), 1/(w*w).mean(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(objective(model, x, y)[0], value) # each call counts anew
-    torch.testing.assert_close(gairat(Linf(0.15), steps, 0.04, shift=math.inf)(model, x, y)[0], adversarial(pgd(Linf(0.15), steps, 0.04))(model, x, y)[0])
+    torch.testing.assert_close(
+        gairat(Linf(0.15), steps, 0.04, shift=math.inf)(model, x, y)[0],
+        adversarial(pgd(Linf(0.15), steps, 0.04))(model, x, y)[0])
     assert gairat(Linf(0.), steps, shift=-30.)(model, x, y)[0].isfinite() # the smallest weights there are
 
 # %% ../nbs/robustness/00_baselines.ipynb #1fada089
 def test_friendly_stops_at_the_first_broken_point():
     model, x, y = trained()
     model = copy.deepcopy(model).eval()
-    for mode in ('eval', 'train'): assert torch.equal(friendly(Linf(0.15), 6, 0.04, tau=6, mode=mode)(model, x, y), pgd(Linf(0.15), 6, 0.04, mode=mode)(model, x, y))
+    for mode in ('eval', 'train'):
+        assert torch.equal(
+            friendly(Linf(0.15), 6, 0.04, tau=6, mode=mode)(model, x, y),
+            pgd(Linf(0.15), 6, 0.04, mode=mode)(model, x, y))
     path = [Linf(0.15).random_start(x, generator_for(x))] + [pgd(Linf(0.15), t, 0.04)(model, x, y) for t in range(1, 7)]
     wrong = [(model(z).argmax(1) != y).tolist() for z in path]
     for tau in (0, 1, 2):
@@ -288,7 +330,8 @@ def test_friendly_stops_at_the_first_broken_point():
             ends.append(t)
             assert torch.equal(ours[i], path[t][i]), (tau, i, t)
         assert len(set(ends)) > 3 # early and late ones, or the test says little
-    noisy = friendly(Linf(0.15), 1, 0.04, tau=1, random_start=False, omega=0.01)(model, x, y) # one step: the noise is what differs
+    # one step: the noise is what differs
+    noisy = friendly(Linf(0.15), 1, 0.04, tau=1, random_start=False, omega=0.01)(model, x, y)
     inside = (x > 0.2) & (x < 0.8)
     noise = (noisy - friendly(Linf(0.15), 1, 0.04, tau=1, random_start=False)(model, x, y))[inside]
     assert 0.009 < noise.std() < 0.011 and noise.mean().abs() < 0.001
@@ -319,14 +362,20 @@ def test_mma_parts_and_limits():
     z = find(model, x, y)
     assert 0.1 < find.crossed.float().mean() < 0.95
     torch.testing.assert_close(value(1.)[0], F.cross_entropy(model(x), y))
-    torch.testing.assert_close(value(0.)[0], ce_loss(model(z), y)[find.crossed].sum()/len(y)) # images out of reach are left alone
+    # images out of reach are left alone
+    torch.testing.assert_close(value(0.)[0], ce_loss(model(z), y)[find.crossed].sum()/len(y))
     torch.testing.assert_close(value(0.25)[0], 0.25*value(1.)[0] + 0.75*value(0.)[0])
     torch.testing.assert_close(value(0.)[1]['near'], find.crossed.float().mean())
-    with torch.no_grad(): p = model(z := boundary(attack, 12, soft_margin)(model, x, y)).softmax(1).gather(1, y[:, None])[:, 0]
+    with torch.no_grad():
+        p = model(z := boundary(attack, 12, soft_margin)(model, x, y)).softmax(1).gather(1, y[:, None])[:, 0]
     on = (z != x).flatten(1).any(1) & (z != attack(model, x, y)).flatten(1).any(1)
-    assert on.any() and (p[on] - 0.5).abs().max() < 0.01 # the soft margin's boundary is where the class has half of the probability
-    torch.testing.assert_close(soft_margin(model(x), y), (1/model(x).double().softmax(1).gather(1, y[:, None])[:, 0] - 1).log().float(), rtol=1e-4, atol=1e-4)
-    assert not torch.equal(boundary(attack, 8, mode='train')(model, x, y), boundary(attack, 8)(model, x, y)) # of the bisection alone: the attack has a mode of its own
+    # the soft margin's boundary is where the class has half of the probability
+    assert on.any() and (p[on] - 0.5).abs().max() < 0.01
+    torch.testing.assert_close(soft_margin(model(x), y),
+                               (1 / model(x).double().softmax(1).gather(1, y[:, None])[:, 0] - 1).log().float(), rtol=1e-4,
+                               atol=1e-4)
+    # of the bisection alone: the attack has a mode of its own
+    assert not torch.equal(boundary(attack, 8, mode='train')(model, x, y), boundary(attack, 8)(model, x, y))
     nowhere = mma(pgd(Linf(0.)), 0.)(model, x, y)[0] # radius 0: only the images that are wrong
     torch.testing.assert_close(nowhere, ce_loss(model(x), y)[model(x).argmax(1) != y].sum()/len(y))
 
@@ -338,12 +387,16 @@ def test_losses_with_smaller_logits():
     torch.testing.assert_close(smoothed(0.2)(z, y), 0.8*ce_loss(z, y) - 0.2*log_p.mean(1))
     torch.testing.assert_close(squeezed(0.3)(z, y), ce_loss(z, y) + 0.15*(z**2).sum(1))
     for loss in (smoothed(0.), squeezed(0.)): assert torch.equal(loss(z, y), ce_loss(z, y))
-    for s in (0.05, 0.3): torch.testing.assert_close(minimum(smoothed(s)).diff()[0], -torch.tensor(np.log((1 - s + s/5)/(s/5))), rtol=1e-5, atol=1e-5)
+    for s in (0.05, 0.3):
+        torch.testing.assert_close(
+            minimum(smoothed(s)).diff()[0], -torch.tensor(np.log((1 - s + s/5) / (s/5))), rtol=1e-5, atol=1e-5)
     best = minimum(squeezed(0.1))
     torch.testing.assert_close((torch.eye(5)[0] - best.softmax(0))/0.1, best, rtol=1e-4, atol=1e-5)
     model, x, y = trained()
     bounded = tanh_logits(copy.deepcopy(model).eval(), 5.)
-    assert bounded(x).abs().max() <= 5 < bounded.model(x).abs().max() and torch.equal(bounded(x).argmax(1), bounded.model(x).argmax(1))
+    assert bounded(x).abs().max() <= 5 < bounded.model(x).abs().max() and torch.equal(
+        bounded(x).argmax(1),
+        bounded.model(x).argmax(1))
     torch.testing.assert_close(tanh_logits(bounded.model, 1e4)(x), bounded.model(x), rtol=1e-4, atol=1e-4)
     value = adversarial(pgd(Linf(0.05), 2), smoothed(0.1))(copy.deepcopy(bounded), x, y)[0]
     assert value.isfinite() and value.requires_grad
@@ -366,14 +419,17 @@ def test_perturbation_has_its_size_and_direction():
     again = copy.deepcopy(model)
     perturb(again, [None if g is None else 1e-12*g for g in grads], 0.5) # the gradient's size does not matter
     for p, q in zip(again.parameters(), model.parameters()):
-        if p.ndim > 1 and p.requires_grad: torch.testing.assert_close((p - q).norm()/q.norm(), torch.tensor(0.5), rtol=1e-4, atol=0)
+        if p.ndim > 1 and p.requires_grad:
+            torch.testing.assert_close((p - q).norm() / q.norm(), torch.tensor(0.5), rtol=1e-4, atol=0)
     zeros = nn.Linear(2, 2); nn.init.zeros_(zeros.weight)
     for grad in (torch.ones(2, 2), torch.zeros(2, 2)): assert perturb(zeros, [grad, None], 0.1)[0][0].eq(0).all()
-    for dtype in (torch.float16, torch.bfloat16, torch.float64): # each type: the size is right, a gradient too small for half precision's norm is none the less a direction
+    # each type: the size is right, a gradient too small for half precision's norm is none the less a direction
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
         net = nn.Linear(64, 64).to(dtype)
         for size in (1e-6, 1., 60.):
             (w, old), = perturb(net, [torch.full((64, 64), size, dtype=dtype), None], 0.1)
-            torch.testing.assert_close((w - old).double().norm()/old.double().norm(), torch.tensor(0.1, dtype=torch.float64), rtol=0.02, atol=0)
+            torch.testing.assert_close((w - old).double().norm() / old.double().norm(),
+                                       torch.tensor(0.1, dtype=torch.float64), rtol=0.02, atol=0)
         (w, old), = perturb(net, [torch.zeros(64, 64, dtype=dtype), None], 0.1)
         assert torch.equal(w, old)
     refused('nothing to perturb', lambda: perturb(nn.BatchNorm1d(3), [torch.ones(3)]*2, 0.1))
@@ -381,23 +437,30 @@ def test_perturbation_has_its_size_and_direction():
 # %% ../nbs/robustness/00_baselines.ipynb #9056bc7b
 def test_later_switches_and_counts():
     calls = []
-    loss = Later(2, lambda *a, **kw: calls.append(('before', a, kw)), Later(1, lambda *a, **kw: calls.append(('between', a, kw)), lambda *a, **kw: calls.append(('then', a, kw))))
+    loss = Later(
+        2, lambda *a, **kw: calls.append(('before', a, kw)),
+        Later(1, lambda *a, **kw: calls.append(('between', a, kw)), lambda *a, **kw: calls.append(('then', a, kw))))
     for i in range(5): loss(i, clip=1.)
-    assert [c[0] for c in calls] == ['before', 'before', 'between', 'then', 'then'] and calls[3] == ('then', (3,), dict(clip=1.))
+    assert [c[0]
+            for c in calls] == ['before', 'before', 'between', 'then', 'then'] and calls[3] == ('then', (3,), dict(clip=1.))
     other = Later(2, 'a', Later(1, 'b', 'c'))
     other.load_state_dict(loss.state_dict())
     assert other.turn() == 'c' and (other.done, other.then.done) == (6, 4)
     assert Later(0, 'a', 'b').turn() == 'b'
     refused('updates must be', lambda: Later(-1, 'a', 'b'), lambda: Later(2.5, 'a', 'b'))
     model, x, y = trained()
-    whole = Later(2, adversarial(friendly(Linf(0.1), tau=0)), Later(2, adversarial(friendly(Linf(0.1), tau=1)), adversarial(friendly(Linf(0.1), tau=2))))
-    for tau in (0, 0, 1, 1, 2, 2): assert torch.equal(whole.turn().attack(model, x, y), friendly(Linf(0.1), tau=tau)(model, x, y)) # the published schedule
+    whole = Later(2, adversarial(friendly(Linf(0.1), tau=0)),
+                  Later(2, adversarial(friendly(Linf(0.1), tau=1)), adversarial(friendly(Linf(0.1), tau=2))))
+    # the published schedule
+    for tau in (0, 0, 1, 1, 2, 2):
+        assert torch.equal(whole.turn().attack(model, x, y), friendly(Linf(0.1), tau=tau)(model, x, y))
 
 # %% ../nbs/robustness/00_baselines.ipynb #cc90affb
 def test_awp_without_perturbation_is_the_step():
     freeze = lambda model: model.head.weight.requires_grad_(False)
     for loss in (adversarial(pgd(Linf(0.1), 2)), trades(kl_pgd(Linf(0.1), 2)), cross_entropy):
-        for kw in ({}, dict(prepare=freeze), dict(clip=0.1), dict(precision='bf16')): assert equal(stepped(awp(0.), loss, **kw)[0], stepped(update, loss, **kw)[0])
+        for kw in ({}, dict(prepare=freeze), dict(clip=0.1), dict(precision='bf16')):
+            assert equal(stepped(awp(0.0), loss, **kw)[0], stepped(update, loss, **kw)[0])
     assert not equal(stepped(awp(0.01), cross_entropy)[0], stepped(update, cross_entropy)[0])
 
 # %% ../nbs/robustness/00_baselines.ipynb #8091d388
@@ -418,7 +481,8 @@ def test_awp_against_a_proxy_network():
     for _ in range(2):
         awp(gamma)(ours, x, y, adversarial(attack), opts[0])
         by_proxy(slow, opts[1])
-    for a, b in zip(ours.state_dict().values(), slow.state_dict().values()): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    for a, b in zip(ours.state_dict().values(), slow.state_dict().values()):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 # %% ../nbs/robustness/00_baselines.ipynb #235cf8d5
 def test_awp_leaves_only_the_update_behind():
@@ -429,16 +493,23 @@ def test_awp_leaves_only_the_update_behind():
         counted.clear()
         after, opt = stepped(awp(0.05), loss, 1)
         assert len(counted) == (not loss.attack.__qualname__.startswith('gairat'))
-        assert after.block1.bn.num_batches_tracked - model.block1.bn.num_batches_tracked == passes # as many as the objective itself makes
-        for w, p in zip(model.parameters(), after.parameters()): torch.testing.assert_close(p - w, -0.05*opt.state[p]['momentum_buffer'], atol=1e-6, rtol=0)
+        # as many as the objective itself makes
+        assert after.block1.bn.num_batches_tracked - model.block1.bn.num_batches_tracked == passes
+        for w, p in zip(model.parameters(), after.parameters()):
+            torch.testing.assert_close(p - w, -0.05 * opt.state[p]['momentum_buffer'], atol=1e-6, rtol=0)
     before = copy.deepcopy(model)
     def broken(*args, **kw): raise RuntimeError('out of order')
-    refused('out of order', lambda: awp(0.05, broken)(before, x, y, cross_entropy, torch.optim.SGD(before.parameters(), 0.1)), kind=RuntimeError)
+
+    refused('out of order', lambda: awp(0.05, broken)
+            (before, x, y, cross_entropy, torch.optim.SGD(before.parameters(), 0.1)), kind=RuntimeError)
     assert equal(before, model) # the weights come back, to the bit
     def breaks(model, x, y): model(x); raise RuntimeError('out of order')
-    refused('out of order', lambda: awp(0.05)(before, x, y, breaks, torch.optim.SGD(before.parameters(), 0.1)), kind=RuntimeError)
+
+    refused('out of order', lambda: awp(0.05)(before, x, y, breaks, torch.optim.SGD(before.parameters(), 0.1)),
+            kind=RuntimeError)
     assert equal(before, model) # and the running statistics
-    refused('all weights are frozen', lambda: awp(0.05)(before.requires_grad_(False), x, y, cross_entropy, torch.optim.SGD(before.parameters(), 0.1)))
+    refused('all weights are frozen', lambda: awp(0.05)
+            (before.requires_grad_(False), x, y, cross_entropy, torch.optim.SGD(before.parameters(), 0.1)))
     for dtype in (torch.bfloat16, torch.float64):
         low, opt = copy.deepcopy(model).to(dtype), lambda m: torch.optim.SGD(m.parameters(), 0.)
         m = copy.deepcopy(low).eval()
@@ -451,7 +522,8 @@ def test_awp_composes_with_other_steps():
     a, b = stepped(proximal(shrink, awp(0.)), cross_entropy)[0], stepped(proximal(shrink), cross_entropy)[0]
     assert equal(a, b)
     model, x, y = trained()
-    batches, logs = [], awp(0.01)(copy.deepcopy(model), x, y, cross_entropy, torch.optim.SGD(model.parameters(), 0.), clip=1.)
+    batches, logs = [], awp(0.01)(copy.deepcopy(model), x, y, cross_entropy, torch.optim.SGD(model.parameters(), 0.),
+                                  clip=1.)
     assert 'grad_norm' in logs and 'accuracy' in logs and logs['loss'] > cross_entropy(model, x, y)[0] # the loss at w + v
     def part(n, **kw): # eval mode: batch norm would see the difference between a part and the whole
         m = copy.deepcopy(model).eval()
@@ -459,7 +531,9 @@ def test_awp_composes_with_other_steps():
         return m
     def joint(model, opt, logs): # what several processes do: each has a part, all get the gradient of the whole
         x_adv = fgsm(Linf(0.05))(start, x, y)
-        for p, g in zip(model.parameters(), torch.autograd.grad(F.cross_entropy(model(x_adv), y), list(model.parameters()))): p.grad = g
+        for p, g in zip(model.parameters(), torch.autograd.grad(F.cross_entropy(model(x_adv), y), list(
+                model.parameters()))):
+            p.grad = g
     start = copy.deepcopy(model).eval()
     whole, by_parts = part(64), part(16, reduce=joint)
     for a, b in zip(whole.parameters(), by_parts.parameters()): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -479,7 +553,8 @@ def test_awp_takes_one_turn_of_later():
     by_hand, x, y = trained()
     by_hand = copy.deepcopy(by_hand)
     opt = torch.optim.SGD(by_hand.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
-    for i in range(5): awp(0.02)(by_hand, x, y, adversarial(fgsm(Linf(0.1))) if i < 2 else trades(kl_pgd(Linf(0.1), 1)), opt)
+    for i in range(5):
+        awp(0.02)(by_hand, x, y, adversarial(fgsm(Linf(0.1))) if i < 2 else trades(kl_pgd(Linf(0.1), 1)), opt)
     assert equal(model, by_hand)
 
 # %% ../nbs/robustness/00_baselines.ipynb #59841b74
@@ -508,7 +583,8 @@ def test_triangle():
 def test_recipe_is_the_loop_by_hand():
     data, loss = load('digits', n=200), adversarial(pgd(Linf(0.1), 2))
     make = lambda: (torch.manual_seed(0), mlp((1, 8, 8), 10, (16,)))[1]
-    for cycle, rates in ((False, lambda u, n: 0.2*(1. if u < n/2 else 0.1 if u < 3*n/4 else 0.01)), (True, lambda u, n: 0.2*float(np.interp((u + 0.5)/n, [0, 0.4, 1], [0, 1, 0])))):
+    for cycle, rates in ((False, lambda u, n: 0.2 * (1. if u < n / 2 else 0.1 if u < 3 * n / 4 else 0.01)),
+                         (True, lambda u, n: 0.2 * float(np.interp((u+0.5) / n, [0, 0.4, 1], [0, 1, 0])))):
         recipe, ours, by_hand = Recipe(4, lr=0.2, batch=64, cycle=cycle), make(), make()
         history = recipe.fit(ours, data, loss, 7, progress=False)
         opt = torch.optim.SGD(by_hand.parameters(), 0.2, momentum=0.9, weight_decay=5e-4)
@@ -524,14 +600,19 @@ def test_recipe_is_the_loop_by_hand():
 def test_recipe_attacks_and_defaults():
     model, x, y = trained()
     r = Recipe()
-    assert (r.lr, r.momentum, r.weight_decay, r.batch, r.eps, r.steps, r.step_size, r.threat) == (0.1, 0.9, 5e-4, 128, 8/255, 10, 2/255, Linf(8/255))
+    assert (r.lr, r.momentum, r.weight_decay, r.batch, r.eps, r.steps, r.step_size,
+            r.threat) == (0.1, 0.9, 5e-4, 128, 8 / 255, 10, 2 / 255, Linf(8 / 255))
     assert torch.equal(r.attack()(model, x, y), pgd(Linf(8/255), 10, 2/255)(model, x, y))
-    assert torch.equal(r.attack(friendly, tau=10)(model, x, y), r.attack()(model, x, y)) and r.attack(kl_pgd).threat == r.threat
+    assert torch.equal(r.attack(friendly, tau=10)(model, x, y),
+                       r.attack()(model, x, y)) and r.attack(kl_pgd).threat == r.threat
     assert isinstance(r.attack(gairat, shift=0.), Objective) and replace(r, epochs=1).epochs == 1
     small = preact_resnet18((3, 16, 16), width=4)
-    rows = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 10
+    rows = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8,
+                         generator=torch.Generator().manual_seed(0)), torch.arange(32) % 10
     from_recipe = replace(r, epochs=1, batch=16, steps=1)
-    assert len(from_recipe.fit(small, replace(load('digits', n=32), x=rows[0], y=rows[1]), trades(from_recipe.attack(kl_pgd)), step=awp(0.005), progress=False)) == 2
+    assert len(
+        from_recipe.fit(small, replace(load('digits', n=32), x=rows[0], y=rows[1]), trades(from_recipe.attack(kl_pgd)),
+                        step=awp(0.005), progress=False)) == 2
 
 # %% ../nbs/robustness/00_baselines.ipynb #65f9955b
 def test_best_keeps_and_restores_the_best():
@@ -545,7 +626,8 @@ def test_best_keeps_and_restores_the_best():
         states.append(copy.deepcopy(model))
         out = best(model, epoch)
         assert list(out) == ['robust']
-    assert (best.best['epoch'], best.best['score']) == (2, 0.7) and equal(best.restore(model), states[2]) # the first of equals, never NaN
+    # the first of equals, never NaN
+    assert (best.best['epoch'], best.best['score']) == (2, 0.7) and equal(best.restore(model), states[2])
 
 # %% ../nbs/robustness/00_baselines.ipynb #030e4295
 def test_interrupted_training_goes_on_with_later_and_best():
@@ -559,8 +641,9 @@ def test_interrupted_training_goes_on_with_later_and_best():
             if epoch == stop: raise KeyboardInterrupt
             return out
         loss, step = Later(4, cross_entropy, trades(kl_pgd(Linf(0.1), 1))), Later(5, update, awp(0.01))
-        try: history = fit(model, data, loss, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), 4, step, callback=callback, progress=False,
-                           checkpoint=folder and f'{folder}/state', every=2)
+        try:
+            history = fit(model, data, loss, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), 4, step,
+                          callback=callback, progress=False, checkpoint=folder and f'{folder}/state', every=2)
         except KeyboardInterrupt: return
         return model, best, history, (loss.done, step.done)
     with tempfile.TemporaryDirectory() as folder:
@@ -568,16 +651,22 @@ def test_interrupted_training_goes_on_with_later_and_best():
         for stop in (1, 2): assert run(folder, stop) is None # cut short twice, the second time by a run that was resumed
         resumed = run(folder)
         assert equal(whole[0], resumed[0]) and whole[3] == resumed[3] == (12, 12)
-        assert whole[1].best['score'] == resumed[1].best['score'] and equal(whole[1].restore(whole[0]), resumed[1].restore(resumed[0]))
-        assert np.array_equal(whole[2].frame[['loss', 'score']].to_numpy(), resumed[2].frame[['loss', 'score']].to_numpy(), equal_nan=True)
+        assert whole[1].best['score'] == resumed[1].best['score'] and equal(whole[1].restore(whole[0]), resumed[1].restore(
+            resumed[0]))
+        assert np.array_equal(whole[2].frame[['loss', 'score']].to_numpy(), resumed[2].frame[['loss', 'score']].to_numpy(),
+                              equal_nan=True)
         assert Best(None, f'{folder}/best').best is not None and Best(None, f'{folder}/best', resume=False).best is None
 
 # %% ../nbs/robustness/00_baselines.ipynb #fb201914
 def test_attacks_keep_the_contract():
     x, y = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round(decimals=1), torch.arange(6)
     for threat in (Linf(8/255), L2(0.5), L1(3.)):
-        for attack in (kl_pgd(threat, 2), kl_pgd(threat, 2, mode='train', precision='bf16'), friendly(threat, 3), friendly(threat, 2, tau=1, mode='train', precision='bf16'),
-                       friendly(threat, 2, random_start=False), friendly(threat, 3, omega=0.01), boundary(pgd(threat, 2)), boundary(pgd(threat, 2), 3, soft_margin, 'train'), boundary(fgsm(threat), 1), fgsm_rs(threat), gairat(threat, 2).attack):
+        for attack in (kl_pgd(threat, 2), kl_pgd(threat, 2, mode='train', precision='bf16'), friendly(
+                threat, 3), friendly(
+                    threat, 2, tau=1, mode='train', precision='bf16'), friendly(
+                        threat, 2, random_start=False), friendly(threat, 3, omega=0.01), boundary(pgd(
+                            threat, 2)), boundary(pgd(threat, 2), 3, soft_margin, 'train'), boundary(
+                                fgsm(threat), 1), fgsm_rs(threat), gairat(threat, 2).attack):
             check_attack(attack, threat, probe_model(), x, y)
 
 # %% ../nbs/robustness/00_baselines.ipynb #b4d1f490
@@ -586,8 +675,13 @@ def test_objectives_train():
     for name, loss in every_objective(Linf(0.1)).items():
         for precision in (None, 'bf16'):
             m = copy.deepcopy(model)
-            logs = [update(m, x, y, loss, opt, precision=precision) for opt in [torch.optim.SGD(m.parameters(), 0.02)] for _ in range(6)]
-            assert logs[-1]['loss'] < logs[0]['loss'] and all(not v.requires_grad and v.ndim == 0 for v in logs[0].values()), (name, precision)
+            logs = [
+                update(m, x, y, loss, opt, precision=precision)
+                for opt in [torch.optim.SGD(m.parameters(), 0.02)]
+                for _ in range(6)
+            ]
+            assert logs[-1]['loss'] < logs[0]['loss'] and all(
+                not v.requires_grad and v.ndim == 0 for v in logs[0].values()), (name, precision)
             assert logs[0]['loss'].dtype == torch.float32, name
 
 # %% ../nbs/robustness/00_baselines.ipynb #9eb34ede
@@ -595,27 +689,38 @@ def test_gradients_in_float64_are_exact():
     g = torch.Generator().manual_seed(0)
     x, x_adv = (torch.rand(24, 1, 6, 1, generator=g, dtype=torch.float64) for _ in range(2))
     torch.manual_seed(0)
-    model, y = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 5)).double(), torch.randint(0, 5, (24,), generator=g)
+    model, y = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.Tanh(),
+                             nn.Linear(16, 5)).double(), torch.randint(0, 5, (24,), generator=g)
     with torch.no_grad():
         for p in model.parameters(): p.mul_(3)
-    params, way = list(model.parameters()), [torch.randn(p.shape, generator=g, dtype=torch.float64) for p in model.parameters()]
+    params, way = list(
+        model.parameters()), [torch.randn(p.shape, generator=g, dtype=torch.float64) for p in model.parameters()]
     at, h = [p.detach().clone() for p in params], 1e-5
     def shifted(value, t): # of the parameters, along one direction
         with torch.no_grad():
             for p, w, d in zip(params, at, way): p.copy_(w + t*d)
         return value()
     z0 = model(x_adv).detach()
-    frozen = {name: w/w.mean() for name, w in dict(mail=torch.sigmoid(-10*(probability_margin(z0, y) + 0.5)), ewat=1 + torch.distributions.Categorical(logits=z0).entropy(),
-                                                   gairat=(1 + (-1 + 5*(1 - 2*(z0.argmax(1) == y).double())).tanh())/2).items()} # no gradient flows through weights
+    frozen = {
+        name: w / w.mean()
+        for name, w in dict(
+            mail=torch.sigmoid(-10 * (probability_margin(z0, y) + 0.5)),
+            ewat=1 + torch.distributions.Categorical(logits=z0).entropy(),
+            # no gradient flows through weights
+            gairat=(1 + (-1 + 5 * (1 - 2 * (z0.argmax(1) == y).double())).tanh()) / 2).items()
+    }
     for name, objective in every_objective(Linf(0.), 1).items():
-        objective.attack(model, x, y) # for those who remember what they found: in a ball of radius 0, so that x is also where they found it
+        # for those who remember what they found: in a ball of radius 0, so that x is also where they found it
+        objective.attack(model, x, y)
         if name == 'gairat': objective.attack(model, x_adv, y)
         value = lambda: objective.outer(model, x, x_adv, y)[0]
         smooth = value if name not in frozen else lambda: (frozen[name]*ce_loss(model(x_adv), y)).mean()
         torch.testing.assert_close(shifted(value, 0.), smooth(), rtol=1e-9, atol=0)
         assert value().dtype == torch.float64, name
         slope = sum((a*b).sum() for a, b in zip(torch.autograd.grad(value(), params), way))
-        with torch.no_grad(): difference = (8*(shifted(smooth, h) - shifted(smooth, -h)) - shifted(smooth, 2*h) + shifted(smooth, -2*h))/(12*h)
+        with torch.no_grad():
+            difference = (8 * (shifted(smooth, h) - shifted(smooth, -h)) - shifted(smooth, 2 * h)
+                          + shifted(smooth, -2 * h)) / (12*h)
         shifted(value, 0.)
         torch.testing.assert_close(slope, difference, rtol=1e-6, atol=0, msg=lambda m: f'{name}: {m}')
 
@@ -626,12 +731,15 @@ def test_every_floating_type_and_every_integer_label():
         value = lambda dtype, y, x=x: loss(copy.deepcopy(model).eval().to(dtype), x, y)[0]
         base = value(torch.float32, y)
         for labels in (torch.int32, torch.uint8): assert torch.equal(value(torch.float32, y.to(labels)), base), name
-        assert abs(value(torch.float64, y).item() - base.item()) < 0.01*base.item() and value(torch.float64, y).dtype == torch.float64, name
-        assert abs(value(torch.bfloat16, y).item() - base.item()) < 0.1*base.item() and value(torch.bfloat16, y).dtype == torch.float32, name
+        assert abs(value(torch.float64, y).item() - base.item()) < 0.01 * base.item() and value(
+            torch.float64, y).dtype == torch.float64, name
+        assert abs(value(torch.bfloat16, y).item() - base.item()) < 0.1 * base.item() and value(
+            torch.bfloat16, y).dtype == torch.float32, name
         m = copy.deepcopy(model).to(torch.bfloat16)
         update(m, x, y, loss, torch.optim.SGD(m.parameters(), 0.01))
         assert all(p.isfinite().all() for p in m.parameters()) and value(torch.float32, y, x.double()).isfinite(), name
-        refused('expected int64', lambda: loss.outer(model, x, x, y.float()), lambda: loss(model, x, y == 0), kind=TypeError)
+        refused('expected int64', lambda: loss.outer(model, x, x, y.float()), lambda: loss(model, x, y == 0),
+                kind=TypeError)
 
 # %% ../nbs/robustness/00_baselines.ipynb #ac374053
 def test_inputs_stay_and_what_is_no_classifier_is_refused():
@@ -646,21 +754,26 @@ def test_inputs_stay_and_what_is_no_classifier_is_refused():
         assert (ball.norm(x_adv - x) <= 0.1).all(), name
         loss.outer(strange, x, x_adv, y)[0].backward()
         assert torch.equal(x, before) and torch.equal(x_adv, moved), name
-        for after, message, kind in ((lambda z: dict(logits=z), 'must return a tensor of logits, got dict', TypeError), (lambda z: (z, z), 'must return a tensor of logits, got tuple', TypeError),
-                                     (lambda z: z[:, :1], 'at least two classes', ValueError), (lambda z: z.argmax(1), 'floating-point logits', TypeError)):
+        for after, message, kind in ((lambda z: dict(logits=z), 'must return a tensor of logits, got dict',
+                                      TypeError), (lambda z: (z, z), 'must return a tensor of logits, got tuple',
+                                                   TypeError), (lambda z: z[:, :1], 'at least two classes', ValueError),
+                                     (lambda z: z.argmax(1), 'floating-point logits', TypeError)):
             net = Wrapped(copy.deepcopy(model), after)
-            refused(message, lambda: loss(net, x, y), lambda: loss.attack(net, x, y), lambda: loss.outer(net, x, x, y), kind=kind)
+            refused(message, lambda: loss(net, x, y), lambda: loss.attack(net, x, y), lambda: loss.outer(net, x, x, y),
+                    kind=kind)
         refused('labels up to 11', lambda: loss(model, x, y + 11 - y))
 
 # %% ../nbs/robustness/00_baselines.ipynb #ffa176bb
 def test_nan_is_no_success():
     model, x, y = trained()
     model = copy.deepcopy(model).eval()
-    sick = Wrapped(model, lambda z: z + torch.where(torch.arange(len(z))[:, None] < 4, math.nan, 0.)) # NaN logits on four images
+    # NaN logits on four images
+    sick = Wrapped(model, lambda z: z + torch.where(torch.arange(len(z))[:, None] < 4, math.nan, 0.))
     for attack in (boundary(fgsm(Linf(0.1))), boundary(fgsm(Linf(0.1)), loss=soft_margin)):
         with pytest.warns(UserWarning, match='gradient was NaN'): found = attack(sick, x, y)
         assert torch.equal(found[:4], x[:4]) and attack.crossed[:4].all() # wrong as it is
-    with pytest.warns(UserWarning, match='gradient was NaN'): stopped = friendly(Linf(0.1), 3, random_start=False)(sick, x, y)
+    with pytest.warns(UserWarning, match='gradient was NaN'):
+        stopped = friendly(Linf(0.1), 3, random_start=False)(sick, x, y)
     assert torch.equal(stopped[:4], x[:4])
     tally = Tally()
     tally(torch.full((2, 3), math.nan), torch.tensor([0, 1]))
@@ -692,4 +805,5 @@ def test_bad_arguments_are_named():
     refused("'bf16', not 'fp16'", lambda: kl_pgd(ball, precision='fp16'), lambda: friendly(ball, precision='fp16'))
     refused('expected Linf', lambda: kl_pgd(0.1), lambda: friendly(0.1), kind=TypeError)
     model, x, y = trained()
-    refused('labels up to 11', lambda: kl_pgd(ball, 1)(model, x, y + 11 - y), lambda: friendly(ball, 1)(model, x, y + 11 - y))
+    refused('labels up to 11', lambda: kl_pgd(ball, 1)(model, x, y + 11 - y), lambda: friendly(ball, 1)
+            (model, x, y + 11 - y))

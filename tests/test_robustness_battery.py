@@ -32,21 +32,27 @@ def toy(seed=0):
 
 # %% ../nbs/robustness/00_battery.ipynb #d254e4a9
 def run(trial): return robust_metrics(trial.fit(trial.model(), trial.method), trial)
-paper = Paper('p', 'Adversarial training', '', 2018, '', [], {'at': Arm(lambda trial: adversarial(trial.recipe.attack()))},
+
+paper = Paper('p', 'Adversarial training', '', 2018, '', [],
+              {'at': Arm(lambda trial: adversarial(trial.recipe.attack()))},
               {('tiny', 'digits'): SETTINGS['tiny', 'digits']}, run)
 def trial(stage='final', **kw): return Trial(paper, Job('tiny', 'digits', 'at', stage=stage, **kw))
 
 # %% ../nbs/robustness/00_battery.ipynb #5a19e043
 def margins_of(**samples):
     "Records of quantiles as a final trial gives them: arm -> samples, one for each seed"
-    return pd.DataFrame([dict(arm=a, seed=s, dataset='d', metric='test_margin', condition=c, value=np.quantile(v, c/100))
-                         for a, by in samples.items() for s, v in enumerate(by) for c in range(0, 101, 5)])
+    return pd.DataFrame([
+        dict(arm=a, seed=s, dataset='d', metric='test_margin', condition=c, value=np.quantile(
+            v, c / 100)) for a, by in samples.items() for s, v in enumerate(by) for c in range(0, 101, 5)
+    ])
 
 # %% ../nbs/robustness/00_battery.ipynb #7d40e4d8
 def test_settings():
     for s in SETTINGS.values():
         r = s.recipe
-        assert s.train >= 5*r.batch and s.valid and s.test and r.steps*r.step_size >= r.eps, "the ball's edge is within reach"
+        assert s.train >= 5 * r.batch and s.valid and s.test and r.steps * r.step_size >= r.eps, (
+            "the ball's edge is within reach"
+        )
         changed = Setting(**vars(s) | dict(arms=['at']))
         assert changed.arms == ['at'] and changed.whole is s.whole and changed.fingerprint(True) == s.fingerprint(True)
 
@@ -122,7 +128,8 @@ def test_measuring():
     for part in ('test', 'train'):
         q = out[f'{part}_margin']
         assert list(q) == list(range(0, 101, 5)) and list(q.values()) == sorted(q.values())
-    weak, sharp = judges(Linf(t.recipe.eps))       # by other means: one image at a time, numpy's quantiles, a count of margins
+    # by other means: one image at a time, numpy's quantiles, a count of margins
+    weak, sharp = judges(Linf(t.recipe.eps))
     z, attacked = predict(m, sharp(m, x, y)), weak(m, x, y)
     other = z.scatter(1, y[:, None], -torch.inf).max(1).values - z[torch.arange(len(y)), y]
     expected = np.quantile(other.numpy(), np.linspace(0, 1, 21))

@@ -46,7 +46,8 @@ def test_forms():
         zero = torch.zeros((), dtype=torch.float64, requires_grad=True)
         assert torch.autograd.grad(f.h(zero), zero)[0].item() == pytest.approx(f.slope)
         if name == 'tanh': continue
-        best = minimize_scalar(lambda v: -f.h(torch.tensor(v, dtype=torch.float64)).item(), bounds=(0.1, 6), method='bounded', options=dict(xatol=1e-10))
+        best = minimize_scalar(lambda v: -f.h(torch.tensor(v, dtype=torch.float64)).item(), bounds=(0.1, 6),
+                               method='bounded', options=dict(xatol=1e-10))
         assert best.x == pytest.approx(f.peak, rel=1e-5) and -best.fun == pytest.approx(f.height, rel=1e-12)
         slopes, = torch.autograd.grad(f.h(z).sum(), z)
         assert ((slopes > 0) == (z.abs() < f.peak)).all()  # one maximum, one minimum
@@ -55,7 +56,8 @@ def test_forms():
 def test_closed_forms():
     u, v = FORMS['sech'].peak, FORMS['logistic'].peak/2
     assert FORMS['swish'].peak == pytest.approx(2*u) and FORMS['swish'].height == pytest.approx(u/2)
-    assert FORMS['sech'].height == pytest.approx((u*u - 1)**0.5) and FORMS['logistic'].height == pytest.approx(v/2 - 1/(8*v))
+    assert FORMS['sech'].height == pytest.approx(
+        (u*u - 1)**0.5) and FORMS['logistic'].height == pytest.approx(v/2 - 1 / (8*v))
     assert FORMS['gauss'].height == pytest.approx(math.exp(-0.5)) and FORMS['tanh'].height == 1
     z = torch.linspace(-9, 9, 50, dtype=torch.float64, requires_grad=True)
     d, = torch.autograd.grad(torch.nn.functional.silu(z).sum(), z)  # the derivative of swish, by autograd
@@ -76,7 +78,8 @@ def test_far_out():
             slopes, = torch.autograd.grad(out.sum(), z)
             assert out.dtype == dtype and slopes.isfinite().all()
             torch.testing.assert_close(out.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-7)
-        for bad in (math.nan,) + (math.inf, -math.inf)*(name != 'tanh'): assert Bound(3., name)(torch.tensor(bad)).isnan() # nothing hides an overflow below
+        # nothing hides an overflow below
+        for bad in (math.nan,) + (math.inf, -math.inf)*(name != 'tanh'): assert Bound(3., name)(torch.tensor(bad)).isnan()
     z = torch.tensor([20., 40., 60.], requires_grad=True)
     for name in ('swish', 'logistic', 'sech'):  # float32: tiny, of the right sign and size, not zero
         slopes, = torch.autograd.grad(FORMS[name].h(z).sum(), z)
@@ -108,9 +111,11 @@ def test_network():
         torch.testing.assert_close(model(x), 3*FORMS[form].h(inner(x)))
         assert pre_logits(model) is inner and pre_logits(inner) is inner
         assert [id(p) for p in model.parameters()] == [id(p) for p in inner.parameters()] and not model.training
-        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))): assert torch.equal(twin(x), model(x)) and twin.g.form == form
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(twin(x), model(x)) and twin.g.form == form
     torch.testing.assert_close(features(model, x), features(inner, x))
-    torch.testing.assert_close(blf(inner, 5., 'tanh')(x), tanh_logits(nn.Sequential(inner, _Times(5.)), 5.)(x))  # of another scale inside, the same function
+    # of another scale inside, the same function
+    torch.testing.assert_close(blf(inner, 5., 'tanh')(x), tanh_logits(nn.Sequential(inner, _Times(5.)), 5.)(x))
 
 # %% ../nbs/robustness/03_blf.ipynb #e0bc3141
 def test_large_scale():
@@ -118,7 +123,8 @@ def test_large_scale():
     torch.manual_seed(0)
     inner, x = mlp((1, 4, 4), 10, (16,)).eval().double(), torch.rand(20, 1, 4, 4).double()
     for name, f in FORMS.items():
-        far = [(blf(nn.Sequential(inner, _Times(1/(gamma*f.slope))), gamma, name)(x) - inner(x)).abs().max().item() for gamma in (10., 100., 1000.)]
+        far = [(blf(nn.Sequential(inner, _Times(1 / (gamma * f.slope))), gamma, name)(x) - inner(x)).abs().max().item()
+               for gamma in (10., 100., 1000.)]
         assert far[2] < 1e-5 and far[1]/far[2] == pytest.approx(100, rel=0.05), name  # odd: the error falls as 1/gamma^2
 
 # %% ../nbs/robustness/03_blf.ipynb #b8abd180
@@ -130,8 +136,10 @@ def test_save_and_load():
     with tempfile.TemporaryDirectory() as d:
         again = load_model(save_model(model, Path(d)/'model.safetensors')).eval()
         assert torch.equal(again(x), model(x)) and again.g.form == 'logistic' and again.g.gamma == 2.5
-        assert torch.equal(load_model(save_model(again, Path(d)/'again.safetensors')).eval()(x), model(x))  # its record is complete
-        with pytest.raises(ValueError, match='no record of how it was built'): save_model(blf(nn.Linear(2, 2)), Path(d)/'other.safetensors')
+        # its record is complete
+        assert torch.equal(load_model(save_model(again, Path(d)/'again.safetensors')).eval()(x), model(x))
+        with pytest.raises(ValueError, match='no record of how it was built'):
+            save_model(blf(nn.Linear(2, 2)), Path(d) / 'other.safetensors')
     with pytest.raises(ValueError, match='convnet'): bounded(dict(name='convnets', kwargs={}))
 
 # %% ../nbs/robustness/03_blf.ipynb #b781af45
@@ -157,7 +165,8 @@ def test_attack():
     x, y, threat = torch.full((1, 1, 4, 4), 0.6), torch.tensor([0]), Linf(0.2)
     for form in ('swish', 'logistic', 'sech'):
         fooled = blf(_Steep(), form=form)
-        for loss in (ce_loss, margin_loss): assert fooled(pgd(threat, 50, loss=loss, random_start=False)(fooled, x, y)).argmax() == 0
+        for loss in (ce_loss, margin_loss):
+            assert fooled(pgd(threat, 50, loss=loss, random_start=False)(fooled, x, y)).argmax() == 0
         assert fooled(prelogit_attack(threat)(fooled, x, y)).argmax() == 1
     x, y = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8)
     check_attack(prelogit_attack(Linf(0.1), steps=5), Linf(0.1), blf(probe_model(), form='gauss'), x, y)
@@ -169,18 +178,22 @@ def test_models_as_people_have_them():
     x, y, threat = torch.full((1, 1, 4, 4), 0.6), torch.tensor([0]), Linf(0.2)
     for wrap in (lambda m: torch.compile(m, backend='eager'), nn.DataParallel):
         fooled = blf(_Steep(), form='logistic')
-        assert fooled(prelogit_attack(threat, steps=10)(wrap(fooled), x, y)).argmax() == 1 and pre_logits(wrap(fooled)) is fooled.model
+        assert fooled(prelogit_attack(threat, steps=10)(wrap(fooled), x, y)).argmax() == 1 and pre_logits(
+            wrap(fooled)) is fooled.model
     for f in (straight_through, pre_logits, lambda m: prelogit_attack(threat)(m, x, y)):
         with pytest.raises(ValueError, match='the bound is inside the model'): f(nn.Sequential(blf(_Steep()), _Times(2.)))
 
 # %% ../nbs/robustness/03_blf.ipynb #46b9a2b7
 def test_missed():
-    x, y, threat = torch.full((4, 1, 4, 4), 0.6), torch.tensor([0, 0, 0, 1]), Linf(0.2)  # the last one is wrong without attack
+    # the last one is wrong without attack
+    x, y, threat = torch.full((4, 1, 4, 4), 0.6), torch.tensor([0, 0, 0, 1]), Linf(0.2)
     fooled = blf(_Steep(), form='logistic')
     weak, strong = pgd(threat, 20), prelogit_attack(threat, steps=20)
-    assert missed(fooled, x, y, weak, strong) == 0.75 and missed(fooled, x, y, strong, strong) == 0 and missed(fooled, x, y, strong, weak) == 0
+    assert missed(fooled, x, y, weak, strong) == 0.75 and missed(fooled, x, y, strong, strong) == 0 and missed(
+        fooled, x, y, strong, weak) == 0
     found = norms(fooled, x)
-    assert found['prelogit_norm'] == pytest.approx(10*2**0.5, rel=1e-5) and found['logit_norm'] == pytest.approx(4*10*math.exp(-10)*2**0.5, rel=1e-3)
+    assert found['prelogit_norm'] == pytest.approx(10 * 2**0.5, rel=1e-5) and found['logit_norm'] == pytest.approx(
+        4 * 10 * math.exp(-10) * 2**0.5, rel=1e-3)
     assert norms(nn.DataParallel(fooled), x) == found
     plain = norms(_Steep(), x)
     assert plain['logit_norm'] == plain['prelogit_norm'] == found['prelogit_norm']
@@ -189,7 +202,9 @@ def test_missed():
 def test_arms():
     job = lambda arm, *values: Job('tiny', 'digits', arm, values)
     made = {a: Trial(paper, job(a, *paper.arms[a].candidates[0])).method for a in arms}
-    assert set(made) == {*PLAIN, 'at', *(f'at+{a}' for a in PLAIN[1:]), 'trades'} and [a for a, (_, wrap) in made.items() if wrap] == ['tanh', 'blf', 'logistic', 'at+tanh', 'at+blf', 'at+logistic']
+    assert set(made) == {*PLAIN, 'at', *(f'at+{a}' for a in PLAIN[1:]), 'trades'} and [
+        a for a, (_, wrap) in made.items() if wrap
+    ] == ['tanh', 'blf', 'logistic', 'at+tanh', 'at+blf', 'at+logistic']
     net = made['at+logistic'][1](mlp((1, 8, 8), hidden=(4,)))
     assert net.g.form == 'logistic' and net.g.limit == Bound(gamma_for(0.9, form='logistic'), 'logistic').limit
 
@@ -199,5 +214,7 @@ def test_experiment():
     m = run_job(paper, job_ := Job('tiny', 'digits', 'blf', (('confidence', 0.9),)), cpu)['metrics']
     assert set(run_job(paper, job_._replace(stage='tuning'), cpu)['metrics']) == {'robust'}
     assert {c for claim in claims for c in claim.metric} <= set(m)
-    assert m['autoattack_pre'] <= m['autoattack'] <= m['accuracy'] and m['logit_norm'] <= 10**0.5*Bound(gamma_for(0.9)).limit
-    assert m['prelogit_norm'] == m['prelogit_norm_path']['5'] and len(m['logit_norm_path']) == 5 and m['prelogit_growth'] == m['prelogit_norm']/m['prelogit_norm_path']['1']
+    assert m['autoattack_pre'] <= m['autoattack'] <= m['accuracy'] and m['logit_norm'] <= 10**0.5 * Bound(
+        gamma_for(0.9)).limit
+    assert m['prelogit_norm'] == m['prelogit_norm_path']['5'] and len(
+        m['logit_norm_path']) == 5 and m['prelogit_growth'] == m['prelogit_norm'] / m['prelogit_norm_path']['1']

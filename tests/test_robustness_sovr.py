@@ -164,7 +164,8 @@ def test_gradients_in_float64_int32_labels_what_is_no_classifier():
 # %% ../nbs/robustness/02_sovr.ipynb #3ba2a4d2
 def test_the_attack_keeps_its_contract():
     x, y = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6)
-    for objective in (sovr(pgd(Linf(0.1), 3)), tsovr(kl_pgd(Linf(0.1), 3))): check_attack(objective.attack, Linf(0.1), probe_model(), x, y)
+    for objective in (sovr(pgd(Linf(0.1), 3)), tsovr(kl_pgd(Linf(0.1), 3))):
+        check_attack(objective.attack, Linf(0.1), probe_model(), x, y)
 
 # %% ../nbs/robustness/02_sovr.ipynb #30f3e097
 def test_growth_against_the_closed_form():

@@ -39,7 +39,8 @@ digits = load('digits', n=200)
 def tiny(make=torch.optim.SGD, lr=0.1, **kw):
     "A small network with dropout and batch norm, and its optimiser"
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.2), nn.Linear(24, 10))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.2),
+                          nn.Linear(24, 10))
     return model, make(model.parameters(), lr, **kw)
 
 @contextmanager
@@ -65,8 +66,9 @@ def long_run(make_batches, path=None, stop=None, seed=1, make=torch.optim.AdamW)
         return update(*args, **kw)
     torch.manual_seed(seed)
     averages = EMA(0.9), SWA(0.3)
-    try: history = fit(model, make_batches(), cross_entropy, opt, 4, step, one_cycle(), averages=averages, clip=1., checkpoint=path, every=3,
-                       callback=lambda m, e: {'noise': torch.rand(())}, progress=False)
+    try:
+        history = fit(model, make_batches(), cross_entropy, opt, 4, step, one_cycle(), averages=averages, clip=1.,
+                      checkpoint=path, every=3, callback=lambda m, e: {'noise': torch.rand(())}, progress=False)
     except Stop: return None
     return model, *(a.averaged(model) for a in averages), history.frame, torch.rand(3)
 
@@ -113,7 +115,8 @@ def test_precision():
     np.testing.assert_allclose(full[1]['loss'], half[1]['loss'], rtol=0.02)
     model, opt = tiny()
     with pytest.raises(ValueError, match='bfloat16'): update(model, x, y, cross_entropy, opt, precision='fp16')
-    with pytest.raises(TypeError, match=r'returned a tensor of shape \(\)'): update(model, x, y, lambda m, x, y: m(x).sum(), opt)
+    with pytest.raises(TypeError, match=r'returned a tensor of shape \(\)'):
+        update(model, x, y, lambda m, x, y: m(x).sum(), opt)
     with pytest.raises(TypeError, match='returned a tuple of 2'): update(model, x, y, lambda m, x, y: (m(x), {}), opt)
 
 # %% ../nbs/02_training.ipynb #3cd39523
@@ -142,7 +145,8 @@ def test_refusals():
     model, opt = tiny()
     batches = Batches(digits)
     def refuses(error, says, **kw):
-        with pytest.raises(error, match=says): list(train(**(dict(model=model, batches=batches, loss=cross_entropy, opt=opt) | kw)))
+        with pytest.raises(error, match=says):
+            list(train(**(dict(model=model, batches=batches, loss=cross_entropy, opt=opt) | kw)))
     refuses(TypeError, 'unlike a generator', batches=(b for b in batches))
     refuses(ValueError, 'drop_last', batches=[])
     refuses(ValueError, 'epochs is a whole number from 1 on, not 0', epochs=0)
@@ -154,8 +158,13 @@ def test_refusals():
     refuses(ValueError, '4 inputs and 3 labels', batches=[(torch.rand(4, 64), torch.zeros(3).long())])
     refuses(TypeError, 'pair of tensors', batches=[([1.], [2])])
     x, y = torch.rand(4, 64), torch.zeros(4).long()
-    for bad, says in (({'x': x, 'y': y}, 'not a dict'), ((x,), 'not a tuple of 1'), ((x, y, y), 'not a tuple of 3'), (torch.rand(2, 4), r'not a tensor of shape \(2, 4\)'),
-                      ((x, np.array(list('abcd'))), 'not a tensor of shape .* and a ndarray')): refuses(TypeError, says, batches=[(x, y), bad])
+    for bad, says in (
+        ({'x': x, 'y': y}, 'not a dict'),
+        ((x,), 'not a tuple of 1'),
+        ((x, y, y), 'not a tuple of 3'),
+        (torch.rand(2, 4), r'not a tensor of shape \(2, 4\)'),
+        ((x, np.array(list('abcd'))), 'not a tensor of shape .* and a ndarray'),
+    ):    refuses(TypeError, says, batches=[(x, y), bad])
     refuses(ValueError, 'a batch is empty', batches=[(x[:0], y[:0])])
     refuses(ValueError, 'several examples', batches=[(x[0, 0], y[0])])
     class Endless(torch.utils.data.IterableDataset):
@@ -168,8 +177,10 @@ def test_refusals():
     refuses(ValueError, 'a frozen TorchScript module', model=frozen)
     other = tiny()[0]
     other[5] = nn.Linear(24, 10)
-    refuses(ValueError, "2 parameters that are not the model's and lacks its '5.weight'", model=other, opt=torch.optim.SGD([*list(other.parameters())[:-2], *model[5].parameters()], 0.1))
-    refuses(ValueError, 'everything is frozen', model=other.requires_grad_(False), opt=torch.optim.SGD(other.parameters(), 0.1))
+    refuses(ValueError, "2 parameters that are not the model's and lacks its '5.weight'", model=other,
+            opt=torch.optim.SGD([*list(other.parameters())[:-2], *model[5].parameters()], 0.1))
+    refuses(ValueError, 'everything is frozen', model=other.requires_grad_(False),
+            opt=torch.optim.SGD(other.parameters(), 0.1))
     with torch.no_grad(): refuses(ValueError, 'depends on no weight that is trained')
     other = tiny()[0]
     other[2].running_var[0] = math.nan
@@ -185,7 +196,8 @@ def test_schedules():
         return lrs
 
     lrs, T = torch.optim.lr_scheduler, 60
-    for ours, theirs in [(cosine(floor=0.1), lambda o: lrs.CosineAnnealingLR(o, T, eta_min=0.1)), (multistep(), lambda o: lrs.MultiStepLR(o, [30, 45])),
+    for ours, theirs in [(cosine(floor=0.1), lambda o: lrs.CosineAnnealingLR(o, T, eta_min=0.1)),
+                         (multistep(), lambda o: lrs.MultiStepLR(o, [30, 45])),
                          (one_cycle(), lambda o: lrs.OneCycleLR(o, 1., total_steps=T, cycle_momentum=False))]:
         np.testing.assert_allclose([ours(u, T) for u in range(T)], torch_lrs(theirs, T), rtol=1e-6, atol=1e-9)
 
@@ -195,7 +207,10 @@ def test_schedule_limits():
         for total in (1, 2, 3, 10): assert all(0 <= s(u, total) <= 1 for u in range(total))
     assert [round(cosine(warmup=0.3)(u, 10), 2) for u in range(4)] == [0.25, 0.5, 0.75, 1]
     model, opt = tiny(lr=0.2)
-    seen = [r['lr'] for r in train(model, Batches(digits, batch_size=50), cross_entropy, opt, epochs=2, schedule=multistep((0.5,)))]
+    seen = [
+        r['lr']
+        for r in train(model, Batches(digits, batch_size=50), cross_entropy, opt, epochs=2, schedule=multistep((0.5,)))
+    ]
     np.testing.assert_allclose(seen, [0.2]*4 + [0.02]*4)
     assert opt.param_groups[0]['lr'] == 0.2
     with pytest.raises(ValueError, match='shares'): multistep((100, 150))
@@ -254,11 +269,13 @@ def test_averages_in_every_type():
         for a, want in ((ema, slow), (swa, mean)):
             got = a.averaged(model)
             assert got.count == 2**40 + 1 and {p.dtype for p in got.parameters()} == {dtype}
-            torch.testing.assert_close(torch.cat([p.detach().flatten() for p in got.parameters()]), want.to(dtype), rtol=2*torch.finfo(dtype).eps, atol=1e-6)
+            torch.testing.assert_close(torch.cat([p.detach().flatten() for p in got.parameters()]), want.to(dtype),
+                                       rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
     still, steps = nn.Linear(1, 1, bias=False).to(torch.bfloat16), EMA(0.999)
     still.weight.data.fill_(1.); steps.update(still); still.weight.data.fill_(2.)
     for _ in range(1000): steps.update(still)
-    np.testing.assert_allclose(steps.averaged(still).weight.float().item(), 2 - 0.999**1000, rtol=1e-2) # in bfloat16 it would not move at all
+    # in bfloat16 it would not move at all
+    np.testing.assert_allclose(steps.averaged(still).weight.float().item(), 2 - 0.999**1000, rtol=1e-2)
 
 # %% ../nbs/02_training.ipynb #0f5ef304
 def test_statistics_weigh_by_samples():
@@ -268,7 +285,8 @@ def test_statistics_weigh_by_samples():
         net = nn.Sequential(nn.BatchNorm2d(2)).to(dtype)
         recompute_bn(net, [(x[:128], y[:128]), (x[128:], y[128:])])
         torch.testing.assert_close(net[0].running_mean, x.mean((0, 2, 3)).to(dtype), rtol=rtol, atol=0)
-        torch.testing.assert_close(net[0].running_var, ((128*x[:128].var((0, 2, 3)) + x[128:].var((0, 2, 3)))/129).to(dtype), rtol=rtol, atol=0)
+        torch.testing.assert_close(net[0].running_var, ((128 * x[:128].var((0, 2, 3)) + x[128:].var(
+            (0, 2, 3))) / 129).to(dtype), rtol=rtol, atol=0)
     class Twice(nn.Module):
         def __init__(self): super().__init__(); self.bn, self.unused = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
         def forward(self, x): return self.bn(self.bn(x) + 3)
@@ -291,11 +309,16 @@ def test_a_failed_pass_changes_nothing():
     before, good = copy.deepcopy(model.state_dict()), torch.rand(4, 1, 8, 8)
     class Broken(list):
         def __iter__(self): yield self[0]; raise OSError('disk')
-    for batches, error, says in (([(good, torch.zeros(4)), (good[:1], torch.zeros(1))], ValueError, 'batch 1 has 1 example, too few for batch norm'), ([], ValueError, 'batches is empty'),
-                                 ([(good*math.nan, torch.zeros(4))], ValueError, "statistics of '2' are not finite"), (Broken([(good, torch.zeros(4))]), OSError, 'disk'),
-                                 ([(good, torch.zeros(4)), {'x': good}], TypeError, 'not a dict')):
+    for batches, error, says in (
+        ([(good, torch.zeros(4)), (good[:1], torch.zeros(1))], ValueError, 'batch 1 has 1 example, too few for batch norm'),
+        ([], ValueError, 'batches is empty'),
+        ([(good * math.nan, torch.zeros(4))], ValueError, "statistics of '2' are not finite"),
+        (Broken([(good, torch.zeros(4))]), OSError, 'disk'),
+        ([(good, torch.zeros(4)), {'x': good}], TypeError, 'not a dict'),
+    ):
         with pytest.raises(error, match=says): recompute_bn(model, batches)
-        assert all(map(torch.equal, before.values(), model.state_dict().values())) and model[2].momentum == 0.3 and not model[2]._forward_hooks
+        assert all(map(torch.equal, before.values(),
+                       model.state_dict().values())) and model[2].momentum == 0.3 and not model[2]._forward_hooks
         assert [m.training for m in model] == [True, True, False, True, True, True]
     with quiet(): scripted = torch.jit.script(nn.Sequential(nn.BatchNorm2d(1)))
     with pytest.raises(ValueError, match="'0' is TorchScript"): recompute_bn(scripted, [(good, torch.zeros(4))])
@@ -316,8 +339,12 @@ def test_average_limits():
 # %% ../nbs/02_training.ipynb #71f11724
 def test_state_round_trip():
     shared = torch.randn(3, 4)
-    state = {'a': [1, 2.5, None, True, 'x', math.inf], 0: (shared, shared.t(), shared), '0': {}, 'empty': torch.zeros(0), 'nan': torch.tensor(math.nan),
-             'types': [torch.tensor([1, 2]).to(t) for t in (torch.bfloat16, torch.float64, torch.uint8, torch.bool, torch.int64)]}
+    state = {
+        'a': [1, 2.5, None, True, 'x', math.inf], 0: (shared, shared.t(), shared), '0': {}, 'empty': torch.zeros(0),
+        'nan': torch.tensor(math.nan), 'types': [
+            torch.tensor([1, 2]).to(t) for t in (torch.bfloat16, torch.float64, torch.uint8, torch.bool, torch.int64)
+        ]
+    }
     with tempfile.TemporaryDirectory() as d:
         save_state(state, Path(d)/'new'/'c.safetensors')
         back = load_state(Path(d)/'new'/'c.safetensors')
@@ -326,7 +353,8 @@ def test_state_round_trip():
         with pytest.raises(FileNotFoundError, match='no checkpoint'): load_state(Path(d)/'nothing')
     assert back.keys() == state.keys() and back['a'] == state['a'] and isinstance(back[0], tuple)
     torch.testing.assert_close([*back[0], back['empty'], back['nan'], *back['types']],
-                               [shared, shared.t(), shared, state['empty'], state['nan'], *state['types']], equal_nan=True, rtol=0, atol=0)
+                               [shared, shared.t(), shared, state['empty'], state['nan'], *state['types']], equal_nan=True,
+                               rtol=0, atol=0)
 
 # %% ../nbs/02_training.ipynb #e6119997
 def test_corrupt_checkpoints():
@@ -357,7 +385,15 @@ def test_corrupt_checkpoints():
 # %% ../nbs/02_training.ipynb #263bb67f
 def test_random_states():
     feed = _Feed(DataLoader(TensorDataset(torch.arange(6)), shuffle=True, generator=torch.Generator()), torch.device('cpu'))
-    def draws(): return [torch.rand(1).item(), random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), *[int(b[0]) for b in feed.batches]]
+
+    def draws():
+        return [
+            torch.rand(1).item(),
+            random.random(),
+            random.gauss(0, 1),
+            np.random.rand(),
+            np.random.randn(), *[int(b[0]) for b in feed.batches]
+        ]
     draws() # an odd number of normal draws leaves one waiting inside numpy and python
     with tempfile.TemporaryDirectory() as d:
         save_state(feed.random(), Path(d)/'r')
@@ -370,7 +406,8 @@ def test_fit_equals_the_naive_loop():
     a, opt_a = tiny(momentum=0.9, weight_decay=1e-3)
     naive(a, Batches(digits, batch_size=32), opt_a, epochs=3)
     with tempfile.TemporaryDirectory() as d:
-        for kw in ({}, dict(averages=[EMA(), SWA()]), dict(checkpoint=f'{d}/c', every=2), dict(compile='eager'), dict(callback=lambda m, e: {'e': e})):
+        for kw in ({}, dict(averages=[EMA(), SWA()]), dict(checkpoint=f'{d}/c', every=2), dict(compile='eager'),
+                   dict(callback=lambda m, e: {'e': e})):
             b, opt_b = tiny(momentum=0.9, weight_decay=1e-3)
             h = fit(b, Batches(digits, batch_size=32), cross_entropy, opt_b, 3, progress=False, **kw)
             assert same(a, b) and len(h) == 21
@@ -381,7 +418,8 @@ def test_fit_equals_the_naive_loop():
 def test_channels_last():
     def conv():
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10))
+        model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(),
+                              nn.Linear(128, 10))
         return model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     (a, opt_a), (b, opt_b) = conv(), conv()
     formats = []
@@ -415,10 +453,13 @@ def test_floating_types():
     np.testing.assert_allclose(update(model, x, y, steep, opt, clip=1.)['grad_norm'], 1.2e5, rtol=1e-3)
     np.testing.assert_allclose(p.detach(), -0.5*np.ones(4), rtol=1e-2)
     model, opt = tiny()
-    with pytest.raises(ValueError, match='no effect on float64'): update(model.double(), x, y, cross_entropy, opt, precision='bf16')
-    with pytest.raises(TypeError, match='weights are torch.float64: an objective asks by logits_of'): update(model, x, y, lambda m, x, y: (m(x).sum(), {}), opt)
+    with pytest.raises(ValueError, match='no effect on float64'):
+        update(model.double(), x, y, cross_entropy, opt, precision='bf16')
+    with pytest.raises(TypeError, match='weights are torch.float64: an objective asks by logits_of'):
+        update(model, x, y, lambda m, x, y: (m(x).sum(), {}), opt)
     for clip in (0, -1., math.nan):
-        with pytest.raises(ValueError, match='clip is the largest norm'): update(*tiny()[:1], x, y, cross_entropy, tiny()[1], clip=clip)
+        with pytest.raises(ValueError, match='clip is the largest norm'):
+            update(*tiny()[:1], x, y, cross_entropy, tiny()[1], clip=clip)
 
 # %% ../nbs/02_training.ipynb #17eaa3ee
 def test_labels():
@@ -428,17 +469,21 @@ def test_labels():
         got, also = cross_entropy(tiny()[0], x, y.to(dtype))
         assert torch.equal(got, want) and torch.equal(also['accuracy'], logs['accuracy'])
     model, opt = tiny()
-    for bad, error, says in ((y.float(), TypeError, 'labels are torch.float32; expected class numbers'), (y > 4, TypeError, 'torch.bool'),
-                             (F.one_hot(y, 10), ValueError, r'expected \(32,\), one class number per example: y.argmax'), (y[:, None], ValueError, r'shape \(32, 1\)'),
-                             (y.clone().index_fill_(0, torch.tensor([3]), 10), ValueError, 'label 10 is out of range: the model returns 10 logits'),
+    for bad, error, says in ((y.float(), TypeError, 'labels are torch.float32; expected class numbers'),
+                             (y > 4, TypeError, 'torch.bool'), (F.one_hot(
+                                 y, 10), ValueError, r'expected \(32,\), one class number per example: y.argmax'),
+                             (y[:, None], ValueError, r'shape \(32, 1\)'), (y.clone().index_fill_(0, torch.tensor(
+                                 [3]), 10), ValueError, 'label 10 is out of range: the model returns 10 logits'),
                              (y.clone().index_fill_(0, torch.tensor([3]), -100), ValueError, 'label -100 is out of range')):
         before = [p.clone() for p in model.parameters()]
         with pytest.raises(error, match=says): fit(model, [(x, bad)], cross_entropy, opt, progress=False)
         assert all(map(torch.equal, before, model.parameters()))
-    for out, error, says in ((lambda z: {'logits': z}, TypeError, 'got dict'), (lambda z: (z, z), TypeError, 'got tuple'), (lambda z: z[:, :1], ValueError, 'at least two classes')):
+    for out, error, says in ((lambda z: {'logits': z}, TypeError, 'got dict'), (lambda z: (z, z), TypeError, 'got tuple'),
+                             (lambda z: z[:, :1], ValueError, 'at least two classes')):
         odd = nn.Sequential(*tiny()[0])
         odd.register_forward_hook(lambda m, args, z: out(z))
-        with pytest.raises(error, match=says): fit(odd, [(x, y)], cross_entropy, torch.optim.SGD(odd.parameters(), 0.1), progress=False)
+        with pytest.raises(error, match=says):
+            fit(odd, [(x, y)], cross_entropy, torch.optim.SGD(odd.parameters(), 0.1), progress=False)
 
 # %% ../nbs/02_training.ipynb #6984c516
 def test_the_callers_tensors_stay():
@@ -453,7 +498,8 @@ def test_the_callers_tensors_stay():
     held = Batches(digits.x.float()/255, digits.y, batch_size=50, augment=lambda x, g: x.mul_(0.5))
     before, x = [(x.clone(), y.clone()) for x, y in pairs], held.x.clone()
     models = []
-    for batches, loss, step in ((pairs, cross_entropy, update), (arrays, cross_entropy, update), (pairs, own, update), (pairs, cross_entropy, greedy), (held, own, update)):
+    for batches, loss, step in ((pairs, cross_entropy, update), (arrays, cross_entropy, update), (pairs, own, update),
+                                (pairs, cross_entropy, greedy), (held, own, update)):
         net, _ = tiny()
         net = nn.Sequential(InPlace(), net)
         fit(net, batches, loss, torch.optim.SGD(net.parameters(), 0.1), step=step, progress=False)
@@ -478,7 +524,8 @@ def test_a_last_batch_of_one():
 # %% ../nbs/02_training.ipynb #5f6ffee2
 def test_means_weigh_by_samples():
     h = History()
-    for u, (n, loss) in enumerate([(128, 1.), (1, 130.), (128, 3.), (1, 3.)]): h.add({'update': u, 'epoch': u//2, 'batch': u%2, 'loss': torch.tensor(loss), 'samples': n})
+    for u, (n, loss) in enumerate([(128, 1.0), (1, 130.0), (128, 3.0), (1, 3.0)]):
+        h.add({'update': u, 'epoch': u // 2, 'batch': u % 2, 'loss': torch.tensor(loss), 'samples': n})
     h.note({'test': 0.5})
     np.testing.assert_allclose(h.by_epoch['loss'], [2., 3.])
     np.testing.assert_array_equal(h.by_epoch['test'], [np.nan, 0.5])
@@ -495,9 +542,11 @@ def test_nan_that_was_measured_is_said_aloud():
     def odd(model, x, y):
         value, logs = cross_entropy(model, x, y)
         return value, logs | {'ratio': value.detach()/0}
-    with pytest.warns(UserWarning, match='ratio is inf at update 0'): fit(model, Batches(digits, batch_size=50), odd, opt, progress=False)
+    with pytest.warns(UserWarning, match='ratio is inf at update 0'):
+        fit(model, Batches(digits, batch_size=50), odd, opt, progress=False)
     with pytest.warns(UserWarning, match='test is nan at update 3'):
-        h = fit(model, Batches(digits, batch_size=50), cross_entropy, opt, progress=False, callback=lambda m, e: {'test': math.nan})
+        h = fit(model, Batches(digits, batch_size=50), cross_entropy, opt, progress=False,
+                callback=lambda m, e: {'test': math.nan})
 
 # %% ../nbs/02_training.ipynb #8b3e4495
 def test_averages_of_models_as_people_have_them():
@@ -508,8 +557,12 @@ def test_averages_of_models_as_people_have_them():
         return net
     def normed(norm):
         return lambda: nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 10)))
-    wraps = [tied, *map(normed, (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm)),
-             lambda: torch.compile(tiny()[0], backend='eager'), lambda: nn.DataParallel(tiny()[0]), lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))]
+
+    wraps = [
+        tied, *map(normed, (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm,
+                            nn.utils.parametrizations.spectral_norm)), lambda: torch.compile(tiny()[0], backend='eager'),
+        lambda: nn.DataParallel(tiny()[0]), lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    ]
     for make in wraps:
         torch.manual_seed(0)
         with quiet(): net, ema = make(), EMA(0.)
@@ -535,7 +588,9 @@ def test_no_update_waits_for_the_device():
             return func(*args, **(kwargs or {}))
 
     (a, opt_a), (b, opt_b) = tiny(), tiny()
-    with Waits() as ours: h = fit(a, Batches(digits, batch_size=10), cross_entropy, opt_a, 2, clip=1., averages=EMA(), check_every=10, progress=False)
+    with Waits() as ours:
+        h = fit(a, Batches(digits, batch_size=10), cross_entropy, opt_a, 2, clip=1., averages=EMA(), check_every=10,
+                progress=False)
     with Waits() as theirs:
         for r in train(b, Batches(digits, batch_size=10), cross_entropy, opt_b, 2): r['loss'].item()
     assert ours.n == 0 and theirs.n == len(h) == 40
@@ -544,10 +599,13 @@ def test_no_update_waits_for_the_device():
 def test_resume_is_exact():
     def loader(**kw): return DataLoader(TensorDataset(digits.x.float()/255, digits.y), 32, shuffle=True, **kw)
     def jitter(x, g): return x + torch.randint(0, 3, x.shape, generator=g, dtype=torch.uint8)*(x < 250)
-    for make_batches in (lambda: Batches(digits, batch_size=32, augment=jitter), loader, lambda: loader(generator=torch.Generator().manual_seed(5))):
+
+    for make_batches in (lambda: Batches(digits, batch_size=32, augment=jitter), loader,
+                         lambda: loader(generator=torch.Generator().manual_seed(5))):
         whole = long_run(make_batches)
         with tempfile.TemporaryDirectory() as d:
-            for i, stop in enumerate((2, 5, 7, 10, 8)): assert long_run(make_batches, f'{d}/c', stop, seed=1 if i < 2 else 50 + i) is None
+            for i, stop in enumerate((2, 5, 7, 10, 8)):
+                assert long_run(make_batches, f'{d}/c', stop, seed=1 if i < 2 else 50 + i) is None
             parts = long_run(make_batches, f'{d}/c', seed=99)
             again = long_run(make_batches, f'{d}/c', stop=0, seed=99) # finished: nothing is left to do
         for got in (parts, again):
@@ -557,7 +615,8 @@ def test_resume_is_exact():
 
 # %% ../nbs/02_training.ipynb #d4ca7112
 def test_resume_for_any_optimiser():
-    for make in (torch.optim.SGD, torch.optim.Adagrad, torch.optim.RMSprop, torch.optim.NAdam, torch.optim.Rprop, torch.optim.ASGD, torch.optim.Adafactor):
+    for make in (torch.optim.SGD, torch.optim.Adagrad, torch.optim.RMSprop, torch.optim.NAdam, torch.optim.Rprop,
+                 torch.optim.ASGD, torch.optim.Adafactor):
         batches = lambda: Batches(digits, batch_size=50)
         whole = long_run(batches, make=make)
         with tempfile.TemporaryDirectory() as d:
@@ -573,7 +632,9 @@ def test_resume_in_every_type():
             if next(left, None) is None: raise Stop
             return update(*args, **kw)
         torch.manual_seed(seed)
-        try: h = fit(model, Batches(digits, batch_size=50), cross_entropy, opt, 3, step, averages=ema, clip=1., checkpoint=path, every=3, progress=False)
+        try:
+            h = fit(model, Batches(digits, batch_size=50), cross_entropy, opt, 3, step, averages=ema, clip=1.,
+                    checkpoint=path, every=3, progress=False)
         except Stop: return None
         return model, ema.averaged(model), h.frame
     for dtype in (torch.float64, torch.bfloat16, torch.float16):
@@ -589,15 +650,18 @@ def test_checkpoint_of_another_run():
     def run(d, model=None, opt=None, epochs=1, size=50, **kw):
         made = tiny()
         model = model or made[0]
-        return fit(model, Batches(digits, batch_size=size), cross_entropy, opt(model.parameters(), 0.1) if opt else torch.optim.SGD(model.parameters(), 0.1), epochs,
+        return fit(model, Batches(digits, batch_size=size), cross_entropy,
+                   opt(model.parameters(), 0.1) if opt else torch.optim.SGD(model.parameters(), 0.1), epochs,
                    checkpoint=f'{d}/c', progress=False, **kw)
     with tempfile.TemporaryDirectory() as d:
         run(d, epochs=2)
-        for says, kw in {'kinds': dict(opt=torch.optim.Adam), 'per_epoch is 4, here it is 2': dict(size=100), 'averag': dict(averages=EMA()),
-                         'after 8 updates, and this run has only 4': dict(epochs=1), 'does not fit this model': dict(model=mlp((1, 8, 8), 10))}.items():
+        for says, kw in {'kinds': dict(opt=torch.optim.Adam), 'per_epoch is 4, here it is 2': dict(size=100),
+                         'averag': dict(averages=EMA()), 'after 8 updates, and this run has only 4': dict(epochs=1),
+                         'does not fit this model': dict(model=mlp((1, 8, 8), 10))}.items():
             kw.setdefault('epochs', 2)
             with pytest.raises(ValueError, match=says): run(d, **kw)
-        for says, kw in {'type of the weights is torch.float32, here it is torch.float64': dict(model=tiny()[0].double()), 'Linear': dict(model=nn.Linear(2, 2))}.items():
+        for says, kw in {'type of the weights is torch.float32, here it is torch.float64': dict(model=tiny()[0].double()),
+                         'Linear': dict(model=nn.Linear(2, 2))}.items():
             with pytest.raises(ValueError, match=says): run(d, epochs=2, **kw)
         kept, opt = mlp((1, 8, 8), 10), None
         before = copy.deepcopy(kept.state_dict())
@@ -612,16 +676,22 @@ def test_checkpoint_of_another_run():
 def test_resume_says_what_changed():
     def go(d, make, epochs=1, lr=0.1, loss=cross_entropy, **kw):
         model, _ = tiny()
-        return fit(model, make(), loss, torch.optim.SGD(model.parameters(), lr, momentum=0.9), epochs, checkpoint=f'{d}/c', progress=False, **kw)
+        return fit(model, make(), loss, torch.optim.SGD(model.parameters(), lr, momentum=0.9), epochs, checkpoint=f'{d}/c',
+                   progress=False, **kw)
     x, y = digits.x.float()/255, digits.y
     def sets(x, y, size=50, **kw): return lambda: Batches(x, y, batch_size=size, **kw)
     def loaders(x, y, size=50, **kw): return lambda: DataLoader(TensorDataset(x, y), size, **kw)
     def lists(x, y, size=50): return lambda: list(zip(x.split(size), y.split(size)))
-    for make, more in ((sets, {'seed is 0, here it is 1': dict(seed=1), 'shuffle': dict(shuffle=False)}), (loaders, {'sampler is SequentialSampler, here it is RandomSampler': dict(shuffle=True)}), (lists, {})):
+
+    for make, more in ((sets, {'seed is 0, here it is 1': dict(seed=1), 'shuffle': dict(shuffle=False)}), (loaders, {
+            'sampler is SequentialSampler, here it is RandomSampler': dict(shuffle=True)
+    }), (lists, {})):
         with tempfile.TemporaryDirectory() as d:
             go(d, make(x, y))
-            for says, again in {'batch_size is .*50.*, here it is .*55': make(x, y, 55), 'number of examples is 200, here it is 199|batch_size': make(x[:199], y[:199]),
-                                'checksum of the labels': make(x, y.flip(0)), **{k: make(x, y, **kw) for k, kw in more.items()}}.items():
+            for says, again in {'batch_size is .*50.*, here it is .*55': make(x, y, 55),
+                                'number of examples is 200, here it is 199|batch_size': make(x[:199], y[:199]),
+                                'checksum of the labels': make(x, y.flip(0)),
+                                **{k: make(x, y, **kw) for k, kw in more.items()}}.items():
                 with pytest.raises(ValueError, match=f'/c is of another run: its ({says})'): go(d, again, 2)
             with warnings.catch_warnings():
                 warnings.simplefilter('error')
@@ -630,8 +700,12 @@ def test_resume_says_what_changed():
     with tempfile.TemporaryDirectory() as d:
         first = dict(schedule=cosine(), averages=EMA(0.9))
         go(d, sets(x, y), 2, **first)
-        for says, kw in {"checkpoint's lr of 0.1, not with the 0.2": dict(lr=0.2), "another loss: cross_entropy, and goes on with .*other": dict(loss=other), 'another schedule': dict(schedule=one_cycle()),
-                         'another EMA.decay: 0.9, and goes on with 0.5': dict(averages=EMA(0.5)), 'another clip: None, and goes on with 1.0': dict(clip=1.), 'another updates: 8, and': dict(epochs=3)}.items():
+        for says, kw in {"checkpoint's lr of 0.1, not with the 0.2": dict(lr=0.2),
+                         "another loss: cross_entropy, and goes on with .*other": dict(loss=other),
+                         'another schedule': dict(schedule=one_cycle()),
+                         'another EMA.decay: 0.9, and goes on with 0.5': dict(averages=EMA(0.5)),
+                         'another clip: None, and goes on with 1.0': dict(clip=1.),
+                         'another updates: 8, and': dict(epochs=3)}.items():
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter('always')
                 go(d, sets(x, y), **{'epochs': 2} | first | kw)
@@ -641,7 +715,8 @@ def test_resume_says_what_changed():
         model, opt = tiny()
         with pytest.raises(ValueError, match='is a folder'): fit(model, lists(x, y)(), cross_entropy, opt, checkpoint=d)
         Path(f'{d}/text').write_text('')
-        with pytest.raises(ValueError, match='cannot be written'): fit(model, lists(x, y)(), cross_entropy, opt, checkpoint=f'{d}/text/c')
+        with pytest.raises(ValueError, match='cannot be written'):
+            fit(model, lists(x, y)(), cross_entropy, opt, checkpoint=f'{d}/text/c')
 
 # %% ../nbs/02_training.ipynb #e9241e83
 def test_wrapped_models():
@@ -654,7 +729,8 @@ def test_wrapped_models():
                 outer = wrapped(model)
                 compiled = outer._compiled_call_impl
                 torch.manual_seed(0); tiny()
-                fit(outer, Batches(digits, batch_size=50), cross_entropy, opt, 1 if wrapped is wrap else 2, checkpoint=f'{d}/c', progress=False)
+                fit(outer, Batches(digits, batch_size=50), cross_entropy, opt, 1 if wrapped is wrap else 2,
+                    checkpoint=f'{d}/c', progress=False)
                 assert outer._compiled_call_impl is compiled
             assert same(model, whole)
             assert list(load_state(f'{d}/c')['parts']['model']) == list(whole.state_dict())
@@ -674,13 +750,17 @@ def test_divergence():
         if next(count) == 3: model[1].weight.data.mul_(math.inf)
         return logs
     with tempfile.TemporaryDirectory() as d:
-        for kw, says in ((dict(checkpoint=f'{d}/c', every=3), 'loss is nan at epoch 2, batch 1 .update 9, .*/c, is from after 9 updates'), ({}, 'there is no checkpoint')):
+        for kw, says in ((dict(checkpoint=f'{d}/c',
+                               every=3), 'loss is nan at epoch 2, batch 1 .update 9, .*/c, is from after 9 updates'),
+                         ({}, 'there is no checkpoint')):
             (model, opt), count = tiny(), iter(range(99))
-            with pytest.raises(Diverged, match=says): fit(model, Batches(digits, batch_size=50), poisoned, opt, 5, progress=False, **kw)
+            with pytest.raises(Diverged, match=says):
+                fit(model, Batches(digits, batch_size=50), poisoned, opt, 5, progress=False, **kw)
         assert all(p.isfinite().all() for p in load_state(f'{d}/c')['parts']['model'].values())
         (model, opt), count = tiny(), iter(range(99))
         with pytest.raises(Diverged, match='weights are not finite any more at epoch 0, batch 3'):
-            fit(model, Batches(digits, batch_size=50), cross_entropy, opt, step=exploding, checkpoint=f'{d}/e', progress=False)
+            fit(model, Batches(digits, batch_size=50), cross_entropy, opt, step=exploding, checkpoint=f'{d}/e',
+                progress=False)
         assert not Path(f'{d}/e').exists()
 
 # %% ../nbs/02_training.ipynb #02793ca0
@@ -696,7 +776,9 @@ def test_divergence_is_seen_everywhere():
         logs = update(model, *args, **kw)
         if next(count) == 3: model[1].weight.data[0, 0] = math.nan
         return logs
-    for loss, kw, says in ((kinked, dict(clip=1.), 'norm of the gradient is nan at epoch 0, batch 2'), (cross_entropy, dict(step=spoiled), 'running statistics are not finite any more at epoch 0'),
+
+    for loss, kw, says in ((kinked, dict(clip=1.), 'norm of the gradient is nan at epoch 0, batch 2'),
+                           (cross_entropy, dict(step=spoiled), 'running statistics are not finite any more at epoch 0'),
                            (cross_entropy, dict(step=last), 'weights are not finite any more at epoch 0, batch 3')):
         (model, opt), count, ema = tiny(), iter(range(99)), EMA()
         with warnings.catch_warnings(), pytest.raises(Diverged, match=says):
@@ -706,14 +788,19 @@ def test_divergence_is_seen_everywhere():
     half, _ = tiny()
     half.half()
     with pytest.raises(Diverged, match='float16 overflows above 65504'):
-        fit(half, [(1e3*torch.rand(50, 1, 8, 8), digits.y[:50])]*9, cross_entropy, torch.optim.SGD(half.parameters(), 1e4), progress=False)
+        fit(half, [(1e3 * torch.rand(50, 1, 8, 8), digits.y[:50])] * 9, cross_entropy,
+            torch.optim.SGD(half.parameters(), 1e4), progress=False)
     masked = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     masked.register_buffer('mask', torch.full((2, 2), -math.inf))
-    assert len(fit(masked, Batches(digits), cross_entropy, torch.optim.SGD(masked.parameters(), 0.1), averages=(ema := EMA()), progress=False)) == 2
+    assert len(
+        fit(masked, Batches(digits), cross_entropy, torch.optim.SGD(masked.parameters(), 0.1), averages=(ema := EMA()),
+            progress=False)) == 2
     ema.averaged(masked)
-    for says, kw in {'check_every is a whole number of updates from 1 on, not 0': dict(check_every=0), 'every is': dict(every=-1), 'averages are EMA or SWA, not a float': dict(averages=[0.9]),
+    for says, kw in {'check_every is a whole number of updates from 1 on, not 0': dict(check_every=0),
+                     'every is': dict(every=-1), 'averages are EMA or SWA, not a float': dict(averages=[0.9]),
                      'callback is a function': dict(callback=3)}.items():
-        with pytest.raises((TypeError, ValueError), match=says): fit(masked, Batches(digits), cross_entropy, torch.optim.SGD(masked.parameters(), 0.1), **kw)
+        with pytest.raises((TypeError, ValueError), match=says):
+            fit(masked, Batches(digits), cross_entropy, torch.optim.SGD(masked.parameters(), 0.1), **kw)
 
 # %% ../nbs/02_training.ipynb #f07932d7
 def test_recipe_is_fit_by_hand():
@@ -726,7 +813,8 @@ def test_recipe_is_fit_by_hand():
     batches = Batches(data, batch_size=32, seed=3, drop_last=True)
     fit(by_hand, batches, cross_entropy, torch.optim.Adam(by_hand.parameters(), .05), 2, schedule=cosine(), progress=False)
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), by_hand.parameters()))
-    assert len(Recipe(1, batch=500).fit(net(), data, progress=False).by_epoch) == 1, 'a set smaller than one batch is one batch'
+    assert len(
+        Recipe(1, batch=500).fit(net(), data, progress=False).by_epoch) == 1, 'a set smaller than one batch is one batch'
 
 # %% ../nbs/02_training.ipynb #ef534b74
 def test_proximal_step():
@@ -766,12 +854,14 @@ def test_parts_of_ones_own_weigh_by_samples():
             torch.manual_seed(0)
             model, stub = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).to(dtype), Stub(rank)
             if rank: stub.reduce = lambda t, how: (sent.append(t), sum(sent))[1]
-            logs = accelerated(stub, split=False)(model, *parts[rank], cross_entropy, torch.optim.SGD(model.parameters(), 0.))
+            logs = accelerated(stub,
+                               split=False)(model, *parts[rank], cross_entropy, torch.optim.SGD(model.parameters(), 0.))
             if not rank: sent.append(stub.sent)
         assert sent[0].dtype == torch.float32
         loss, more = cross_entropy(model, x, y)
         grads = torch.autograd.grad(loss, list(model.parameters()))
-        for got, want in ((logs['loss'], loss), (logs['accuracy'], more['accuracy']), *zip((p.grad for p in model.parameters()), grads)):
+        for got, want in ((logs['loss'], loss), (logs['accuracy'], more['accuracy']), *zip(
+            (p.grad for p in model.parameters()), grads)):
             torch.testing.assert_close(got.float(), want.detach().float(), rtol=tol, atol=tol)
 
 # %% ../nbs/02_training.ipynb #965a85b4

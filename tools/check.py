@@ -8,7 +8,7 @@ import ast, json, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 import nbformat
 from fingerprint import out_of_step
-from nbcells import LIB, checkpoint, imports
+from nbcells import LIB, checkpoint, destination, directives, imports
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES, FOUNDATIONS = 'families', 'foundations'
@@ -141,7 +141,18 @@ def typed_numbers(root):
             if not numbers: continue
             yield f"{p.relative_to(root)}, under '{heading}' (#{id}): types {', '.join(numbers)}; let a cell show what was measured"
 
-CHECKS = (wrong_way, misplaced, stray_paths, typed_numbers, stale)
+WIDTH = 120  # what a column of the site holds
+
+def long_lines(root):
+    "Lines of exported code that a reader would have to scroll"
+    for p in notebooks(root):
+        for c in nbformat.read(p, 4).cells:
+            head, code = directives(c.source)
+            if c.cell_type != 'code' or destination(head, '') is None: continue
+            for line in code.splitlines():
+                if len(line) > WIDTH: yield f'{p.relative_to(root)} (#{c.id}): {len(line)} characters, at most {WIDTH}: {line.strip()[:60]}'
+
+CHECKS = (wrong_way, long_lines, misplaced, stray_paths, typed_numbers, stale)
 
 if __name__ == '__main__':
     for s in other_code(ROOT): print(s)

@@ -16,7 +16,9 @@ from .threat_models import L1, Linf, _rows
 
 # %% ../../nbs/attacks/04_apgd.ipynb #b91e6d72
 def _need(logits, k, name):
-    if logits.shape[1] < k: raise ValueError(f'the {name} loss needs logits of at least {k} classes, the model has {logits.shape[1]}: use ce_loss')
+    if logits.shape[1] < k:
+        raise ValueError(
+            f'the {name} loss needs logits of at least {k} classes, the model has {logits.shape[1]}: use ce_loss')
 
 def dlr_loss(logits:torch.Tensor, # (N,K), K >= 3
              y:torch.Tensor,      # int64 (N,)
@@ -55,7 +57,11 @@ class Halving:
 
     def begin(self, s, x0):
         s.size = torch.full_like(s.high, 2 * self.threat.eps)
-        s.ups, s.halved, s.high_then = torch.zeros_like(s.high), torch.ones_like(s.high, dtype=torch.bool), s.high.clone()
+        s.ups, s.halved, s.high_then = (
+            torch.zeros_like(s.high),
+            torch.ones_like(s.high, dtype=torch.bool),
+            s.high.clone(),
+        )
 
     def move(self, s, project, i):
         z = project(s.x + _rows(s.size, s.x) * self.threat.steepest(s.grad))
@@ -76,7 +82,8 @@ def _return(s, rows):
 
 # %% ../../nbs/attacks/04_apgd.ipynb #c1eda1c8
 class Sparse:
-    "Steps of APGD in the absolute-sum ball: the sign on the k largest entries, k adapted to how many pixels the best point needs"
+    """Steps of APGD in the absolute-sum ball: the sign on the k largest entries, k adapted to how many pixels the
+    best point needs"""
     def __init__(self, threat, steps, fresh=True): # fresh: the start says nothing about how many pixels are needed
         self.threat, self.every, self.fresh = threat, max(int(.04 * steps), 1), fresh
 
@@ -121,7 +128,8 @@ def _climb(hunt, pace, start, loss, steps, step, futile=None, counts=True, **mor
             logits, value, s.grad = hunt.gradient(s.x, loss(s))
             better = value > s.high
             s.high, s.before, s.last = torch.where(better, value, s.high), s.last, value
-            s.best, s.grad_best = torch.where(_rows(better, s.x), s.x, s.best), torch.where(_rows(better, s.x), s.grad, s.grad_best)
+            s.best, s.grad_best = torch.where(_rows(better, s.x), s.x, s.best), torch.where(
+                _rows(better, s.x), s.grad, s.grad_best)
             s.low = torch.fmin(s.low, -margin_loss(logits, hunt.y))
         gone = hunt.record(s.x, logits, step + i) if counts else None
         if i in late: gone |= s.low > futile * -margin_loss(hunt.clean, hunt.y)
@@ -144,7 +152,9 @@ def _start(threat, x, keys, draw):
 # %% ../../nbs/attacks/04_apgd.ipynb #46689207
 def _run(hunt, threat, loss, steps, rho, larger, step, draw, futile, **more):
     "One run of APGD on the images that still hold"
-    if not larger: return _climb(hunt, _pace(threat, steps, rho), _start(threat, hunt.x, hunt.keys, draw), loss, steps, step, futile, **more)
+    if not larger:
+        return _climb(hunt, _pace(threat, steps, rho), _start(threat, hunt.x, hunt.keys, draw), loss, steps, step,
+                      futile, **more)
     done, x = 0, None
     for factor, share in ((3, .3), (2, .3), (1, .4)):
         ball, n = replace(threat, eps=factor * threat.eps), steps - done if factor == 1 else math.ceil(share * steps)
@@ -158,7 +168,8 @@ def _pace(threat, steps, rho): return Sparse(threat, steps) if isinstance(threat
 def apgd(threat,        # Linf(eps), L2(eps) or L1(eps)
          steps=100,
          loss=ce_loss,  # loss(logits, y) -> (N,), such as `dlr_loss`; not used with `targets`
-         targets=0,     # so many runs per restart, on the targeted DLR loss towards the classes that are next on the clean image
+         # so many runs per restart, on the targeted DLR loss towards the classes that are next on the clean image
+         targets=0,
          restarts=1,    # runs from other random points
          seed=0,
          rho=.75,       # share of rising steps below which the step is halved
@@ -171,15 +182,18 @@ def apgd(threat,        # Linf(eps), L2(eps) or L1(eps)
     "AutoPGD (Croce and Hein, 2020; 2021 for L1); each image comes back broken, or as the most harmful point seen"
     for name, n, least in (('steps', steps, 1), ('targets', targets, 0), ('restarts', restarts, 1)):
         if not isinstance(n, int) or n < least: raise ValueError(f'{name} must be an integer >= {least}, not {n!r}')
-    if not callable(loss): raise TypeError(f'loss must be a function (logits, y) -> (N,), such as ce_loss, not {loss!r}')
+    if not callable(loss):
+        raise TypeError(f'loss must be a function (logits, y) -> (N,), such as ce_loss, not {loss!r}')
     if larger and not isinstance(threat, L1): raise ValueError('larger=True is a schedule for the L1 ball')
     def needs(x, y, logits):
-        if targets >= logits.shape[1]: raise ValueError(f'{targets} targets need {targets + 1} classes, the model has {logits.shape[1]}')
+        if targets >= logits.shape[1]:
+            raise ValueError(f'{targets} targets need {targets + 1} classes, the model has {logits.shape[1]}')
         fitting(targeted_dlr(1 - y.clamp(max=1)) if targets else loss, y)(logits, y)
     def run(hunt):
         ranks = range(2, targets + 2) if targets else [None]
         for n, (rank, restart) in enumerate(product(ranks, range(restarts))):
             if not hunt.start(): return
             more = dict(t=hunt.clean.argsort(1)[:, -rank]) if rank else {}
-            _run(hunt, threat, (lambda s: targeted_dlr(s.t)) if rank else (lambda s: loss), steps, rho, larger, n * (steps + 1) + 1, n, futile, **more)
+            _run(hunt, threat, (lambda s: targeted_dlr(s.t)) if rank else (lambda s: loss), steps, rho, larger,
+                 n * (steps+1) + 1, n, futile, **more)
     return searching(run, threat, seed, precision, eot, mode, needs)

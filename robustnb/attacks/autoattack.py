@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from .apgd import apgd, dlr_loss
-from .checks import (Flag, advice, blind_flag, check_model, check_output, check_surrogates, flat_starts, large_eps,
-    lost_flag, square_better, transfer)
+from .checks import (Flag, advice, blind_flag, check_model, check_output, check_surrogates, flat_starts,
+                                     large_eps, lost_flag, square_better, transfer)
 from .fab import fab
 from .gradient import NoGradient, ce_loss, check_needs, guarded, margin_loss, under_attack
 from .search import Found, _judged, _told
@@ -38,11 +38,18 @@ def members(threat,    # Linf(eps), L2(eps) or L1(eps)
             **kw,      # for every gradient attack: precision, mode, futile
            )->dict: # name -> attack
     "The attacks of a version, in order"
-    if version not in VERSIONS: raise ValueError(unknown('version', version, VERSIONS) + ', or attacks=dict(name=attack) for a list of your own')
-    larger, kw_fab, kw_square = isinstance(threat, L1), kw | dict(futile=1.5 if kw.get('futile') and isinstance(threat, Linf) else None), {k: v for k, v in kw.items() if k == 'mode'}
+    if version not in VERSIONS:
+        raise ValueError(
+            unknown('version', version, VERSIONS) + ', or attacks=dict(name=attack) for a list of your own')
+    larger, kw_fab, kw_square = (
+        isinstance(threat, L1),
+        kw | dict(futile=1.5 if kw.get('futile') and isinstance(threat, Linf) else None),
+        {k: v for k, v in kw.items() if k == 'mode'},
+    )
     targets, (dlr, dlr_name) = min(9, classes - 1), (dlr_loss, 'dlr') if classes > 2 else (margin_loss, 'margin')
     def targeted(**more):
-        if classes > 3: return {'apgd-t': apgd(threat, targets=min(5, targets) if larger else targets, larger=larger, **more, **kw)}
+        if classes > 3:
+            return {'apgd-t': apgd(threat, targets=min(5, targets) if larger else targets, larger=larger, **more, **kw)}
         return {'apgd-margin': apgd(threat, loss=margin_loss, restarts=5, larger=larger, **more, **kw)}
     seeds = iter(range(1000 * seed, 1000 * seed + 1000))
     plain = lambda loss, **more: apgd(threat, loss=loss, seed=next(seeds), **more, **kw)
@@ -50,9 +57,15 @@ def members(threat,    # Linf(eps), L2(eps) or L1(eps)
     fab_t = lambda: {'fab-t': fab(threat, targets=targets, seed=next(seeds), **kw_fab)}
     black_box = lambda: {'square': square(threat, seed=next(seeds), **kw_square)}
     if version == 'standard':
-        return {'apgd-ce': plain(ce_loss, restarts=5 if larger else 1, larger=larger), **targeted(seed=next(seeds)), **fab_t(), **black_box()}
-    return {'apgd-ce': plain(ce_loss, restarts=5, larger=larger), f'apgd-{dlr_name}': plain(dlr, restarts=5, larger=larger),
-            'fab': fab(threat, restarts=5, seed=next(seeds), **kw_fab), **black_box(), **targeted(seed=next(seeds)), **fab_t()}
+        return {
+            'apgd-ce': plain(ce_loss, restarts=5 if larger else 1, larger=larger), **targeted(seed=next(seeds)),
+            **fab_t(), **black_box()
+        }
+    return {
+        'apgd-ce': plain(ce_loss, restarts=5, larger=larger), f'apgd-{dlr_name}': plain(dlr, restarts=5, larger=larger),
+        'fab': fab(threat, restarts=5, seed=next(seeds),
+                   **kw_fab), **black_box(), **targeted(seed=next(seeds)), **fab_t()
+    }
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #8458ff2c
 @dataclass(repr=False)
@@ -88,16 +101,20 @@ def robust(self:Report):
 def table(self:Report):
     "Accuracy with its 95 % interval, images broken, seconds and passes after each attack: DataFrame"
     n, names = len(self.by), ['clean', *self.attacks]
-    rows = [dict(accuracy=a, low=wilson(round(a * n), n)[0], high=wilson(round(a * n), n)[1], broken=int((self.by == k).sum()),
-                 seconds=self.seconds.get(name, 0.), passes=self.passes.get(name, 0)) for k, (name, a) in enumerate(self.accuracy.items())]
+    rows = [
+        dict(accuracy=a, low=wilson(round(a * n), n)[0], high=wilson(round(
+            a * n), n)[1], broken=int((self.by == k).sum()), seconds=self.seconds.get(name, 0.), passes=self.passes.get(
+                name, 0)) for k, (name, a) in enumerate(self.accuracy.items())
+    ]
     return pd.DataFrame(rows, index=names)
 
 @patch(as_prop=True)
 def samples(self:Report):
     "One row per image: label, attack that broke it, pass, margin, size of the perturbation: DataFrame"
     names = ['clean', *self.attacks, None]
-    return pd.DataFrame(dict(label=self.y.tolist(), broken_by=[names[k] for k in self.by.tolist()], step=self.step.tolist(),
-                             margin=self.margin.tolist(), size=self.threat.norm(self.x_adv - self.x).tolist()))
+    return pd.DataFrame(
+        dict(label=self.y.tolist(), broken_by=[names[k] for k in self.by.tolist()], step=self.step.tolist(),
+             margin=self.margin.tolist(), size=self.threat.norm(self.x_adv - self.x).tolist()))
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #98c0b1cb
 @patch(as_prop=True)
@@ -105,8 +122,10 @@ def verdict(self:Report):
     "The result in words, with what the checks have to say about it"
     n, (low, high) = len(self.by), wilson(int((self.by < 0).sum()), len(self.by))
     said = advice(self.flags) if self.flags or self.about.get('checks', True) else 'The checks were left out.'
-    return (f'{self.robust:.1%} of {n} images hold against {self.version} AutoAttack in the {type(self.threat).__name__} ball of {self.threat.eps:.4g} '
-            f'(95 % interval {low:.1%} to {high:.1%}); without attack {self.accuracy["clean"]:.1%} are right. ' + said)
+    return (
+        f'{self.robust:.1%} of {n} images hold against {self.version} AutoAttack in the {type(self.threat).__name__} '
+        f'ball of {self.threat.eps:.4g} '
+        f'(95 % interval {low:.1%} to {high:.1%}); without attack {self.accuracy["clean"]:.1%} are right. ' + said)
 
 @patch
 def __repr__(self:Report): return f'{self.verdict}\n\n{self.table.round(3)}'
@@ -120,18 +139,32 @@ class _Run:
     def __init__(self, x, names, mark, path=None):
         n = len(x)
         self.names, self.mark, self.path = names, mark, path and Path(path)
-        self.at, self.seconds, self.passes, self.skipped = 0, {}, {}, []  # attack in progress, ..., attacks that found no gradient
-        self.x_adv, self.margin, self.step = x.clone(memory_format=torch.contiguous_format), torch.full((n,), torch.inf), torch.full((n,), -1)
-        self.by, (self.tried, self.flat, self.blind, self.lost) = torch.full((n,), -1), torch.zeros(4, n, dtype=torch.bool)
+        # attack in progress, ..., attacks that found no gradient
+        self.at, self.seconds, self.passes, self.skipped = 0, {}, {}, []
+        self.x_adv, self.margin, self.step = x.clone(memory_format=torch.contiguous_format), torch.full(
+            (n,), torch.inf), torch.full((n,), -1)
+        self.by, (self.tried, self.flat, self.blind, self.lost) = (
+            torch.full((n,), -1),
+            torch.zeros(4, n, dtype=torch.bool),
+        )
         if self.path and self.path.exists(): self._load()
 
     def _load(self):
         try:
-            with safe_open(self.path, 'pt') as f: meta, tensors = json.loads((f.metadata() or {}).get('run', '{}')), {k: f.get_tensor(k) for k in f.keys()}
+            with safe_open(self.path, 'pt') as f:
+                meta, tensors = (
+                    json.loads((f.metadata() or {}).get('run', '{}')),
+                    {k: f.get_tensor(k) for k in f.keys()},
+                )
         except (SafetensorError, OSError, ValueError) as e:
-            raise ValueError(f'{self.path} is not the state of an evaluation, or is damaged ({e}): remove it, or give another path') from None
+            raise ValueError(
+                f'{self.path} is not the state of an evaluation, or is damaged ({e}): remove it, or give another path'
+            ) from None
         if meta.get('mark') != self.mark or set(tensors) != set(self.FIELDS):
-            raise ValueError(f'{self.path} belongs to another model, other data, other settings or another version: remove it, or give another path')
+            raise ValueError(
+                f'{self.path} belongs to another model, other data, other settings or another version: remove it, or '
+                'give another path'
+            )
         vars(self).update(tensors | {k: meta[k] for k in self.ABOUT})
 
     def save(self):
@@ -148,7 +181,8 @@ class _Run:
         "Take over what an attack found on the images `rows`"
         name, margin, step = self.names[self.at], found.margin.float().cpu(), found.step.cpu()
         better = found.broken.cpu() | (margin < self.margin[rows])
-        self.x_adv[rows[better]], self.margin[rows[better]] = found.x_adv.cpu()[better].to(self.x_adv.dtype), margin[better]
+        self.x_adv[rows[better]], self.margin[rows[better]] = found.x_adv.cpu()[better].to(
+            self.x_adv.dtype), margin[better]
         self.step[rows], self.tried[rows] = step, True
         self.by[rows] = torch.where(step < 0, -1, torch.where((step == 0) & (self.at == 0), 0, self.at + 1))
         self.seconds[name] = self.seconds.get(name, 0.) + seconds
@@ -163,23 +197,33 @@ def _search(attacks, model, x, y, run, batch_size, progress):
     for at in range(run.at, len(attacks)):
         if at > run.at: run.at, run.tried = at, torch.zeros_like(run.tried)
         left = ((run.by < 0) & ~run.tried).nonzero()[:, 0]
-        for rows in tqdm(left.split(batch_size), desc=run.names[at], disable=not progress, leave=False) if len(left) else ():
-            start = time.perf_counter()
-            batch = x[rows].to(device), y[rows].to(device)
-            try: found = _find(attacks[at], model, *batch)
-            except NoGradient:
-                found = _find(lambda model, x, y: x, model, *batch)
-                if run.names[at] not in run.skipped: run.skipped.append(run.names[at])
-            run.note(rows, found, time.perf_counter() - start)
-            run.save()
+        with tqdm(total=len(left), desc=run.names[at], unit='image', disable=not progress, leave=False) as bar:
+            for rows in left.split(batch_size) if len(left) else ():
+                start = time.perf_counter()
+                batch = x[rows].to(device), y[rows].to(device)
+                try: found = _find(attacks[at], model, *batch)
+                except NoGradient:
+                    found = _find(lambda model, x, y: x, model, *batch)
+                    if run.names[at] not in run.skipped: run.skipped.append(run.names[at])
+                run.note(rows, found, time.perf_counter() - start)
+                run.save()
+                bar.set_postfix_str(f'{(run.by < 0).float().mean():.1%} hold so far', refresh=False)
+                bar.update(len(rows))
 
 def _find(attack, model, x, y):
     "What `attack` finds; for one that only returns examples, how they are judged"
     if hasattr(attack, 'find'): return attack.find(model, x, y)
     x_adv = attack(model, x, y)
-    with under_attack(model), torch.no_grad(): (clean, missed), (margin, wrong) = (_judged(logits_of(model, z), y) for z in (x, x_adv))
-    x_adv = torch.where(missed.view(-1, *[1] * (x.ndim - 1)), x, x_adv) # what is wrong by itself needs no example
-    return Found(x_adv, torch.where(missed, clean, margin), torch.where(missed, 0, wrong.long() * 2 - 1), passes=2 * len(x), lost=~margin.isfinite())
+    with under_attack(model), torch.no_grad():
+        (clean, missed), (margin, wrong) = (_judged(logits_of(model, z), y) for z in (x, x_adv))
+    x_adv = torch.where(missed.view(-1, *[1] * (x.ndim - 1)), x, x_adv)  # what is wrong by itself needs no example
+    return Found(
+        x_adv,
+        torch.where(missed, clean, margin),
+        torch.where(missed, 0, wrong.long() * 2 - 1),
+        passes=2 * len(x),
+        lost=~margin.isfinite(),
+    )
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #cc3bdfc5
 def _fingerprint(model, x, y, settings):
@@ -226,19 +270,24 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
                seed=0,
                batch_size=256,     # images that an attack gets at once
                precision=None,     # 'bf16': gradients under autocast, verdicts in float32
-               futile=.6,          # APGD gives an image up at a checkpoint where more than this share of its clean margin is left, in the max norm FAB by its own rule at 1.5; None: never
+               # APGD gives an image up at a checkpoint where more than this share of its clean margin is left, in the
+               # max norm FAB by its own rule at 1.5; None: never
+               futile=.6,
                mode='eval',        # 'train': batch norm with the batch's statistics
               ): # attack(model, x, y) -> x_adv; .find(model, x, y) -> Found; .report(model, data, ...) -> Report
     "AutoAttack (Croce and Hein, 2020)"
     if attacks is not None and not (isinstance(attacks, dict) and attacks and all(map(callable, attacks.values()))):
         raise TypeError('attacks must be a dict of name -> attack(model, x, y), in the order in which they are to run')
     if attacks is not None and version in VERSIONS: version = 'custom'
-    make = lambda classes: attacks or members(threat, version, classes, seed, precision=precision, futile=futile, mode=mode)
+    make = lambda classes: (
+        attacks or members(threat, version, classes, seed, precision=precision, futile=futile, mode=mode)
+    )
     make(10)  # wrong settings are named now
     def ready(model, x, y):
         "The attacks for `model`; raises if it, the images or the labels are not fit for all of them"
         device = _device(model)
-        with under_attack(model), torch.no_grad(): logits = torch.cat([logits_of(model, z.to(device)).cpu() for z in x.split(batch_size)])
+        with under_attack(model), torch.no_grad():
+            logits = torch.cat([logits_of(model, z.to(device)).cpu() for z in x.split(batch_size)])
         chosen = make(logits.shape[1])
         if len(x): check_output(logits, x, y); check_needs(chosen.values(), x, y, logits)
         return chosen
@@ -250,12 +299,18 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
         return run
     def find(model, x, y):
         run, here = search(model, x.cpu(), y.cpu()), lambda t: t.to(x.device)
-        if run.skipped: warnings.warn(f'no gradient leads to the images, so that {", ".join(run.skipped)} could not run: robust accuracies are too high')
-        return Found(run.x_adv.to(x), *map(here, (run.margin, run.step)), sum(run.passes.values()), *map(here, (run.flat, run.blind, run.lost)))
+        if run.skipped:
+            warnings.warn(
+                f'no gradient leads to the images, so that {", ".join(run.skipped)} could not run: robust accuracies '
+                'are too high'
+            )
+        return Found(run.x_adv.to(x), *map(here, (run.margin, run.step)), sum(run.passes.values()),
+                     *map(here, (run.flat, run.blind, run.lost)))
     attack = guarded(lambda model, x, y: _told(find(model, x, y)).x_adv, mode, threat)
     attack.find, attack.search, attack.ready = guarded(find, mode, threat), search, ready
     attack.needs = lambda x, y, logits: check_needs(make(logits.shape[1]).values(), x, y, logits)
-    attack.settings = dict(threat=threat, version=version, seed=seed, batch_size=batch_size, precision=precision, futile=futile, mode=mode)
+    attack.settings = dict(threat=threat, version=version, seed=seed, batch_size=batch_size, precision=precision,
+                           futile=futile, mode=mode)
     attack.report = lambda model, data, **kw: robustness(attack, model, data, **kw)
     return attack
 
@@ -283,13 +338,26 @@ def robustness(attack,       # made by `autoattack`
     path = state and (Path(state) if world == 1 else Path(state).with_suffix(f'.{rank}of{world}{Path(state).suffix}'))
     run = attack.search(model, x[rank::world], y[rank::world], path, progress and rank == 0)
     if world > 1: run = _shared(run, len(x), accelerator)
-    report = Report(threat, version, run.names, x, y, run.x_adv, run.by, run.step, run.margin, run.seconds, run.passes, flags, dict(s, threat=repr(threat), checks=checks))
+    report = Report(threat, version, run.names, x, y, run.x_adv, run.by, run.step, run.margin, run.seconds, run.passes,
+                    flags, dict(s, threat=repr(threat), checks=checks))
     tried = int((run.by != 0).sum())
-    after = [square_better(report.accuracy), flat_starts(int(run.flat.sum()), tried), _skipped(run), blind_flag(int(run.blind.sum()), tried), lost_flag(int(run.lost.sum()), tried)]
+    after = [
+        square_better(report.accuracy),
+        flat_starts(int(run.flat.sum()), tried),
+        _skipped(run),
+        blind_flag(int(run.blind.sum()), tried),
+        lost_flag(int(run.lost.sum()), tried),
+    ]
     if version != 'rand' and (again := _recheck(model, run, y, s['batch_size'])) > .002:
-        after.append(Flag('unstable', f'{again:.1%} of the broken images are right when looked at once more: the model is random, or its margins are within rounding.', again))
+        after.append(
+            Flag(
+                'unstable',
+                f'{again:.1%} of the broken images are right when looked at once more: the model is random, or its '
+                'margins are within rounding.',
+                again))
     if checks: after.append(large_eps(model, *few, threat))
-    if surrogates: after.append(transfer(model, surrogates, x.to(device), y.to(device), threat, (run.by >= 0).to(device)))
+    if surrogates:
+        after.append(transfer(model, surrogates, x.to(device), y.to(device), threat, (run.by >= 0).to(device)))
     flags += [f for f in after if f and f.name not in {known.name for known in flags}]
     return report
 
@@ -297,5 +365,9 @@ def _skipped(run):
     "Flag if attacks could not run for want of gradients"
     if not run.skipped: return
     rest = [name for name in run.names if name not in run.skipped]
-    return Flag('no gradient', f'No gradient leads to the images, so that {", ".join(run.skipped)} could not run: the number rests on {", ".join(rest) or "no attack at all"}. '
-                'Attack by transfer too, and through a differentiable stand-in for what cuts the gradient (BPDA).', len(run.skipped))
+    return Flag(
+        'no gradient',
+        f'No gradient leads to the images, so that {", ".join(run.skipped)} could not run: the number rests on '
+        f'{", ".join(rest) or "no attack at all"}. '
+        'Attack by transfer too, and through a differentiable stand-in for what cuts the gradient (BPDA).',
+        len(run.skipped))

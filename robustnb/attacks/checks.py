@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import torch
 from torch import nn
-from robustnb.attacks.gradient import (NoGradient, autocast, ce_loss, check_needs, finite_rows, input_gradient, loss_gradient, margin_loss,
+from robustnb.attacks.gradient import (NoGradient, autocast, ce_loss, check_needs, finite_rows, input_gradient,
+    loss_gradient, margin_loss,
     pgd, under_attack)
 from .search import Rows, _judged, check_finite, searching
 from .threat_models import Linf
@@ -99,8 +100,11 @@ def randomness(model, x, y=None, threat=None):
     spread = float((unit - unit[0]).norm(dim=2).max())
     varied = int((z.argmax(2) != z[0].argmax(1)).any(0).sum())
     if not varied and spread <= 1e-4: return
-    return Flag('random', f'Five passes over the same images differ: normalised logits by {spread:.1e}, predictions on {varied} of {len(x)} images. '
-                "If the model is random, average gradients over passes (eot, version='rand').", spread)
+    return Flag(
+        'random',
+        f'Five passes over the same images differ: normalised logits by {spread:.1e}, predictions on {varied} of '
+        f'{len(x)} images. '
+        "If the model is random, average gradients over passes (eot, version='rand').", spread)
 
 # %% ../../nbs/attacks/08_checks.ipynb #c3808a57
 class _Watch:
@@ -122,8 +126,9 @@ def inner_gradients(model, x, y=None, threat=None):
         with torch.enable_grad(): logits_of(model, x)
     finally: owner._execution_engine = watch.engine
     if not watch.count: return
-    return Flag('test-time gradients', f'One forward pass ran autograd {watch.count} times: the model optimises at test time. '
-                'Attack the static model too, and the whole loop by an attack that is adapted to it.', watch.count)
+    return Flag(
+        'test-time gradients', f'One forward pass ran autograd {watch.count} times: the model optimises at test time. '
+        'Attack the static model too, and the whole loop by an attack that is adapted to it.', watch.count)
 
 # %% ../../nbs/attacks/08_checks.ipynb #832dfe7c
 @_check
@@ -137,8 +142,12 @@ def changing_state(model, x, y=None, threat=None):
     after = state()
     changed = [k for k in after if k not in before or not same(before[k], after[k])]
     if not changed: return
-    return Flag('changing state', f'A forward pass in evaluation mode changes {len(changed)} of {len(after)} parameters and buffers, such as {changed[0]}. '
-                'The result depends on what was seen before: reset the model for every image, or attack it by its history.', len(changed))
+    return Flag(
+        'changing state',
+        f'A forward pass in evaluation mode changes {len(changed)} of {len(after)} parameters and buffers, such as '
+        f'{changed[0]}. '
+        'The result depends on what was seen before: reset the model for every image, or attack it by its history.',
+        len(changed))
 
 # %% ../../nbs/attacks/08_checks.ipynb #3b20bb20
 @_check
@@ -148,14 +157,19 @@ def batch_dependence(model, x, y=None, threat=None):
     out = _raw(model, x[:8])
     try: alone = torch.cat([_logits(model, one) for one in x[:8].split(1)])
     except (IndexError, RuntimeError, ValueError) as e:
-        return Flag('batch', f'The model takes a batch but not one image by itself ({str(e)[:80]}). Its output may depend on the other images.', torch.inf)
+        return Flag(
+            'batch',
+            f'The model takes a batch but not one image by itself ({str(e)[:80]}). Its output may depend on the other '
+            'images.',
+            torch.inf)
     together = _logits(model, x[:8])
     same = (together == alone) | (together.isnan() & alone.isnan())
     apart = (together - alone).abs().nan_to_num(torch.inf).masked_fill(same, 0).amax(1)
     off = float((apart / (together.amax(1) - together.amin(1)).nan_to_num(1).clamp(min=1e-12)).max())
     if off <= max(.01, 8 * torch.finfo(out.dtype).eps): return
-    return Flag('batch', f'The logits of an image change by {off:.1%} of their spread with the other images of the batch. '
-                'The result holds for these batches only: evaluate images one by one or fix the statistics.', off)
+    return Flag(
+        'batch', f'The logits of an image change by {off:.1%} of their spread with the other images of the batch. '
+        'The result holds for these batches only: evaluate images one by one or fix the statistics.', off)
 
 # %% ../../nbs/attacks/08_checks.ipynb #8c929a34
 @_check
@@ -165,8 +179,11 @@ def zero_gradients(model, x, y, threat=None):
     grad = _gradient(model, x, top)
     share = 0. if grad is None else _flat(grad)  # a cut graph is for `false_gradient`
     if share <= .02: return
-    return Flag('zero gradients', f'The gradient of the margin is exactly zero on {share:.0%} of the images that are right: gradient attacks cannot start there. '
-                'Attack without gradients, or through a differentiable stand-in for the layer that blocks them.', share)
+    return Flag(
+        'zero gradients',
+        f'The gradient of the margin is exactly zero on {share:.0%} of the images that are right: gradient attacks '
+        'cannot start there. '
+        'Attack without gradients, or through a differentiable stand-in for the layer that blocks them.', share)
 
 @_check
 def saturation(model, x, y, threat=None):
@@ -175,14 +192,18 @@ def saturation(model, x, y, threat=None):
     ce, margin = _gradient(model, x, top, ce_loss), _gradient(model, x, top)
     share = 0. if ce is None or margin is None else _flat(ce) - _flat(margin)
     if share <= .05: return
-    return Flag('saturated', f'The gradient of the cross-entropy has underflowed to zero on {share:.0%} of the images that are right: the logits are too large. '
-                'Use losses that do not see their scale (DLR, margin), or divide the logits.', share)
+    return Flag(
+        'saturated',
+        f'The gradient of the cross-entropy has underflowed to zero on {share:.0%} of the images that are right: the '
+        'logits are too large. '
+        'Use losses that do not see their scale (DLR, margin), or divide the logits.', share)
 
 def _flat(grad): return float((grad == 0).flatten(1).all(1).float().mean())
 
 # %% ../../nbs/attacks/08_checks.ipynb #690eb3e1
 def _foresight(model, x, y, threat, directions=4):
-    "(best c, best rho, largest movement relative to the spread of the logits): how well the gradient foresees the margin"
+    """(best c, best rho, largest movement relative to the spread of the logits):
+    how well the gradient foresees the margin"""
     z = _logits(model, x)
     margin = lambda x: margin_loss(_logits(model, x).double(), y)
     at, grad, gen = margin(x), _gradient(model, x, y), torch.Generator().manual_seed(0)
@@ -193,10 +214,12 @@ def _foresight(model, x, y, threat, directions=4):
         for _ in range(directions):
             r = (2. * torch.randint(0, 2, x.shape, generator=gen) - 1).to(x)
             there = (x + h * r).clamp(0, 1)
-            o.append((margin(there) - at).nan_to_num(0, 0, 0)); p.append(((there - x) * grad).flatten(1).sum(1).double())
+            o.append((margin(there) - at).nan_to_num(0, 0, 0))
+            p.append(((there - x) * grad).flatten(1).sum(1).double())
         o, p = torch.stack(o), torch.stack(p)
         c.append((o * p).sum() / (o.norm() * p.norm()).clamp(min=1e-30))
-        rho.append((margin((x + h * grad.sign()).clamp(0, 1)) - at).nan_to_num(0, 0, 0).mean() / o.abs().mean().clamp(min=1e-30))
+        rho.append((margin(
+            (x + h * grad.sign()).clamp(0, 1)) - at).nan_to_num(0, 0, 0).mean() / o.abs().mean().clamp(min=1e-30))
         moved.append(o.abs().mean() / (z.amax(1) - z.amin(1)).double().mean().clamp(min=1e-30))
     return [float(torch.stack(v).max()) for v in (c, rho, moved)]
 
@@ -207,9 +230,15 @@ def false_gradient(model, x, y, threat):
     cut = _gradient(model, x, top) is None
     c, rho, moved = _foresight(model, x, top, threat)
     if c >= .1 or rho >= 1 or not moved >= 1e-5: return  # NaN: there are no logits that could move
-    seen = 'Autograd has no gradient for the images' if cut else f'The gradient does not foretell the margin (correlation {c:.2f})'
-    return Flag('false gradient', f'{seen}, yet random steps of at most half of eps move it by {moved:.1%} of the spread of the logits. '
-                'Attack without gradients, by transfer, or through a differentiable stand-in for what blocks them (BPDA).', c)
+    seen = (
+        'Autograd has no gradient for the images'
+        if cut
+        else f'The gradient does not foretell the margin (correlation {c:.2f})'
+    )
+    return Flag(
+        'false gradient',
+        f'{seen}, yet random steps of at most half of eps move it by {moved:.1%} of the spread of the logits. '
+        'Attack without gradients, by transfer, or through a differentiable stand-in for what blocks them (BPDA).', c)
 
 # %% ../../nbs/attacks/08_checks.ipynb #46b16a0a
 def _around(x, threat):
@@ -237,16 +266,22 @@ def blind_flag(blind:int, # images with a gradient that was NaN or infinite
               ): # Flag or None
     "Flag if there is any such image"
     if not blind: return
-    return Flag('NaN gradients', f'The gradient is NaN or infinite on {blind} of {tried} images, and gradient attacks cannot move such pixels. '
-                'Find the square root, logarithm, division or norm at zero, and attack a copy of the model without it.', blind / tried)
+    return Flag(
+        'NaN gradients',
+        f'The gradient is NaN or infinite on {blind} of {tried} images, and gradient attacks cannot move such pixels. '
+        'Find the square root, logarithm, division or norm at zero, and attack a copy of the model without it.',
+        blind / tried)
 
 def lost_flag(lost:int,  # images with a margin that was NaN or infinite
               tried:int, # images looked at
              ): # Flag or None
     "Flag if there is any such image"
     if not lost: return
-    return Flag('NaN logits', f'Inside the ball the logits are NaN or infinite for {lost} of {tried} images. Where they are NaN the model has no answer, '
-                'and the image counts as broken. Find the overflow or the division by zero.', lost / tried)
+    return Flag(
+        'NaN logits',
+        f'Inside the ball the logits are NaN or infinite for {lost} of {tried} images. Where they are NaN the model '
+        'has no answer, '
+        'and the image counts as broken. Find the overflow or the division by zero.', lost / tried)
 
 # %% ../../nbs/attacks/08_checks.ipynb #e61cbab5
 @_check
@@ -260,8 +295,11 @@ def quantisation(model, x, y, threat):
         return ((z == at) | (z.isnan() & at.isnan())).all(1)
     share = float((same(min(1e-5, unit / 10)) & ~same(unit)).float().mean())
     if share <= .5: return
-    return Flag('quantised', f'The logits of {share:.0%} of the images do not change at all when their pixels move by 1e-5, but do for steps of size eps: '
-                'the model quantises its input. Attack the model without that step, or use a straight-through gradient.', share)
+    return Flag(
+        'quantised',
+        f'The logits of {share:.0%} of the images do not change at all when their pixels move by 1e-5, but do for '
+        'steps of size eps: '
+        'the model quantises its input. Attack the model without that step, or use a straight-through gradient.', share)
 
 # %% ../../nbs/attacks/08_checks.ipynb #ec9bc393
 @_check
@@ -273,12 +311,15 @@ def low_precision(model, x, y=None, threat=None):
     kind = next((t for t in (out.dtype, *(p.dtype for p in model.parameters()), *grid) if t in half), None)
     if kind is None: return
     step = torch.finfo(kind).eps * float(z.abs().max() if len(z) else 1)
-    return Flag('16 bit', f'The model computes in {str(kind)[6:]}: near its largest logit, margins below {step:.1g} cannot be told from zero. '
-                'Evaluate it in float32, at least its verdicts.', step)
+    return Flag(
+        '16 bit',
+        f'The model computes in {str(kind)[6:]}: near its largest logit, margins below {step:.1g} cannot be told from '
+        'zero. '
+        'Evaluate it in float32, at least its verdicts.', step)
 
 # %% ../../nbs/attacks/08_checks.ipynb #af92c3ac
-CHECKS = (probabilities, randomness, inner_gradients, changing_state, batch_dependence, zero_gradients, saturation, false_gradient,
-          nan_gradients, nan_logits, quantisation, low_precision)
+CHECKS = (probabilities, randomness, inner_gradients, changing_state, batch_dependence, zero_gradients, saturation,
+          false_gradient, nan_gradients, nan_logits, quantisation, low_precision)
 
 def check_model(model:nn.Module,
                 x:torch.Tensor,  # float32 or float64 (N,...) in [0,1], on the model's device; the first 64 are used
@@ -287,7 +328,8 @@ def check_model(model:nn.Module,
                 random_ok=False, # the model is known to be random, and attacked accordingly
                )->list: # of Flag
     "The flags of all checks that need a model and a batch"
-    if not hasattr(threat, 'around'): raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
+    if not hasattr(threat, 'around'):
+        raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
     check_xy(x, y)
     x, y = x[:64], y[:64]
     with _at_rest(model, x):
@@ -304,15 +346,19 @@ def check_output(logits, x, y):
     check_finite(logits)
 
 # %% ../../nbs/attacks/08_checks.ipynb #32e6a767
-def square_better(accuracy:dict # name -> accuracy after that attack, in order: {'clean': .9, 'apgd-ce': .5, ..., 'square': .47}
+def square_better(
+    accuracy:dict # name -> accuracy after that attack, in order: {'clean': .9, 'apgd-ce': .5, ..., 'square': .47}
                  ): # Flag or None
     "Flag if Square, which sees only logits, breaks what the gradient attacks before it could not"
     names = list(accuracy)
     before = [accuracy[k] for k in names[:names.index('square')] if k != 'clean'] if 'square' in names else []
     gain = min(before) - accuracy['square'] if before else 0.
     if gain <= .002: return
-    return Flag('square', f'Square, which sees no gradients, lowers the accuracy by another {100 * gain:.1f} percentage points to {accuracy["square"]:.1%}: '
-                'the gradients are masked. Run it longer, and adapt the gradient attacks to the model.', gain)
+    return Flag(
+        'square',
+        f'Square, which sees no gradients, lowers the accuracy by another {100 * gain:.1f} percentage points to '
+        f'{accuracy["square"]:.1%}: '
+        'the gradients are masked. Run it longer, and adapt the gradient attacks to the model.', gain)
 
 def flat_starts(flat:int,  # images at a start of which the loss had a gradient of exactly zero
                 tried:int, # images attacked
@@ -320,8 +366,9 @@ def flat_starts(flat:int,  # images at a start of which the loss had a gradient 
     "Flag if APGD started without any gradient on more than a thousandth of the images"
     if flat < 0 or tried < flat: raise ValueError(f'{flat} of {tried} images with flat starts is not possible')
     if flat <= .001 * tried: return
-    return Flag('flat starts', f'On {flat} of {tried} images a start of APGD had a gradient of exactly zero. '
-                'The model saturates or rounds: attack without gradients, or around the layer that does it.', flat / tried)
+    return Flag(
+        'flat starts', f'On {flat} of {tried} images a start of APGD had a gradient of exactly zero. '
+        'The model saturates or rounds: attack without gradients, or around the layer that does it.', flat / tried)
 
 # %% ../../nbs/attacks/08_checks.ipynb #a1107780
 def large_eps(model:nn.Module,
@@ -344,11 +391,15 @@ def large_eps(model:nn.Module,
     with _at_rest(model, x): step = _found(searching(run, ball), model, x, y)
     held, right = int((step < 0).sum()), int((step != 0).sum())
     if held <= .1 * right: return
-    return Flag('large eps', f'In a ball of radius {ball.eps:.3g}, where every image can be turned grey, gradient ascent leaves {held} of {right} images unbroken. '
-                'Gradient attacks do not work on this model.', held / right)
+    return Flag(
+        'large eps',
+        f'In a ball of radius {ball.eps:.3g}, where every image can be turned grey, gradient ascent leaves {held} of '
+        f'{right} images unbroken. '
+        'Gradient attacks do not work on this model.', held / right)
 
 def _found(attack, model, x, y):
-    "The steps of the images as in `Found`; without any gradient only the images that are wrong by themselves are broken"
+    """The steps of the images as in `Found`; without any gradient only the images that are wrong by themselves are
+    broken"""
     try: return attack.find(model, x, y).step
     except NoGradient: return _judged(_logits(model, x), y)[1].long() - 1
 
@@ -364,7 +415,8 @@ def transfer(model:nn.Module,
     "Flag if examples made on other models break images that held against the attacks on this one"
     surrogates = [surrogates] if isinstance(surrogates, nn.Module) else list(surrogates)
     check_surrogates(surrogates, x[:1], y[:1])
-    if broken.shape != y.shape or broken.dtype != torch.bool: raise ValueError(f'broken must be bool of shape {tuple(y.shape)}, not {broken.dtype} {tuple(broken.shape)}')
+    if broken.shape != y.shape or broken.dtype != torch.bool:
+        raise ValueError(f'broken must be bool of shape {tuple(y.shape)}, not {broken.dtype} {tuple(broken.shape)}')
     attack, count = pgd(threat, steps), 0
     for part in (~broken).nonzero()[:, 0].split(256):
         if not len(part): return
@@ -375,8 +427,11 @@ def transfer(model:nn.Module,
             fooled = torch.stack([_judged(logits_of(model, z), ys)[1] for z in examples]).any(0)
         count += int((right & fooled).sum())
     if not count or count <= .002 * len(y): return
-    return Flag('transfer', f'Examples made on other models break {count} of the {int((~broken).sum())} images that held against the attacks on the model itself. '
-                'Its gradients mislead: count these images as broken, and attack by transfer or without gradients.', count)
+    return Flag(
+        'transfer',
+        f'Examples made on other models break {count} of the {int((~broken).sum())} images that held against the '
+        'attacks on the model itself. '
+        'Its gradients mislead: count these images as broken, and attack by transfer or without gradients.', count)
 
 # %% ../../nbs/attacks/08_checks.ipynb #7ebe9074
 def check_surrogates(surrogates:list, # models
@@ -388,8 +443,9 @@ def check_surrogates(surrogates:list, # models
     for s in surrogates: pgd(Linf(0.), 1)(s, x, y)
 
 # %% ../../nbs/attacks/08_checks.ipynb #8a32059a
-_ORDER = ('transfer', 'square', 'no gradient', 'large eps', 'false gradient', 'NaN gradients', 'NaN logits', 'zero gradients', 'test-time gradients', 'changing state', 'random', 'batch',
-          'quantised', 'flat starts', 'probabilities', 'saturated', '16 bit')
+_ORDER = ('transfer', 'square', 'no gradient', 'large eps', 'false gradient', 'NaN gradients', 'NaN logits',
+          'zero gradients', 'test-time gradients', 'changing state', 'random', 'batch', 'quantised', 'flat starts',
+          'probabilities', 'saturated', '16 bit')
 
 def advice(flags # list of Flag
           )->str:
@@ -397,4 +453,5 @@ def advice(flags # list of Flag
     if not flags: return 'The number can be trusted as far as these checks see.'
     rank = {name: i for i, name in enumerate(_ORDER)}
     ordered = sorted(flags, key=lambda f: rank.get(f.name, len(rank)))
-    return ('The robust accuracy is an upper bound that is probably far from tight. ' + ' '.join(f'({i}) {f.message}' for i, f in enumerate(ordered, 1)))
+    return ('The robust accuracy is an upper bound that is probably far from tight. '
+            + ' '.join(f'({i}) {f.message}' for i, f in enumerate(ordered, 1)))

@@ -19,7 +19,9 @@ from ..models import logits_of
 # %% ../../nbs/attacks/05_fab.ipynb #0d723846
 def _hit(a, unit, room, goal, steps=10):
     "min(stride * unit, room) whose product with `a` is `goal`: Newton's iteration on the stride, from below"
-    rows = [v.expand(*room.shape[:-1], -1).flatten(0, -2) for v in (room / unit.clamp(min=1e-30), a * unit, a * room, goal)]
+    rows = [
+        v.expand(*room.shape[:-1], -1).flatten(0, -2) for v in (room / unit.clamp(min=1e-30), a * unit, a * room, goal)
+    ]
     stride, mask = torch.zeros_like(rows[-1]), torch.empty_like(rows[0])
     here, left = stride.clone(), torch.arange(len(stride), device=goal.device)
     for _ in range(steps):
@@ -53,14 +55,16 @@ def _norm_of(threat, what='threat'):
     kind = threat if isinstance(threat, type) else type(threat)
     for norm in (Linf, L2, L1):
         if issubclass(kind, norm): return norm
-    raise TypeError(f'{what} is {threat!r}; expected ' + ('Linf(eps), L2(eps) or L1(eps)' if what == 'threat' else 'one of the classes Linf, L2, L1'))
+    raise TypeError(f'{what} is {threat!r}; expected '
+                    + ('Linf(eps), L2(eps) or L1(eps)' if what == 'threat' else 'one of the classes Linf, L2, L1'))
 
 def hyperplane_project(norm,             # the class Linf, L2 or L1
                        t:torch.Tensor,   # float (...,N,D) in [0,1]
                        w:torch.Tensor,   # float (N,D), normal of the hyperplane of each row
                        offset:torch.Tensor, # float (...,N), w.t - b: what the step must remove
                       )->torch.Tensor: # (...,N,D)
-    "The shortest `d` with w.(t+d) = b and t+d in [0,1]; where there is none, the step to the corner of the box that comes closest"
+    """The shortest `d` with w.(t+d) = b and t+d in [0,1]; where there is none, the step to the corner of the box
+    that comes closest"""
     norm = _norm_of(norm, 'norm')
     scale = w.abs().amax(-1, keepdim=True).clamp(min=1e-30)  # tiny gradients must not underflow when squared
     a, goal = w.abs() / scale, offset.abs()[..., None] / scale
@@ -142,20 +146,24 @@ class _Fab:
     def __post_init__(self):
         for name, least in (('steps', 1), ('targets', 0), ('restarts', 1)):
             n = getattr(self, name)
-            if isinstance(n, bool) or not isinstance(n, int) or n < least: raise ValueError(f'{name} must be an integer >= {least}, not {n!r}')
+            if isinstance(n, bool) or not isinstance(n, int) or n < least:
+                raise ValueError(f'{name} must be an integer >= {least}, not {n!r}')
         if not 0 <= self.alpha_max <= 1: raise ValueError(f'alpha_max must be in [0, 1], not {self.alpha_max!r}')
-        if not self.overshoot >= 1: raise ValueError(f'overshoot must be at least 1, not {self.overshoot!r}: the boundary must be crossed')
+        if not self.overshoot >= 1:
+            raise ValueError(f'overshoot must be at least 1, not {self.overshoot!r}: the boundary must be crossed')
         if not 0 < self.backward <= 1: raise ValueError(f'backward must be in (0, 1], not {self.backward!r}')
 
     def needs(self, x, y, logits):
         "As in `guarded`"
         classes = logits.shape[1]
-        if self.targets >= classes: raise ValueError(f'{self.targets} targets need {self.targets + 1} classes, the model has {classes}')
+        if self.targets >= classes:
+            raise ValueError(f'{self.targets} targets need {self.targets + 1} classes, the model has {classes}')
 
 # %% ../../nbs/attacks/05_fab.ipynb #4623d874
 @patch
 def starts(self:_Fab, hunt, radius):
-    "The state of each run over the images that hold: `restarts` times each target, the first time from the image itself"
+    """The state of each run over the images that hold: `restarts` times each target, the first time from the image
+    itself"""
     classes = hunt.clean.shape[1]
     for run in range(self.restarts * max(1, self.targets)):
         if not hunt.start(): return
@@ -163,7 +171,10 @@ def starts(self:_Fab, hunt, radius):
         others = hunt.clean.masked_fill(one_hot(hunt.y, classes).bool(), -torch.inf)
         rivals = others.topk(self.targets or classes - 1).indices
         if self.targets: rivals = rivals[:, run % self.targets, None]
-        z, none = hunt.x if first else self.scattered(hunt, radius(), run), torch.full((len(hunt),), torch.inf, device=hunt.x.device)
+        z, none = (
+            hunt.x if first else self.scattered(hunt, radius(), run),
+            torch.full((len(hunt),), torch.inf, device=hunt.x.device),
+        )
         yield Rows(z=z, rivals=rivals, best=none.double(), reach=none)
 
 @patch
@@ -193,7 +204,9 @@ def walk(self:_Fab, hunt, s, settle):
 # %% ../../nbs/attacks/05_fab.ipynb #6e62a770
 def fab(threat,       # Linf(eps), L2(eps) or L1(eps)
         steps=100,
-        targets=0,    # runs towards so many classes, those next on the clean image; 0: towards all classes at once, K-1 backward passes each step
+        # runs towards so many classes, those next on the clean image; 0: towards all classes at once, K-1 backward
+        # passes each step
+        targets=0,
         restarts=1,   # runs per target; all but the first start from random points
         alpha_max=.1, # largest pull towards the image
         overshoot=1.05,
@@ -201,9 +214,12 @@ def fab(threat,       # Linf(eps), L2(eps) or L1(eps)
         seed=0,
         precision=None, # 'bf16': gradients under autocast, all else in float32
         mode='eval',  # 'train': batch norm with the batch's statistics
-        futile=None,  # a run ends for an image at iteration i = 10, 20, ... where its smallest distance is above 1 + (futile - 1)(20/i)^2 times eps; None: never
+        # a run ends for an image at iteration i = 10, 20, ... where its smallest distance is above 1 + (futile -
+        # 1)(20/i)^2 times eps; None: never
+        futile=None,
        ): # attack(model, x, y) -> x_adv; attack.find(model, x, y) -> Found
-    "FAB, or FAB-T with `targets` (Croce and Hein, 2020); each image comes back broken, or as the most harmful point seen inside the ball"
+    """FAB, or FAB-T with `targets` (Croce and Hein, 2020); each image comes back broken, or as the most harmful
+    point seen inside the ball"""
     settings = _Fab(_norm_of(threat), steps, targets, restarts, alpha_max, overshoot, backward)
     if futile is not None and not futile >= 1: raise ValueError(f'futile must be None or a number >= 1, not {futile!r}')
     def run(hunt):
@@ -212,7 +228,8 @@ def fab(threat,       # Linf(eps), L2(eps) or L1(eps)
                 held = one_hot(hunt.y, logits.shape[1]).to(logits) * 1e30  # a point outside the ball proves nothing
                 gone = hunt.record(z, torch.where(far[:, None] <= threat.eps, logits, held), n * steps + i, exact=True)
                 if futile is None or i % 10: return gone
-                return gone | (torch.where(s.best.isfinite(), s.best, s.reach) > (1 + (futile - 1) * (20 / i)**2) * threat.eps)
+                return gone | (
+                    torch.where(s.best.isfinite(), s.best, s.reach) > (1 + (futile-1) * (20 / i)**2) * threat.eps)
             settings.walk(hunt, s, settle)
     return searching(run, threat, seed, precision, 1, mode, settings.needs)
 
@@ -238,19 +255,23 @@ def minimal_distance(norm,       # the class Linf, L2 or L1
                      mode='eval', # 'train': batch norm with the batch's statistics
                      refine=12,  # halvings of the segment to the nearest point at the end, one forward pass each
                     ): # search(model, x, y) -> x_adv (N,...), distance float32 (N,)
-    "Nearest adversarial points and their distances: 0 and `x` itself where the model is wrong, inf and `x` where none was found"
+    """Nearest adversarial points and their distances: 0 and `x` itself where the model is wrong, inf and `x` where
+    none was found"""
     settings = _Fab(_norm_of(norm, 'norm'), steps, targets, restarts, alpha_max, overshoot, backward)
     def run(hunt):
         corner = settings.norm(0.).norm(torch.maximum(hunt.x, 1 - hunt.x)).double()
         best, point = torch.full_like(corner, torch.inf), hunt.x
         for s in settings.starts(hunt, lambda: torch.minimum(best, corner)):
             s.best, s.point = best, point
-            def settle(i, s, z, logits, far, nearer): s.point = torch.where(nearer.view(-1, *[1] * (z.ndim - 1)), z, s.point)
+
+            def settle(i, s, z, logits, far, nearer):
+                s.point = torch.where(nearer.view(-1, *[1] * (z.ndim - 1)), z, s.point)
             settings.walk(hunt, s, settle)
             best, point = s.best, s.point
         hunt.found.x_adv[hunt.index] = _refined(hunt, point, refine)
         hunt.found.step[hunt.index] = best.isfinite().long() - 1
-    find = searching(run, settings.norm(1.), seed, precision, 1, mode, settings.needs).find  # the radius is never asked for
+    # the radius is never asked for
+    find = searching(run, settings.norm(1.), seed, precision, 1, mode, settings.needs).find
     def search(model, x, y):
         found = find(model, x, y)
         distance = settings.norm(0.).norm(found.x_adv.double() - x.double()).float()

@@ -34,7 +34,8 @@ def half_plane(h:int, w:int)->list: # of (l, m)
 def _frequencies(frequencies, h, w):
     "The frequencies asked for, by default the half plane"
     if frequencies is None: return half_plane(h, w)
-    if not len(frequencies) or any(len(f) != 2 for f in frequencies): raise ValueError('frequencies must be a list of pairs (l, m), at least one')
+    if not len(frequencies) or any(len(f) != 2 for f in frequencies):
+        raise ValueError('frequencies must be a list of pairs (l, m), at least one')
     return [(int(l), int(m)) for l, m in frequencies]
 
 # %% ../../nbs/attacks/02_fourier.ipynb #00259745
@@ -61,7 +62,8 @@ def fourier_map(model:nn.Module,
                 frequencies=None, # list of (l, m); default: one of each mirror pair
                 batch_size=256,   # images per forward pass
                )->torch.Tensor: # float32 (H,W)
-    "Accuracy under each wave: entry `[l, m]` as in `torch.fft.fft2`, the constant at `[0, 0]`, mirror entries filled alike, NaN if not asked for"
+    """Accuracy under each wave: entry `[l, m]` as in `torch.fft.fft2`, the constant at `[0, 0]`, mirror entries
+    filled alike, NaN if not asked for"""
     Linf(eps)  # refuses a bad eps
     def run(model, x, y):
         _check_images(x)
@@ -89,7 +91,8 @@ def single_fourier(eps:float,        # max norm of the wave
                    frequencies=None, # list of (l, m) to try; default: one of each mirror pair
                    batch_size=256,   # images per forward pass
                   ): # attack(model, x, y) -> x_adv
-    "The one wave that does most harm to the batch as a whole (most errors; among equals the highest loss), on every image"
+    """The one wave that does most harm to the batch as a whole (most errors;
+    among equals the highest loss), on every image"""
     threat = Linf(eps)
     def run(model, x, y):
         _check_images(x)
@@ -124,6 +127,7 @@ def high_frequency_noise(
     "`x` plus Gaussian noise whose frequencies are all above half of Nyquist's, clipped to [0,1]"
     spectrum = torch.fft.fft2(torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)))
     fast = (torch.fft.fftfreq(x.shape[2]).abs()[:, None] >= 1/4) | (torch.fft.fftfreq(x.shape[3]).abs() >= 1/4)
-    if not fast.any(): raise ValueError(f'images of {x.shape[2]} x {x.shape[3]} pixels have no frequency that is so high')
+    if not fast.any():
+        raise ValueError(f'images of {x.shape[2]} x {x.shape[3]} pixels have no frequency that is so high')
     noise = torch.fft.ifft2(spectrum*fast).real
     return (x + std*(noise/noise.std()).to(x.device)).clamp(0, 1)

@@ -69,8 +69,9 @@ def gradient_to(x:torch.Tensor, # the images, requiring gradients
     except RuntimeError as e: grad, why = None, f' ({str(e).splitlines()[0][:120]})'
     else: why = ''
     if grad is not None: return grad
-    raise NoGradient(f'no gradient leads from the loss to the images: the model rounds, looks up or detaches its input{why}. '
-                     'Attack it without gradients, square(threat), or by transfer from a model that has them')
+    raise NoGradient(
+        f'no gradient leads from the loss to the images: the model rounds, looks up or detaches its input{why}. '
+        'Attack it without gradients, square(threat), or by transfer from a model that has them')
 
 def loss_gradient(model:nn.Module,
                   x:torch.Tensor, # float (N,...)
@@ -78,7 +79,8 @@ def loss_gradient(model:nn.Module,
                   loss=ce_loss,   # loss(logits, y) -> (N,)
                   precision=None, # 'bf16': both passes under autocast
                  )->tuple: # logits (N,K), losses (N,), gradient of the shape and dtype of `x`
-    "Logits, losses and their gradient with respect to the input, the model in the mode it is in; parameters gather nothing"
+    """Logits, losses and their gradient with respect to the input, the model in the mode it is in;
+    parameters gather nothing"""
     with torch.enable_grad(), autocast(x, precision):
         x = x.detach().requires_grad_()
         logits = logits_of(model, x)
@@ -122,9 +124,13 @@ def fitting(loss, # loss(logits, y) -> (N,)
     top = int(y.max())
     def checked(logits, y):
         if logits.shape[1] <= top:
-            raise ValueError(f'the model gives logits of shape {tuple(logits.shape)}; labels up to {top} need (N, {top + 1}) or wider')
+            raise ValueError(
+                f'the model gives logits of shape {tuple(logits.shape)}; labels up to {top} need (N, {top + 1}) or '
+                'wider'
+            )
         out = loss(logits, y)
-        if out.shape != y.shape: raise ValueError(f'loss gives shape {tuple(out.shape)}; expected one value per sample, {tuple(y.shape)}')
+        if out.shape != y.shape:
+            raise ValueError(f'loss gives shape {tuple(out.shape)}; expected one value per sample, {tuple(y.shape)}')
         return out
     return checked
 
@@ -132,14 +138,16 @@ def fitting(loss, # loss(logits, y) -> (N,)
 def guarded(run, # run(model, x, y) -> x_adv, called with gradients off and copies of the inputs
             mode='eval', # 'train': batch norm with the batch's statistics
             threat=None, # the set that the result stays in, kept as `attack.threat` for those who check it
-            needs=None, # needs(x, y, logits): raises if the attack cannot handle images, labels and clean logits such as these
+            # needs(x, y, logits): raises if the attack cannot handle images, labels and clean logits such as these
+            needs=None,
            ): # attack(model, x, y) -> x_adv
     "The attack that checks its input and then does `run` under the contract"
     if mode not in ('eval', 'train'): raise ValueError(f"mode must be 'eval' or 'train', not {mode!r}")
     def attack(model, x, y):
         check_module(model)
         check_xy(x, y)
-        if x.dtype not in (torch.float32, torch.float64): raise TypeError(f'x has dtype {x.dtype}; attacks move float32 images: as_float(x)')
+        if x.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f'x has dtype {x.dtype}; attacks move float32 images: as_float(x)')
         with under_attack(model, mode), autocast(x), torch.no_grad():
             return run(model, x.clone(), y.to(torch.int64, copy=True))
     attack.threat, attack.needs = threat, needs or (lambda x, y, logits: None)
@@ -150,7 +158,8 @@ def check_needs(attacks, # attack(model, x, y) -> x_adv, several
                 y:torch.Tensor, # int64 (N,)
                 logits:torch.Tensor, # (N,K), of the model at `x`
                ):
-    "Nothing if all of `attacks` can handle such images, labels and logits, so far as they say what they need; else the error of the first that cannot"
+    """Nothing if all of `attacks` can handle such images, labels and logits, so far as they say what they need;
+    else the error of the first that cannot"""
     fitting(ce_loss, y)(logits, y)
     for attack in attacks: getattr(attack, 'needs', lambda x, y, logits: None)(x, y, logits)
 
@@ -164,8 +173,10 @@ def blind_warning(blind:torch.Tensor, # bool (N,): images at which a gradient wa
                  ):
     "Warn if there is any, for then the result says little about the model"
     if n := int(blind.sum()):
-        warnings.warn(f'the gradient was NaN or infinite on {n} of {len(blind)} images, and attacks do not move such pixels: robust accuracies are too high. '
-                      'Look for sqrt, log, division or norm at zero in the model')
+        warnings.warn(
+            f'the gradient was NaN or infinite on {n} of {len(blind)} images, and attacks do not move such pixels: '
+            'robust accuracies are too high. '
+            'Look for sqrt, log, division or norm at zero in the model')
 
 # %% ../../nbs/attacks/01_gradient.ipynb #07360dcd
 def generator_for(x:torch.Tensor, # the batch
@@ -185,7 +196,8 @@ def strongest(model:nn.Module,
     sign, best = -1 if targeted else 1, None
     for x_adv in candidates:
         logits = logits_of(model, x_adv)
-        margin, height = sign * margin_loss(logits, y), (sign * loss(logits, y)).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        margin, height = sign * margin_loss(logits, y), (sign * loss(logits, y)).nan_to_num(
+            -torch.inf, torch.inf, -torch.inf)
         fools = margin > 0 if targeted else (margin > 0) | margin.isnan()
         if best is None: best, best_fools, best_height = x_adv, fools, height; continue
         better = (fools & ~best_fools) | ((fools == best_fools) & (height > best_height))
@@ -204,12 +216,16 @@ def best_of(*attacks, # attack(model, x, y) -> x_adv
 
 # %% ../../nbs/attacks/01_gradient.ipynb #dfd757a2
 def _check_pgd(threat, steps, step_size, loss, restarts, random_start, precision):
-    if not hasattr(threat, 'around'): raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
+    if not hasattr(threat, 'around'):
+        raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
     for name, n in (('steps', steps), ('restarts', restarts)):
         if not isinstance(n, int) or n < 1: raise ValueError(f'{name} must be a positive integer, not {n!r}')
-    if step_size is not None and not step_size >= 0: raise ValueError(f'step_size must be >= 0, not {step_size!r}; targeted=True descends')
-    if not callable(loss): raise TypeError(f'loss must be a function (logits, y) -> (N,), such as ce_loss, not {loss!r}')
-    if restarts > 1 and not random_start: raise ValueError(f'{restarts} restarts without a random start would all be the same')
+    if step_size is not None and not step_size >= 0:
+        raise ValueError(f'step_size must be >= 0, not {step_size!r}; targeted=True descends')
+    if not callable(loss):
+        raise TypeError(f'loss must be a function (logits, y) -> (N,), such as ce_loss, not {loss!r}')
+    if restarts > 1 and not random_start:
+        raise ValueError(f'{restarts} restarts without a random start would all be the same')
     if precision not in (None, 'bf16'): raise ValueError(f"precision must be None or 'bf16', not {precision!r}")
 
 # %% ../../nbs/attacks/01_gradient.ipynb #6be1fd4f
@@ -258,12 +274,20 @@ def fgsm(threat,         # Linf(eps), L2(eps) or L1(eps)
 # %% ../../nbs/attacks/01_gradient.ipynb #66350da6
 def _snapshot(model):
     "All that an attack must leave alone"
-    parts = {f'parameter {k}': p for k, p in model.named_parameters()} | {f'buffer {k}': b for k, b in model.named_buffers()}
+    parts = {f'parameter {k}': p for k, p in model.named_parameters()} | {
+        f'buffer {k}': b for k, b in model.named_buffers()
+    }
     parts |= {f'{k}.grad': p.grad for k, p in model.named_parameters() if p.grad is not None}
     flags = {f'training flag of {k or "model"}': m.training for k, m in model.named_modules()}
-    flags |= {f'{k}.track_running_stats': m.track_running_stats for k, m in model.named_modules() if hasattr(m, 'track_running_stats')}
+    flags |= {
+        f'{k}.track_running_stats': m.track_running_stats
+        for k, m in model.named_modules()
+        if hasattr(m, 'track_running_stats')
+    }
     flags |= {f'{k}.requires_grad': p.requires_grad for k, p in model.named_parameters()}
-    flags |= {f'version of {k}': t._version for k, t in parts.items()} | {f'identity of {k}': id(t) for k, t in parts.items()}
+    flags |= {f'version of {k}': t._version for k, t in parts.items()} | {
+        f'identity of {k}': id(t) for k, t in parts.items()
+    }
     return {k: t.detach().clone() for k, t in parts.items()} | flags
 
 def _changed(old, new):
@@ -283,11 +307,12 @@ def check_attack(attack, # attack(model, x, y) -> x_adv
     broken = _changed(old, _snapshot(model))
     if not torch.equal(rng, torch.get_rng_state()): broken.append('global random state')
     if not (torch.equal(x, inputs[0]) and torch.equal(y, inputs[1])): broken.append('inputs')
-    if z.shape != x.shape or z.dtype != x.dtype or z.requires_grad: broken.append('shape, dtype or detachment of the result')
+    if z.shape != x.shape or z.dtype != x.dtype or z.requires_grad:
+        broken.append('shape, dtype or detachment of the result')
     if not ((z >= 0) & (z <= 1)).all(): broken.append('box')
     if not (threat.norm(z.double() - x.double()) <= threat.eps).all(): broken.append('ball')
-    for name, context in {'a second call': autocast(x), 'no_grad': torch.no_grad(), 'inference_mode': torch.inference_mode(),
-                          'autocast': autocast(x, 'bf16')}.items():
+    for name, context in {'a second call': autocast(x), 'no_grad': torch.no_grad(),
+                          'inference_mode': torch.inference_mode(), 'autocast': autocast(x, 'bf16')}.items():
         with context: again = attack(model, x, y)
         if not torch.equal(z, again): broken.append(f'same result under {name}')
     assert not broken, f'the attack broke its contract: {", ".join(broken)}'
@@ -296,11 +321,13 @@ def check_attack(attack, # attack(model, x, y) -> x_adv
 def probe_model(shape=(1, 8, 8), # (C,H,W)
                 classes=10,
                )->nn.Sequential:
-    "A small network with batch norm and dropout in mixed modes, a frozen layer and gradients present: hard to leave untouched"
+    """A small network with batch norm and dropout in mixed modes, a frozen layer and gradients present:
+    hard to leave untouched"""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(shape[0], 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(.5),
-                              nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, classes))
+                              nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+                              nn.Flatten(), nn.Linear(32, classes))
     model[5].eval()
     model[0].weight.requires_grad_(False)
     for p in model[9].parameters(): p.grad = torch.ones_like(p)

@@ -52,10 +52,12 @@ def normal(keys:torch.Tensor, # int64 (N,)
 class Found:
     "What an attack found on each image"
     x_adv: torch.Tensor  # (N,...) the example that broke the image; for an image that holds the most harmful point seen
-    margin: torch.Tensor # (N,), in the type of the images, of `x_adv`: logit of the true class minus the best other logit
+    # (N,), in the type of the images, of `x_adv`: logit of the true class minus the best other logit
+    margin: torch.Tensor
     step: torch.Tensor   # int64 (N,): pass that broke the image, 0 without any attack, -1 if it holds
     passes: int = 0      # images that went through the model, a gradient counting twice
-    flat: torch.Tensor|None = None # bool (N,): images at a start of which a loss other than the cross-entropy had no gradient
+    # bool (N,): images at a start of which a loss other than the cross-entropy had no gradient
+    flat: torch.Tensor|None = None
     blind: torch.Tensor|None = None # bool (N,): images at a point of which a gradient was NaN or infinite
     lost: torch.Tensor|None = None # bool (N,): images at a point of which the margin was NaN or infinite
 
@@ -73,7 +75,8 @@ class Rows:
 
 # %% ../../nbs/attacks/03_search.ipynb #fbc485ad
 def _judged(logits, y):
-    "Margin of each row, and whether the prediction is wrong: a tie goes where argmax takes it, as in every accuracy; NaN is no answer: -inf, and wrong"
+    """Margin of each row, and whether the prediction is wrong: a tie goes where argmax takes it, as in every
+    accuracy; NaN is no answer: -inf, and wrong"""
     margin = -margin_loss(logits, y)
     none = margin.isnan()
     return margin.masked_fill(none, -torch.inf), (logits.argmax(1) != y) | none
@@ -89,7 +92,8 @@ class Hunt:
         eot=1,           # passes that a gradient is averaged over
     ):
         self.model, self.precision, self.eot = model, precision, eot
-        self.passes, (self.flat, self.blind, self.lost) = 0, torch.zeros(3, len(x), dtype=torch.bool, device=x.device) # passes so far, in images; as in `Found`
+        # passes so far, in images; as in `Found`
+        self.passes, (self.flat, self.blind, self.lost) = 0, torch.zeros(3, len(x), dtype=torch.bool, device=x.device)
         self.all = Rows(x=x, y=y, keys=sample_keys(x, seed), clean=self.logits(x))
         fitting(ce_loss, y)(self.all.clean, y)
         margin, wrong = _judged(self.all.clean, y)
@@ -133,7 +137,8 @@ def gradient(self:Hunt, z, loss=ce_loss):
 # %% ../../nbs/attacks/03_search.ipynb #c7bf21b0
 @patch
 def record(self:Hunt, z, logits, step, exact=False):
-    "Note the points `z` inside the ball, given the logits of `gradient` or `logits` there; bool (N,): broken now. `exact`: the logits are float32 whatever `precision` is"
+    """Note the points `z` inside the ball, given the logits of `gradient` or `logits` there; bool (N,): broken now.
+    `exact`: the logits are float32 whatever `precision` is"""
     margin, wrong = _judged(logits, self.y)
     self.lost[self.index] |= ~margin.isfinite()
     margin = margin.to(z.dtype)
@@ -157,7 +162,8 @@ def searching(run,         # run(hunt): searches with `hunt` and records what it
              needs=None,  # as in `guarded`
              ): # attack(model, x, y) -> x_adv; attack.find(model, x, y) -> Found
     "The attack that hunts by `run`: each image comes back broken, or as the most harmful point seen"
-    if not hasattr(threat, 'around'): raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
+    if not hasattr(threat, 'around'):
+        raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
     if precision not in (None, 'bf16'): raise ValueError(f"precision must be None or 'bf16', not {precision!r}")
     if not isinstance(eot, int) or eot < 1: raise ValueError(f'eot must be a positive integer, not {eot!r}')
     def find(model, x, y):
@@ -174,11 +180,17 @@ def searching(run,         # run(hunt): searches with `hunt` and records what it
 def check_finite(logits):
     "Raise unless the logits (N,K) of the images themselves are finite"
     if bad := int((~logits.isfinite()).any(1).sum()):
-        raise ValueError(f'the model gives NaN or infinite logits for {bad} of {len(logits)} images as they are: no margin can be computed')
+        raise ValueError(
+            f'the model gives NaN or infinite logits for {bad} of {len(logits)} images as they are: no margin can be '
+            'computed'
+        )
 
 def _told(found):
     "`found`, after a warning if NaN or infinities were met"
     blind_warning(found.blind)
     if n := int(found.lost.sum()):
-        warnings.warn(f'the margin was NaN or infinite at points around {n} of {len(found.lost)} images: where it is NaN the model has no answer, and the image counts as broken')
+        warnings.warn(
+            f'the margin was NaN or infinite at points around {n} of {len(found.lost)} images: where it is NaN the '
+            'model has no answer, and the image counts as broken'
+        )
     return found

@@ -41,7 +41,8 @@ def _plan(queries, h, w, least, p, rescale, generator):
 
 # %% ../../nbs/attacks/07_square.ipynb #f8ce4d6b
 class _Corners(Rows):
-    "Proposals for the max norm: each pixel at the `low` or the `high` end of its interval, one sign per channel in the window"
+    """Proposals for the max norm: each pixel at the `low` or the `high` end of its interval, one sign per channel in
+    the window"""
     engine, least = staticmethod(windowed), 1
 
     def __init__(self, threat, x):
@@ -95,7 +96,8 @@ class _Mass(Rows):
     def mass(self, d): return (d.abs() if self.p == 1 else d * d).sum((2, 3), keepdim=True)
 
     def bumps(self, u, s, like):
-        "Signed bumps (..., C, s, s) from uniform numbers (..., C + 1): a sign for each channel, rows or columns for all"
+        """Signed bumps (..., C, s, s) from uniform numbers (..., C + 1):
+        a sign for each channel, rows or columns for all"""
         b = _bump_on(like.device, like.dtype, s, self.p)
         sign = torch.where(u[..., :-1] < .5, 1., -1.).to(like.dtype)
         return sign[..., None, None] * torch.where(u[..., -1:, None, None] < .5, b, b.T)
@@ -133,7 +135,8 @@ class _Sparse(_Mass):
 _STOPS = 500, 1000, 2000, 3000, 4000
 
 def _hopeless(margin, before, i, queries, patience):
-    "Whether `patience` times the gain since the last stop, carried on to the end, leaves the margin positive; bool (N,)"
+    """Whether `patience` times the gain since the last stop, carried on to the end, leaves the margin positive;
+    bool (N,)"""
     last = max([stop for stop in _STOPS if stop < i], default=0)
     return margin > patience * (before - margin) * (queries - i) / (i - last)
 
@@ -169,23 +172,32 @@ def _search(hunt, moves, plan, first, queries, patience):
         stop = patience is not None and i in _STOPS
         if stop or wasted >= len(hunt):
             gone, wasted = _settle(hunt, engine, state), 0
-            if stop: gone, state.before = gone | _hopeless(state.margin, state.before, i, queries, patience), state.margin.clone()
+            if stop:
+                gone, state.before = (
+                    gone | _hopeless(state.margin, state.before, i, queries, patience),
+                    state.margin.clone(),
+                )
             if hunt.drop(gone, moves, state):
                 if not len(hunt): return
                 engine.keep(~gone)
         if i % _BLOCK == 0: state.noise = uniform(hunt.keys, (_BLOCK, *moves.draws), first + 1 + i // _BLOCK)
-        engine.offer(*moves(hunt.x, engine.x, state.noise[:, i % _BLOCK], *window), lambda logits, rows: _take(state, logits, hunt.y, rows, first + i + 2))
+        engine.offer(*moves(hunt.x, engine.x, state.noise[:, i % _BLOCK], *window),
+                     lambda logits, rows: _take(state, logits, hunt.y, rows, first + i + 2))
         hunt.passes += len(hunt)
         wasted += int((state.step >= 0).sum())
     _settle(hunt, engine, state)
 
 # %% ../../nbs/attacks/07_square.ipynb #5d64a595
 def _check_square(threat, queries, restarts, p, patience):
-    if not isinstance(threat, (Linf, L2, L1)): raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
+    if not isinstance(threat, (Linf, L2, L1)):
+        raise TypeError(f'threat is a {type(threat).__name__}; expected Linf(eps), L2(eps) or L1(eps)')
     for name, n in (('queries', queries), ('restarts', restarts)):
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1: raise ValueError(f'{name} must be a positive integer, not {n!r}')
-    if not (isinstance(p, Real) and 0 < p <= 1): raise ValueError(f'p, the share of the area that the first window has, must be in (0, 1], not {p!r}')
-    if patience is not None and not (isinstance(patience, Real) and patience > 0): raise ValueError(f'patience must be None or a positive number, not {patience!r}')
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f'{name} must be a positive integer, not {n!r}')
+    if not (isinstance(p, Real) and 0 < p <= 1):
+        raise ValueError(f'p, the share of the area that the first window has, must be in (0, 1], not {p!r}')
+    if patience is not None and not (isinstance(patience, Real) and patience > 0):
+        raise ValueError(f'patience must be None or a positive number, not {patience!r}')
 
 def square(threat,       # Linf(eps), L2(eps) or L1(eps)
            queries=5000, # proposals per restart, after the start
@@ -200,7 +212,11 @@ def square(threat,       # Linf(eps), L2(eps) or L1(eps)
     _check_square(threat, queries, restarts, p, patience)
     kind = _Corners if isinstance(threat, Linf) else _Mass if isinstance(threat, L2) else _Sparse
     def needs(x, y, logits):
-        if x.ndim != 4: raise ValueError(f'the Square attack moves windows of images: x has shape {tuple(x.shape)}, it needs (N,C,H,W); for tables give autoattack a list of attacks without it')
+        if x.ndim != 4:
+            raise ValueError(
+                f'the Square attack moves windows of images: x has shape {tuple(x.shape)}, it needs (N,C,H,W); for '
+                'tables give autoattack a list of attacks without it'
+            )
     def run(hunt):
         generator = torch.Generator().manual_seed(seed)
         for r in range(restarts):

@@ -41,7 +41,9 @@ class Linf(Threat):
     "Each pixel may move by `eps` at most"
     def __post_init__(self):
         super().__post_init__()
-        if self.eps > 1: raise ValueError(f'Linf: pixels are in [0,1], so eps={self.eps} allows everything; did you mean {self.eps}/255?')
+        if self.eps > 1:
+            raise ValueError(
+                f'Linf: pixels are in [0,1], so eps={self.eps} allows everything; did you mean {self.eps}/255?')
 
     def norm(self, delta):
         "Largest absolute entry of each sample, (N,)"
@@ -50,13 +52,16 @@ class Linf(Threat):
     def around(self, x):
         "The projection to ball and box around `x`, a function of `x_adv`"
         e = torch.tensor(self.eps, dtype=x.dtype)
-        if e.item() > self.eps: e = torch.nextafter(e, torch.zeros_like(e))  # a float32 radius must not exceed `eps` either
+        # a float32 radius must not exceed `eps` either
+        if e.item() > self.eps: e = torch.nextafter(e, torch.zeros_like(e))
         low, high = move(x, -e.item()).clamp(min=0), move(x, e.item()).clamp(max=1)
         return lambda x_adv: torch.minimum(torch.maximum(x_adv, low), high)
 
     def random_start(self, x, generator=None):
         "A uniform point of the ball, clamped to the box"
-        return self.project(x + torch.empty_like(x, memory_format=torch.contiguous_format).uniform_(-self.eps, self.eps, generator=generator), x)
+        return self.project(
+            x + torch.empty_like(x, memory_format=torch.contiguous_format).uniform_(
+                -self.eps, self.eps, generator=generator), x)
 
     def steepest(self, grad, x_adv=None, size=1.):
         "The step of max norm `size` that gains most: along the sign of `grad`"
@@ -132,7 +137,8 @@ class L2(Threat):
 @dataclass(frozen=True)
 class L1(Threat):
     "The absolute changes sum up to `eps` at most"
-    share: float = 0.01 # k/D: one step moves this share of the pixels, or more where the box stops some; 0 is a single pixel
+    # k/D: one step moves this share of the pixels, or more where the box stops some; 0 is a single pixel
+    share: float = 0.01
 
     def __post_init__(self):
         super().__post_init__()
@@ -159,8 +165,10 @@ class L1(Threat):
         return self.project(x + self.eps * sign * (e[:, 1:] / e.sum(1, keepdim=True)).view_as(x), x)
 
     def steepest(self, grad, x_adv=None, size=1.):
-        "The step of absolute sum `size` that gains most when no pixel moves by more than `size / k` or, with `x_adv`, out of the box"
-        a, cap = grad.nan_to_num(0).flatten(1).abs(), torch.full_like(grad.flatten(1), size / max(1, round(self.share * grad[0].numel())))
+        """The step of absolute sum `size` that gains most when no pixel moves by more than `size / k` or, with
+        `x_adv`, out of the box"""
+        a, cap = grad.nan_to_num(0).flatten(1).abs(), torch.full_like(
+            grad.flatten(1), size / max(1, round(self.share * grad[0].numel())))
         if x_adv is not None: cap = torch.minimum(cap, _room(x_adv, grad))
         low, high = bisect(lambda bar: (cap * (a > bar)).sum(1, keepdim=True), a.amax(1, keepdim=True), size)
         sure, edge = cap * (a > high), cap * ((a > low) & (a <= high))

@@ -22,7 +22,10 @@ from ..models import Normalize, floating_type, logits_of
 def _window(x, top, left, patch):
     "((top, bottom), (left, right)) of a patch that fits"
     if patch.ndim != 4 or patch.shape[:2] != x.shape[:2] or not patch.shape[2:].numel():
-        raise ValueError(f'patch has shape {tuple(patch.shape)}; expected ({x.shape[0]}, {x.shape[1]}, h, w) for images of shape {tuple(x.shape)}')
+        raise ValueError(
+            f'patch has shape {tuple(patch.shape)}; expected ({x.shape[0]}, {x.shape[1]}, h, w) for images of shape '
+            f'{tuple(x.shape)}'
+        )
     h, w = patch.shape[2:]
     if min(top, left) < 0 or top + h > x.shape[2] or left + w > x.shape[3]:
         raise ValueError(f'a patch of {h}x{w} at ({top}, {left}) leaves the image of {x.shape[2]}x{x.shape[3]}')
@@ -31,18 +34,21 @@ def _window(x, top, left, patch):
 def _cut(t, box): return t[:, :, slice(*box[0]), slice(*box[1])]  # a view
 
 def _rows(rows, n):
-    if rows.dtype != torch.bool or rows.shape != (n,): raise ValueError(f'rows is {rows.dtype} {tuple(rows.shape)}; expected bool ({n},)')
+    if rows.dtype != torch.bool or rows.shape != (n,):
+        raise ValueError(f'rows is {rows.dtype} {tuple(rows.shape)}; expected bool ({n},)')
     return rows.nonzero()[:, 0]
 
 def _float(logits):
-    if not isinstance(logits, torch.Tensor): raise ValueError(f'the model returns a {type(logits).__name__}; expected logits (N, K)')
+    if not isinstance(logits, torch.Tensor):
+        raise ValueError(f'the model returns a {type(logits).__name__}; expected logits (N, K)')
     return logits if logits.dtype == torch.float64 else logits.float()
 
 def _asked(model, x): return logits_of(model, x) if isinstance(model, nn.Module) else _float(model(x.clone()))
 
 # %% ../../nbs/attacks/06_windows.ipynb #d2ad8b07
 class Whole:
-    "Images with a window that may change, by a forward pass of the whole model each time; for every callable and every patch"
+    """Images with a window that may change, by a forward pass of the whole model each time;
+    for every callable and every patch"""
     @torch.no_grad()
     def __init__(self,
         model, # (N,C,H,W) -> logits (N,K), in evaluation mode
@@ -117,7 +123,8 @@ def _swept(axis, sweep, i, size):
     "Tables (first, end) behind a window operation along axis `i`"
     geometry = sweep.kernel[i], sweep.stride[i], sweep.padding[i], sweep.dilation[i]
     first, end = axis
-    return [outputs_of(a, a + 1, size, *geometry)[0] for a in first], [outputs_of(b - 1, b, size, *geometry)[1] for b in end]
+    return [outputs_of(a, a + 1, size, *geometry)[0]
+            for a in first], [outputs_of(b - 1, b, size, *geometry)[1] for b in end]
 
 def _union(axes):
     "Tables of the union of intervals"
@@ -130,18 +137,23 @@ def _always_full(span, shape): return all(max(f) == 0 and min(e[1:]) == n for (f
 # %% ../../nbs/attacks/06_windows.ipynb #a8aa9ada
 def _named(names, *places): return {getattr(p, n) for p in places for n in names if callable(getattr(p, n, None))}
 
-_POINTWISE = _named('''CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh Identity LeakyReLU LogSigmoid Mish PReLU RReLU ReLU ReLU6 SELU SiLU
-    Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink Threshold BatchNorm2d Dropout Dropout2d AlphaDropout FeatureAlphaDropout
-    Softmax2d LocalResponseNorm'''.split(), nn) | {Normalize}
-_NAMES = '''add sub mul div true_divide truediv neg pos pow abs absolute square sqrt rsqrt exp log log1p expm1 sin cos tanh sigmoid relu relu6 clamp clip
-    celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish selu silu softplus softshrink softsign tanhshrink threshold
-    dropout dropout2d alpha_dropout feature_dropout reciprocal sign erf maximum minimum clone contiguous detach float double positive'''.split()
+_POINTWISE = _named(
+    '''CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh Identity LeakyReLU LogSigmoid Mish PReLU RReLU ReLU ReLU6
+    SELU SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink Threshold BatchNorm2d Dropout Dropout2d AlphaDropout
+    FeatureAlphaDropout Softmax2d LocalResponseNorm'''.split(), nn) | {Normalize}
+_NAMES = '''add sub mul div true_divide truediv neg pos pow abs absolute square sqrt rsqrt exp log log1p expm1 sin cos
+    tanh sigmoid relu relu6 clamp clip celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid
+    mish selu silu softplus softshrink softsign tanhshrink threshold dropout dropout2d alpha_dropout feature_dropout
+    reciprocal sign erf maximum minimum clone contiguous detach float double positive'''.split()
 _FUNCTIONS = _named(_NAMES, torch, F, operator)
 
 def pointwise(
-    cls:type, # of an nn.Module; its output pixel depends, in evaluation mode, on the same pixel of each image alone, at every map size
+    # of an nn.Module; its output pixel depends, in evaluation mode, on the same pixel of each image alone, at every map
+    # size
+    cls:type,
 )->type:
-    "Class decorator: declares modules of this very type pointwise, so that `Patched` calls them on crops; returns `cls`"
+    """Class decorator: declares modules of this very type pointwise, so that `Patched` calls them on crops;
+    returns `cls`"""
     _POINTWISE.add(cls)
     return cls
 
@@ -156,11 +168,21 @@ class _Sweep:
     run: Callable
     fill: float = 0.
 
-def _two(v): return tuple(v) if isinstance(v, (tuple, list)) and len(v) == 2 else (v[0],)*2 if isinstance(v, (tuple, list)) else (v, v)
+def _two(v):
+    return (
+        tuple(v)
+        if isinstance(v, (tuple, list)) and len(v) == 2
+        else (v[0],) * 2
+        if isinstance(v, (tuple, list))
+        else (v, v)
+    )
+
 
 def _conv(m):
-    pad = {'same': tuple(d*(k - 1)//2 for k, d in zip(m.kernel_size, m.dilation)), 'valid': (0, 0)}.get(m.padding, m.padding)
-    return _Sweep(m.kernel_size, m.stride, pad, m.dilation, lambda z: F.conv2d(z, m.weight, m.bias, m.stride, 0, m.dilation, m.groups))
+    pad = {'same': tuple(d * (k-1) // 2 for k, d in zip(m.kernel_size, m.dilation)),
+           'valid': (0, 0)}.get(m.padding, m.padding)
+    return _Sweep(m.kernel_size, m.stride, pad, m.dilation,
+                  lambda z: F.conv2d(z, m.weight, m.bias, m.stride, 0, m.dilation, m.groups))
 
 def _max_pool(m):
     k, s, p, d = map(_two, (m.kernel_size, m.stride or m.kernel_size, m.padding, m.dilation))
@@ -174,18 +196,22 @@ def _sweep(m):
     "The module as a `_Sweep`, or None"
     if type(m) is nn.Conv2d and m.padding_mode == 'zeros': return _conv(m)
     if type(m) is nn.MaxPool2d and not m.return_indices: return _max_pool(m)
-    if type(m) is nn.AvgPool2d and not m.ceil_mode and (m.count_include_pad or m.divisor_override or not any(_two(m.padding))): return _avg_pool(m)
+    if type(m) is nn.AvgPool2d and not m.ceil_mode and (m.count_include_pad or m.divisor_override
+                                                        or not any(_two(m.padding))):
+        return _avg_pool(m)
 
 # %% ../../nbs/attacks/06_windows.ipynb #4c9fad29
 def _bind(node, names, build):
     "The pooling module of a functional call, or None if its arguments are not plain"
     kwargs = dict(zip(names, node.args[1:])) | {k: v for k, v in node.kwargs.items() if k != 'input'}
-    return build(**kwargs) if not any(isinstance(v, fx.Node) for v in node.args[1:]) and set(kwargs) <= set(names) else None
+    return build(**kwargs) if not any(isinstance(v, fx.Node)
+                                      for v in node.args[1:]) and set(kwargs) <= set(names) else None
 
 def _functional_pool(node):
     names = 'kernel_size stride padding dilation ceil_mode return_indices'.split()
     if node.target in (F.max_pool2d, torch.max_pool2d): return _bind(node, names, nn.MaxPool2d)
-    if node.target is F.avg_pool2d: return _bind(node, names[:3] + ['ceil_mode', 'count_include_pad', 'divisor_override'], nn.AvgPool2d)
+    if node.target is F.avg_pool2d:
+        return _bind(node, names[:3] + ['ceil_mode', 'count_include_pad', 'divisor_override'], nn.AvgPool2d)
 
 def _channel_cat(node):
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get('dim', node.kwargs.get('axis', 0))
@@ -196,10 +222,13 @@ class _Root(nn.Module):
     def __init__(self, model): super().__init__(); self.model = model
     def forward(self, x): return self.model(x)
 
-_INPLACE = dict(zip((operator.iadd, operator.isub, operator.imul, operator.itruediv), (operator.add, operator.sub, operator.mul, operator.truediv)))
+_INPLACE = dict(
+    zip((operator.iadd, operator.isub, operator.imul, operator.itruediv),
+        (operator.add, operator.sub, operator.mul, operator.truediv)))
 
 class _Proxy(fx.Proxy):
-    "Records `a += b` as what it is; `fx` would take it for `a = a + b`, and lose that other names of `a` change with it"
+    """Records `a += b` as what it is; `fx` would take it for `a = a + b`, and lose that other names of `a` change
+    with it"""
     def _record(self, f, other): return self.tracer.create_proxy('call_function', f, (self, other), {})
     def __iadd__(self, other): return self._record(operator.iadd, other)
     def __isub__(self, other): return self._record(operator.isub, other)
@@ -221,15 +250,21 @@ def _called(path, m): return f'{path.removeprefix("model").removeprefix(".") or 
 
 def _trace(model):
     "(graph, {name: module}); Untraceable if there is no static graph"
-    if not isinstance(model, nn.Module): raise Untraceable(f'model is a {type(model).__name__}; only an nn.Module can be traced')
+    if not isinstance(model, nn.Module):
+        raise Untraceable(f'model is a {type(model).__name__}; only an nn.Module can be traced')
     root, tracer = _Root(model), _Tracer()
     modules = dict(root.named_modules())
     for name, m in modules.items():
         if isinstance(m, _BatchNorm) and (m.training or m.running_mean is None):
             raise Untraceable(f'{_called(name, m)} uses the statistics of the batch: an image depends on the others')
-        if isinstance(m, (_DropoutNd, nn.RReLU)) and m.training: raise Untraceable(f'{_called(name, m)} is in training mode: its output is random')
+        if isinstance(m, (_DropoutNd, nn.RReLU)) and m.training:
+            raise Untraceable(f'{_called(name, m)} is in training mode: its output is random')
     try: graph = tracer.trace(root)
-    except Exception as e: raise Untraceable(f'{tracer.culprit or type(model).__name__} cannot be traced: {str(e).strip().splitlines()[0] if str(e) else repr(e)}') from e
+    except Exception as e:
+        raise Untraceable(
+            f'{tracer.culprit or type(model).__name__} cannot be traced: '
+            f'{str(e).strip().splitlines()[0] if str(e) else repr(e)}'
+        ) from e
     return graph, modules
 
 # %% ../../nbs/attacks/06_windows.ipynb #b68fcfc0
@@ -257,11 +292,16 @@ def _call(node, modules):
         m = copy.copy(m)   # shares the weights; the flag is the copy's own
         m.inplace = False
         return m, True
-    writes = target in _INPLACE or (name.endswith('_') and not name.endswith('__')) or node.kwargs.get('inplace') is True
+    writes = target in _INPLACE or (name.endswith('_')
+                                    and not name.endswith('__')) or node.kwargs.get('inplace') is True
     if node.kwargs.get('inplace') is True: node.kwargs = {**node.kwargs, 'inplace': False}
     elif target in _INPLACE: target = _INPLACE[target]
-    elif writes: target = name[:-1] if node.op == 'call_method' else getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
-    if node.op == 'call_method' and not hasattr(torch.Tensor, target) or target is None or node.kwargs.get('out') is not None:
+    elif writes:
+        target = (
+            name[:-1] if node.op == 'call_method' else getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
+        )
+    if node.op == 'call_method' and not hasattr(torch.Tensor,
+                                                target) or target is None or node.kwargs.get('out') is not None:
         raise Untraceable(f'operation {name!r} writes into a tensor in a way that is not understood')
     return (target, writes) if callable(target) else (lambda self, *a, **k: getattr(self, target)(*a, **k), writes)
 
@@ -273,7 +313,9 @@ def _redirect(node, values, order):
     for u, value in list(values.items()):
         if not isinstance(value, torch.Tensor) or memory(value) != memory(values[into]) or u is node: continue
         later = [r for r in u.users if order[r] > order[node]]
-        if later and layout(value) != layout(values[into]): raise Untraceable(f'operation {node.name!r} writes in place into part of a tensor that {later[0].name!r} reads')
+        if later and layout(value) != layout(values[into]):
+            raise Untraceable(
+                f'operation {node.name!r} writes in place into part of a tensor that {later[0].name!r} reads')
         for r in later: r.replace_input_with(u, node)
 
 # %% ../../nbs/attacks/06_windows.ipynb #82ad153f
@@ -293,18 +335,23 @@ def _is_size(node):
     if node.op == 'call_method': return node.target in ('size', 'dim', 'numel', 'ndimension', 'stride', 'type')
     return node.target is getattr and node.args[1] in ('shape', 'ndim', 'dtype', 'device')
 
-def _flat(v): return not isinstance(v, torch.Tensor) or v.numel() == 1 or (v.ndim > 2 and v.shape[-2:] == (1, 1))  # the same at every pixel
+# the same at every pixel
+def _flat(v): return not isinstance(v, torch.Tensor) or v.numel() == 1 or (v.ndim > 2 and v.shape[-2:] == (1, 1))
 
 def _kind(node, call, values, spans, fixed):
     "How a window passes through the node"
     inputs, out = [u for u in node.all_input_nodes if u in spans], values[node]
-    if not inputs or any(u not in spans and not (u in fixed and _flat(values[u])) for u in node.all_input_nodes): return None
+    if not inputs or any(u not in spans and not (u in fixed and _flat(values[u])) for u in node.all_input_nodes):
+        return None
     if not isinstance(out, torch.Tensor) or out.ndim != 4 or len(out) != 2: return None
     if node.op == 'call_module': kind = _sweep(call) if _plain(call, type(call)) else None
     else: kind = _sweep(_functional_pool(node)) if node.op == 'call_function' else None
     if kind: return kind
-    local = {'call_module': lambda: type(call) in _POINTWISE and _plain(call, type(call)), 'call_method': lambda: node.target.rstrip('_') in _NAMES,
-             'call_function': lambda: call in _FUNCTIONS or _channel_cat(node)}[node.op]()
+    local = {
+        'call_module': lambda: type(call) in _POINTWISE and _plain(call, type(call)),
+        'call_method': lambda: node.target.rstrip('_') in _NAMES,
+        'call_function': lambda: call in _FUNCTIONS or _channel_cat(node),
+    }[node.op]()
     return 'pointwise' if local and all(values[u].shape[2:] == out.shape[2:] for u in inputs) else None
 
 # %% ../../nbs/attacks/06_windows.ipynb #284ea2b6
@@ -314,8 +361,12 @@ def _counted(call, node, values):
     "(what the node's operation gives, its multiply-adds)"
     run = lambda: call(*fx.map_arg(node.args, values.get), **fx.map_arg(node.kwargs, values.get))
     if type(call) in (nn.Conv2d, nn.Linear): return (out := run()), out.numel()*call.weight[0].numel()
-    matrices = isinstance(call, nn.Module) and type(call) not in _POINTWISE and any(p.ndim > 1 for p in call.parameters())
-    if not matrices and (node.op == 'call_module' or not _MULTIPLIES.search(getattr(node.target, '__name__', str(node.target)))): return run(), 0
+    matrices = (
+        isinstance(call, nn.Module) and type(call) not in _POINTWISE and any(p.ndim > 1 for p in call.parameters())
+    )
+    if not matrices and (node.op == 'call_module'
+                         or not _MULTIPLIES.search(getattr(node.target, '__name__', str(node.target)))):
+        return run(), 0
     from torch.utils.flop_counter import FlopCounterMode # here, since it brings half of the compiler
     with FlopCounterMode(display=False) as counter: out = run()
     return out, counter.get_total_flops()//2
@@ -339,7 +390,11 @@ class _Plan:
             else: self._add(node, modules, values, order)
         out = values.get(self.output) if isinstance(self.output, fx.Node) else self.output
         if not isinstance(out, torch.Tensor) or out.ndim != 2 or len(out) != 2 or self.output in self.fixed:
-            raise Untraceable(f'{type(model).__name__} returns {tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__} for two images; expected logits (2, K)')
+            raise Untraceable(
+                f'{type(model).__name__} returns '
+                f'{tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__} for two images; expected '
+                'logits (2, K)'
+            )
         self.macs = sum(s.macs for s in self.steps)
         self._prune()
 
@@ -353,12 +408,17 @@ class _Plan:
         pixels = [u for u in inputs if u not in self.fixed]
         values[node], macs = _counted(call, node, values)
         writes = writes and isinstance(values[node], torch.Tensor)
-        if writes and not pixels: raise Untraceable(f'operation {node.name!r} changes a parameter or buffer of the model')
+        if writes and not pixels:
+            raise Untraceable(f'operation {node.name!r} changes a parameter or buffer of the model')
         if writes: _redirect(node, values, order)
         if _is_size(node) or not pixels:
-            if any(len(values[u]) != 2 for u in pixels): raise Untraceable(f'operation {node.name!r} asks for the size of a tensor whose first axis is not the batch')
+            if any(len(values[u]) != 2 for u in pixels):
+                raise Untraceable(
+                    f'operation {node.name!r} asks for the size of a tensor whose first axis is not the batch')
             self.fixed[node] = values[node]
-            if pixels or any(u in self.sized for u in inputs): self.sized.append(node); self.shapes |= {u: values[u].shape for u in pixels}
+            if pixels or any(u in self.sized for u in inputs):
+                self.sized.append(node)
+                self.shapes |= {u: values[u].shape for u in pixels}
             node.meta.update(call=call, like={u: values[u].new_empty(1) for u in pixels})
             return
         kind = _kind(node, call, values, self.spans, self.fixed)
@@ -380,7 +440,9 @@ def _prune(self:_Plan):
     for s in reversed(self.steps):
         if s.node in live: live.update(s.maps())
     self.steps = [s for s in self.steps if s.node in live]
-    self.cached = dict.fromkeys([self.input] + [u for s in self.steps for u in s.maps() if u in self.spans and self._reads_beyond(s, u)])  # in order
+    # in order
+    self.cached = dict.fromkeys(
+        [self.input] + [u for s in self.steps for u in s.maps() if u in self.spans and self._reads_beyond(s, u)])
     for s in self.steps: last |= {u: s for u in [s.node, *s.maps()]}
     for u, s in last.items():
         if u not in self.cached and u not in self.fixed and u is not self.output: s.drop.append(u)
@@ -413,9 +475,12 @@ def cost(self:_Plan, size):
     "Multiply-adds of a window (h, w), the mean over its positions, as a share of the whole pass"
     def share(span, shape):
         part = 1.
-        for (f, e), h, n in zip(span, size, shape[2:]): part *= sum(max(0, b - a) for a, b in zip(f, e[h:]))/(len(f) - h + 1)/n
+        for (f, e), h, n in zip(span, size, shape[2:]):
+            part *= sum(max(0, b - a) for a, b in zip(f, e[h:])) / (len(f) - h + 1) / n
         return part
-    return sum(s.macs*share(self.spans[s.node], self.shapes[s.node]) if s.kind else s.macs for s in self.steps)/self.macs if self.macs else 1.
+
+    return sum(s.macs * share(self.spans[s.node], self.shapes[s.node]) if s.kind else s.macs
+               for s in self.steps) / self.macs if self.macs else 1.
 
 # %% ../../nbs/attacks/06_windows.ipynb #f340e23a
 def _shifted(box, origin): return tuple((a - o, b - o) for (a, b), (o, _) in zip(box, origin))
@@ -423,7 +488,8 @@ def _shifted(box, origin): return tuple((a - o, b - o) for (a, b), (o, _) in zip
 def _empty(box): return any(a >= b for a, b in box)
 
 def _laid_out(v, kind):
-    "Kernels get pixels with their channels side by side, so that crops are copied in long pieces; dense steps, which may take views, the plain order"
+    """Kernels get pixels with their channels side by side, so that crops are copied in long pieces;
+    dense steps, which may take views, the plain order"""
     if kind == 'pointwise' or not isinstance(v, torch.Tensor): return v
     return v.contiguous(memory_format=torch.channels_last if kind else torch.contiguous_format)
 
@@ -432,7 +498,8 @@ class Patched:
     "Images with a window that may change, by the part of each map that sees it"
     @torch.no_grad()
     def __init__(self,
-        model:nn.Module, # (N,C,H,W) -> logits (N,K), in evaluation mode; its weights must not change as long as this object is used
+        # (N,C,H,W) -> logits (N,K), in evaluation mode; its weights must not change as long as this object is used
+        model:nn.Module,
         x:torch.Tensor, # float (N,C,H,W); copied
     ):
         if x.ndim != 4 or not len(x): raise Untraceable(f'x has shape {tuple(x.shape)}; windows need images (N,C,H,W)')
@@ -451,7 +518,10 @@ class Patched:
     def _check(self, expected, name):
         got = self.logits[:2] if len(self.logits) > 1 else self.logits[[0, 0]]
         if not ((got - expected).abs().nan_to_num() <= 1e-3*expected.abs().nan_to_num().max() + 1e-30).all():
-            raise Untraceable(f'{name} does not compute what its trace computes: it is random, has side effects, or depends on the other images of the batch')
+            raise Untraceable(
+                f'{name} does not compute what its trace computes: it is random, has side effects, or depends on the '
+                'other images of the batch'
+            )
 
     @property
     def x(self): return self.caches[self.plan.input]
@@ -530,7 +600,8 @@ def offer(self:Patched,
 ):
     "`peek` and `commit` in one, in parts where the window is large"
     n, whole = len(self.x), self.at_once  # images whose whole maps may be computed at once
-    size = n if n <= whole or (share := self._share(_window(self.x, top, left, patch))) * n <= whole else int(whole / share)
+    size = n if n <= whole or (share := self._share(_window(self.x, top, left, patch))) * n <= whole else int(
+        whole / share)
     if size == n: return self.commit(accept(self.peek(top, left, patch), slice(None)))
     logits = []
     for rows in (slice(i, i + size) for i in range(0, n, size)):
@@ -547,7 +618,8 @@ def _step(self:Patched, s, env, window):
     if box and _empty(box): return None
     if isinstance(s.kind, _Sweep):
         u = s.node.all_input_nodes[0]
-        if box != self.full[s.node] or _at(self.plan.spans[u], window) != self.full[u]: return self._sweep(s, box, env, window)
+        if box != self.full[s.node] or _at(self.plan.spans[u], window) != self.full[u]:
+            return self._sweep(s, box, env, window)
     def pick(u):
         if u in self.known: return self.known[u]
         if u not in self.plan.spans: return _laid_out(env[u], s.kind)
@@ -584,17 +656,20 @@ def window_cost(
     x_shape, # (N,C,H,W) or (C,H,W)
     size, # side of the window in pixels, or (height, width)
 )->float: # in (0, 1]
-    "Multiply-adds of a window as a share of the whole forward pass, the mean over all positions in the image. Untraceable if there is no windowed pass"
+    """Multiply-adds of a window as a share of the whole forward pass, the mean over all positions in the image.
+    Untraceable if there is no windowed pass"""
     like = next((p for p in model.parameters()), torch.zeros(())) if isinstance(model, nn.Module) else torch.zeros(())
     size, shape = _two(size), tuple(x_shape)[-3:]
-    if not all(1 <= s <= n for s, n in zip(size, shape[1:])): raise ValueError(f'size is {size}; expected a window that fits into {shape[1]}x{shape[2]} pixels')
+    if not all(1 <= s <= n for s, n in zip(size, shape[1:])):
+        raise ValueError(f'size is {size}; expected a window that fits into {shape[1]}x{shape[2]} pixels')
     return _Plan(model, torch.zeros(2, *shape, dtype=like.dtype, device=like.device)).cost(size)
 
 def windowed(
     model, # (N,C,H,W) -> logits (N,K), in evaluation mode
     x:torch.Tensor, # float (N,C,H,W)
 ): # Patched or Whole
-    "The faster of the two: `Patched` if the model can be traced and a window of a quarter of the side saves a tenth of the multiply-adds"
+    """The faster of the two: `Patched` if the model can be traced and a window of a quarter of the side saves a
+    tenth of the multiply-adds"""
     try: fast = Patched(model, x)
     except Untraceable: fast = None
     return fast if fast and fast.plan.cost([max(1, n//4) for n in x.shape[2:]]) < .9 else Whole(model, x)

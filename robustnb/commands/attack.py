@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['ATTACK', 'EXAMPLES', 'STATE', 'RUN', 'COMMANDS', 'arguments', 'model_arguments', 'attack_data', 'images_in',
-           'surrogate', 'check_state', 'whole_state', 'said', 'written', 'attacked', 'run']
+           'surrogate', 'check_state', 'whole_state', 'said', 'title', 'written', 'attacked', 'run']
 
 # %% ../../nbs/commands/05_attack.ipynb #54554d8c
 import json, shlex, sys
 from pathlib import Path
-from .common import (Command, asked, bad, columns, count, lib, natural, one_line, options, placed,
-                                      radius, readable, to_go_on)
+from .common import (Command, asked, bad, columns, count, count_of, filled, lib, natural, one_line,
+                                      options, placed, radius, readable, to_go_on)
 from .files import header, reading, tensor_name, weights_file, writable, writing
 from .models import current_folder, loaded, model_of, try_out
 
@@ -117,7 +117,6 @@ def whole_state(path):
 # %% ../../nbs/commands/05_attack.ipynb #88f4cf0d
 def said(report):
     "The report as text: table and verdict"
-    from textwrap import fill
     n, rows = len(report.y), [('', 'accuracy', '95 % interval', 'broken', 'passes/image', 'seconds')]
     for name, r in report.table.iterrows():
         rows.append((name, f'{r.accuracy:.1%}', f'{r.low:.1%} to {r.high:.1%}', f'{r.broken:.0f}',
@@ -126,9 +125,14 @@ def said(report):
     if not report.about.get('checks', True) and not report.flags: # nobody looked
         verdict = verdict.removesuffix(lib('attacks.checks').advice([]))
         verdict += 'The checks were left out: nothing is known about masked gradients, randomness and the like.'
-    return f'{columns(rows)}\n\n{fill(verdict, 100)}'
+    return f'{columns(rows)}\n\n{filled(verdict)}'
 
 # %% ../../nbs/commands/05_attack.ipynb #b7643220
+def title(args, model):
+    "What the model is called in the header: the name of its file or code, and its class"
+    spec = getattr(model, 'spec', None)
+    return f"{readable(args.name or args.weights or args.model)} ({spec['name'] if spec else type(model).__name__})"
+
 def written(report, args, argv, paths, data, model):
     "Write the scorecard and the page that were asked for"
     card, spec, (as_json, as_html) = lib('attacks.scorecard'), getattr(model, 'spec', None), paths
@@ -167,6 +171,9 @@ def run(args, argv):
     models = [model_of(args.model, args.weights), *(surrogate(args.model, f) for f in args.surrogate)]
     for m in models: try_out(m.to(device), data, device, gradient=True)
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
+    if main:
+        print(f'{title(args, models[0])}: {args.version} AutoAttack in the {args.norm} ball of {args.eps:.4g}, '
+              f'{count_of(len(data), "image")} of {readable(data.name)}, on {device}', flush=True)
     try: report = asked(attacked, args, models, data, threat, accelerator)
     except KeyboardInterrupt:
         how = to_go_on(argv) if args.state else 'nothing is kept without --state FILE'

@@ -11,7 +11,8 @@ from .common import Command, lib
 # %% ../../nbs/commands/08_cache.ipynb #9b3971b0
 def arguments(p):
     "Give the parser `p` the options of `robustnb cache`"
-    p.add_argument('name', nargs='?', default='*', metavar='NAME', help="only artifacts of this name, or pattern such as 'net*'")
+    p.add_argument('name', nargs='?', default='*', metavar='NAME',
+                   help="only artifacts of this name, or pattern such as 'net*'")
     p.add_argument('--clear', action='store_true', help='delete them')
     p.add_argument('--dir', metavar='DIR', help="folder of the artifacts (default: the user's cache)")
 

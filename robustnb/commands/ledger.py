@@ -46,7 +46,8 @@ def strangers(store, papers):
 
 # %% ../../nbs/commands/03_ledger.ipynb #b8d2c97f
 def publish(rows, papers, store, path=None, as_json=False, stored_too=False):
-    "Print the ledger, and write it to `path` as HTML; `stored_too`: below rows of scale tiny what is stored of the papers"
+    """Print the ledger, and write it to `path` as HTML; `stored_too`:
+    below rows of scale tiny what is stored of the papers"""
     report = lib('evidence.report')
     write = lambda p: p.write_text(report.page(rows, papers, store), 'utf-8', 'backslashreplace')
     try: path and put(path, write)

@@ -6,14 +6,14 @@
 __all__ = ['OBJECTIVES', 'TRAIN', 'EXAMPLES', 'COMMANDS', 'made_attack', 'objective', 'arguments', 'data_arguments',
            'model_arguments', 'recipe_arguments', 'train_data', 'train_model', 'of_architecture', 'written',
            'unwrapped', 'state_file', 'begun', 'check_state', 'watch', 'choose', 'judged', 'recipe_of', 'step_of',
-           'run', 'finish']
+           'run', 'header_of', 'finish']
 
 # %% ../../nbs/commands/06_train.ipynb #c638d9eb
 import inspect, sys, warnings, zlib
 from .attack import said
-from .common import (Command, amount, asked, bad, check_settings, count, lib, natural, one_line,
-                                      options, placed, radius, setting, to_go_on, unknown)
-from .files import model_name, put, weights_file, writing
+from .common import (Command, amount, asked, bad, check_settings, count, count_of, lib, natural,
+                                      one_line, options, placed, radius, readable, setting, to_go_on, unknown)
+from .files import model_name, put, weights_file, writable, writing
 from .models import both_sets, current_folder, fill, found_model, rounded, try_out
 
 # %% ../../nbs/commands/06_train.ipynb #f401fc12
@@ -81,6 +81,7 @@ def arguments(p):
     p.add_argument('--channels-last', action='store_true', help='the weight layout that convolutions in bfloat16 like')
     p.add_argument('--judge', type=natural, default=1000, metavar='N',
                    help='test images that AutoAttack attacks at the end; 0: none (default: 1000)')
+    p.add_argument('--json', metavar='PATH', help='write the scorecard of that AutoAttack')
     p.add_argument('--again', action='store_true', help='begin anew instead of going on')
 
 # %% ../../nbs/commands/06_train.ipynb #d02d1918
@@ -175,7 +176,7 @@ def unwrapped(model):
 # %% ../../nbs/commands/06_train.ipynb #7148a455
 def state_file(args, out):
     "Where the state of this training is kept: another name for other settings, so that only the same command goes on"
-    own = {k: v for k, v in vars(args).items() if k not in ('judge', 'device', 'again', 'out', 'command')}
+    own = {k: v for k, v in vars(args).items() if k not in ('judge', 'json', 'device', 'again', 'out', 'command')}
     return out.with_name(f'{out.stem}-{zlib.crc32(repr(sorted(own.items())).encode()):08x}.state')
 
 def begun(args, out): # (state, best epoch)
@@ -198,11 +199,18 @@ def check_state(path, keys):
         raise bad(f'{path} is not the state of a training: --again begins anew')
 
 # %% ../../nbs/commands/06_train.ipynb #525ea9e6
-def watch(valid, threat, path):
-    "The callback that keeps the epoch whose weights PGD harms least on the validation images, in `path`"
+def watch(valid, threat, path, epochs): # (Best, callback of `fit`)
+    "Keeps the epoch whose weights PGD harms least on the validation images, in `path`, and prints each epoch's line"
     attack = lib('attacks.gradient').pgd(threat, 10)
     def score(model): return lib('evaluation').evaluate(model, valid, {'pgd': attack}).accuracy['pgd']
-    return lib('robustness.baselines').Best(score, path, 'robust_valid')
+    best = lib('robustness.baselines').Best(score, path, 'robust_valid')
+    def scored(model, epoch):
+        before = best.best
+        found = best(model, epoch)
+        line = f"epoch {epoch + 1}/{epochs}: {found['robust_valid']:.1%} of {len(valid):,} validation images withstand PGD-10"
+        print(line + (', the best so far' if best.best is not before else ''), flush=True)
+        return found
+    return best, scored
 
 def choose(model, average, best, epochs): # (model, what it is)
     "The best epoch or the average, by the validation images; without those the average or, if none, the last epoch"
@@ -214,9 +222,9 @@ def choose(model, average, best, epochs): # (model, what it is)
     return model, f'{name}: {kept:.1%} of the validation images withstand PGD-10'
 
 def judged(model, test, threat, n):
-    "AutoAttack's report on `n` test images, as text"
+    "AutoAttack's report on `n` test images"
     attack = lib('attacks.autoattack').autoattack(threat)
-    return said(attack.report(model, test.take(min(n, len(test))), progress=sys.stderr.isatty()))
+    return attack.report(model, test.take(min(n, len(test))), progress=sys.stderr.isatty())
 
 # %% ../../nbs/commands/06_train.ipynb #1eb9d515
 def recipe_of(args, data):
@@ -236,6 +244,7 @@ def step_of(args, accelerator):
 def run(args, argv):
     "Train, print what came of it; returns the exit status"
     out, (device, accelerator, main), training = model_name(args.out), placed(args), lib('training')
+    if args.json: writable(args.json)
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
     loss = asked(objective, args.objective, threat, args.steps, args.step_size, args.precision, **dict(args.set))
     data, valid, test = train_data(args)
@@ -243,11 +252,12 @@ def run(args, argv):
     for d in filter(None, (data, test)): try_out(model, d, device, gradient=attacked)
     step, average = step_of(args, accelerator), asked(training.EMA, args.ema) if args.ema else None
     state, kept = begun(args, out)
-    best = watch(valid, threat, kept) if valid and main else None
+    best, callback = watch(valid, threat, kept, args.epochs) if valid and main else (None, None)
+    if main: print(header_of(args, data, valid, model, device), flush=True)
     try:
         with writing(state):
             asked(recipe_of(args, data).fit, model, data, loss, args.seed, device, step, precision=args.precision,
-                  channels_last=args.channels_last, averages=average or (), checkpoint=state, callback=best,
+                  channels_last=args.channels_last, averages=average or (), checkpoint=state, callback=callback,
                   progress=main and sys.stderr.isatty())
     except KeyboardInterrupt:
         if main: print(f'\ninterrupted; {to_go_on(argv)}', file=sys.stderr)
@@ -259,12 +269,26 @@ def run(args, argv):
     return 0
 
 # %% ../../nbs/commands/06_train.ipynb #edbf3ebc
+def header_of(args, data, valid, model, device):
+    "What is trained on what, for the first line"
+    spec, by = getattr(model, 'spec', None), 'standard training' if args.objective == 'standard' else (
+        f'{args.objective} in the {args.norm} ball of {args.eps:.4g}')
+    held = f', {len(valid):,} held out' if valid else ''
+    return (f"{spec['name'] if spec else type(model).__name__} by {by}: {count_of(len(data), 'image')} of "
+            f"{readable(data.name)}{held}, {count_of(args.epochs, 'epoch')}, on {device}")
+
 def finish(args, model, name, out, test, threat):
     "Write the model, say what it is, and attack it"
     with writing(out): written(model.eval(), out)
     print(name)
     print(f'written: {out.resolve()}', flush=True)
-    if test: print(asked(judged, model, test, threat, args.judge))
+    if not test: return
+    report = asked(judged, model, test, threat, args.judge)
+    print(said(report))
+    if args.json:
+        with writing(args.json):
+            lib('attacks.scorecard').save_scorecard(report, args.json, readable(out.stem), dataset=readable(test.name))
+        print(f'written: {writable(args.json).resolve()}')
 
 # %% ../../nbs/commands/06_train.ipynb #cc656a47
 COMMANDS = [Command('train', 'an adversarially trained model, by any objective', TRAIN, arguments, run, EXAMPLES)]

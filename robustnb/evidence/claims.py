@@ -30,16 +30,19 @@ class Claim:
     statement:str                 # one sentence that stands alone
     metric:str|list               # metric or metrics, of one unit, that have to show it
     arm:str|tuple                 # the arm that is claimed to be better; a pair stands for their difference
-    baselines:list                # arms or pairs of arms that it is compared with; a number is a fixed value of the metric
+    # arms or pairs of arms that it is compared with; a number is a fixed value of the metric
+    baselines:list
     better:str='higher'           # 'higher' or 'lower' values are better
     matters:float|None=None       # least advantage over another arm that would matter, in `unit`; None: see above
     margin:float|None=None        # instead: advantage to be exceeded, in `unit`; negative: the loss that is tolerated
     equal:float|None=None         # instead: largest difference that still counts as none, in `unit`
-    unit:str='points'             # 'points': the metric is a fraction, shown times 100; '%': of the baseline; else the metric's own
+    # 'points': the metric is a fraction, shown times 100; '%': of the baseline; else the metric's own
+    unit:str='points'
     at:float|str|list|None=None   # condition at which the metric is read, or several that each have to show it
     trend:str|None=None           # 'slope' or 'rank' of the metric over its conditions
     reference:str|None=None       # arm from which the distance is measured
-    paper_value:float|dict|None=None # the paper's own arm minus baseline, in `unit`; dict: by data set, baseline, or pair of them
+    # the paper's own arm minus baseline, in `unit`; dict: by data set, baseline, or pair of them
+    paper_value:float|dict|None=None
     same_setting:str='paper'      # scale at which our setting is that of the paper's number
     source:str=''                 # where the paper gives it, and whether it was read second hand
     datasets:list|None=None       # None: all data sets of the scale
@@ -82,7 +85,8 @@ def check_claim(c):
 
 # %% ../../nbs/evidence/00_claims.ipynb #5a19c468
 def default_matters(c):
-    "Half the paper's smallest effect, else a point or a per cent; None where the claim is not one of an advantage over an arm"
+    """Half the paper's smallest effect, else a point or a per cent;
+    None where the claim is not one of an advantage over an arm"""
     if c.equal is not None or all(c.against_a_number(b) for b in c.baselines): return None
     if c.paper_value is not None:
         theirs = c.paper_value.values() if isinstance(c.paper_value, dict) else [c.paper_value]
@@ -97,7 +101,8 @@ def interval(
 ):
     "Mean of `d` with the bounds of Student's t interval"
     d = np.asarray(d, dtype=np.float64)
-    if d.ndim != 1 or len(d) < 2 or not np.isfinite(d).all(): raise ValueError(f'an interval needs two finite differences or more, not {d.tolist()}')
+    if d.ndim != 1 or len(d) < 2 or not np.isfinite(d).all():
+        raise ValueError(f'an interval needs two finite differences or more, not {d.tolist()}')
     half = half_width(len(d), d.std(ddof=1), 1 - level)
     return d.mean(), d.mean() - half, d.mean() + half
 
@@ -138,14 +143,16 @@ def arm_values(claim, records, dataset, metric, arm):
     if claim.trend: return trends(r, claim.trend)
     condition = r.condition if 'condition' in r else pd.Series(None, r.index, dtype=object)
     r = r[condition.isna() if claim.at is None else condition == claim.at]
-    if r.empty: raise CannotJudge(f'no records of {arm} ' + ('without a condition' if claim.at is None else f'at {claim.at}'))
+    if r.empty:
+        raise CannotJudge(f'no records of {arm} ' + ('without a condition' if claim.at is None else f'at {claim.at}'))
     r = r.assign(value=[float(v) if finite(v) else np.nan for v in r.value]).drop_duplicates(['seed', 'value'])
     for s in r.seed[r.seed.duplicated()]: raise CannotJudge(f'{arm} has two different values for seed {s}')
     return r.set_index('seed').value.astype(np.float64).sort_index()
 
 def trends(r, kind):
     "By seed, the slope of the values over their conditions, or their rank correlation"
-    wide = r.assign(condition=r.condition.astype(float)).pivot_table(index='seed', columns='condition', values='value', dropna=False)
+    wide = r.assign(condition=r.condition.astype(float)).pivot_table(
+        index='seed', columns='condition', values='value', dropna=False)
     if wide.shape[1] < 3: raise CannotJudge(f'a trend needs three conditions, there are {wide.shape[1]}')
     x = pd.Series(wide.columns, wide.columns, dtype=float)
     if kind == 'rank': return wide.apply(lambda v: v.rank().corr(x.rank()) if v.notna().all() else np.nan, axis=1)
@@ -166,30 +173,37 @@ def differences(claim, records, dataset, metric, baseline):
 
 # %% ../../nbs/evidence/00_claims.ipynb #892cdd9d
 def compare(claim, records, dataset, metric, baseline, looks=LOOKS):
-    "One comparison of a claim as a dict: state, effect, interval at the look that decided, and what more would be needed"
-    out = dict(dataset=dataset, metric=metric, arm=label(records, dataset, claim.arm), baseline=label(records, dataset, baseline),
-               n_seeds=0, effect=None, low=None, high=None, state='not run', detectable=None, settle=None,
-               paper_value=(theirs := paper_number(claim, dataset, baseline)), in_prediction=None, reason='')
+    """One comparison of a claim as a dict: state, effect, interval at the look that decided, and what more would be
+    needed"""
+    out = dict(dataset=dataset, metric=metric, arm=label(records, dataset, claim.arm), baseline=label(
+        records, dataset, baseline), n_seeds=0, effect=None, low=None, high=None,
+               state='not run', detectable=None, settle=None, paper_value=(theirs := paper_number(
+                   claim, dataset, baseline)), in_prediction=None, reason='')
     try: d = differences(claim, records, dataset, metric, baseline)
     except CannotJudge as e: return out | dict(reason=str(e))
     if (d == 0).all() and runs_of(records, dataset, claim.arm) == runs_of(records, dataset, baseline) != None:
         return out | dict(state='open', n_seeds=len(d), reason=f'tuning chose the baseline for {claim.arm}')
-    if len(d) < looks[0]: return out | dict(n_seeds=len(d), effect=mean_or_none(d), reason=f'needs {looks[0]} seeds, has {len(d)}')
+    if len(d) < looks[0]:
+        return out | dict(n_seeds=len(d), effect=mean_or_none(d), reason=f'needs {looks[0]} seeds, has {len(d)}')
     for n in (n for n in looks if n <= len(d)):
         first = d.to_numpy()[:n]
-        if not np.isfinite(first).all(): return out | dict(n_seeds=n, reason=why_no_number(claim, records, dataset, metric, baseline, d.index[:n]))
+        if not np.isfinite(first).all():
+            return out | dict(n_seeds=n, reason=why_no_number(claim, records, dataset, metric, baseline, d.index[:n]))
         with np.errstate(all='ignore'): mean, low, high = interval(first, 1 - LEVEL)
-        if not np.isfinite([mean, low, high]).all(): return out | dict(reason='the difference is beyond the range of floating-point numbers')
+        if not np.isfinite([mean, low, high]).all():
+            return out | dict(reason='the difference is beyond the range of floating-point numbers')
         now = str(state(claim, low, high, baseline))
         if now != 'open': break
     sd = first.std(ddof=1)
-    return out | dict(n_seeds=n, effect=float(mean), low=float(low), high=float(high), state=now, detectable=float(high - mean),
-                      settle=seeds_to_settle(claim, mean, sd, baseline, n) if now == 'open' else None,
-                      in_prediction=predicted(d, theirs), reason=wording(claim, mean, low, high, now, baseline))
+    return out | dict(
+        n_seeds=n, effect=float(mean), low=float(low), high=float(high), state=now, detectable=float(high - mean),
+        settle=seeds_to_settle(claim, mean, sd, baseline, n) if now == 'open' else None, in_prediction=predicted(
+            d, theirs), reason=wording(claim, mean, low, high, now, baseline))
 
 # %% ../../nbs/evidence/00_claims.ipynb #6f1fc9b0
 def seeds_to_settle(claim, mean, sd, baseline, n, most=10_000):
-    "How many seeds decide the comparison if mean and spread stay as they are, those of the next look while there is one; None if above `most`"
+    """How many seeds decide the comparison if mean and spread stay as they are, those of the next look while there
+    is one; None if above `most`"""
     ns = np.arange(n + 1, most + 1)
     half = half_width(ns, sd)
     decided = state(claim, mean - half, mean + half, baseline) != 'open'
@@ -198,7 +212,8 @@ def seeds_to_settle(claim, mean, sd, baseline, n, most=10_000):
     return next((look for look in LOOKS if look >= needed), needed)
 
 def predicted(d, theirs):
-    "Whether the paper's number lies where one more run of ours would, 19 times of 20; None below six seeds or without a number"
+    """Whether the paper's number lies where one more run of ours would, 19 times of 20;
+    None below six seeds or without a number"""
     if theirs is None or len(d) < 6 or not np.isfinite(d).all(): return None
     mean, low, high = interval(d)
     return bool(abs(theirs - mean) <= (high - mean) * (len(d) + 1)**.5)
@@ -215,18 +230,28 @@ def wording(claim, mean, low, high, now, baseline):
     s = claim.sign
     if high - low <= 1e-9*abs(mean): return 'every seed gave the same difference'
     if now == 'holds': return ''
-    if claim.equal is not None: return f'{"not within" if now == "fails" else "may not be within"} {claim.equal:g} {claim.unit}'
+    if claim.equal is not None:
+        return f'{"not within" if now == "fails" else "may not be within"} {claim.equal:g} {claim.unit}'
     if claim.against_a_number(baseline):
-        return f'{"does not reach" if now == "fails" else "may not reach"} the margin of {claim.margin:g} {claim.unit}' if claim.margin else \
-               'the other sign' if now == 'fails' else 'the interval includes zero'
+        return (
+            f'{"does not reach" if now == "fails" else "may not reach"} the margin of {claim.margin:g} {claim.unit}'
+            if claim.margin
+            else 'the other sign'
+            if now == 'fails'
+            else 'the interval includes zero'
+        )
     if now == 'open': return 'the interval includes zero'
     if max(s*low, s*high) < 0: return 'the other sign'
     return f'less than the {claim.matters:g} {claim.unit} that would matter'
 
 def why_no_number(claim, records, dataset, metric, baseline, seeds):
     "Which arm gave no number, for which seed"
-    arms = [a for arm in (claim.arm, baseline, claim.reference) for a in (arm if isinstance(arm, tuple) else [arm]) if isinstance(a, str)]
-    r = records[(records.dataset == dataset) & (records.metric == metric) & records.arm.isin(arms) & records.seed.isin(seeds)]
+    arms = [
+        a for arm in (claim.arm, baseline, claim.reference) for a in (arm if isinstance(arm, tuple) else [arm])
+        if isinstance(a, str)
+    ]
+    r = records[(records.dataset == dataset) & (records.metric == metric) & records.arm.isin(arms)
+                & records.seed.isin(seeds)]
     return next((f'{a} gave {v} for seed {s}' for a, s, v in zip(r.arm, r.seed, r.value) if not finite(v)),
                 'the difference is beyond the range of floating-point numbers')
 
@@ -262,28 +287,38 @@ def verdict(
 # %% ../../nbs/evidence/00_claims.ipynb #d651643c
 def judge(
     claim:Claim,
-    records:pd.DataFrame, # long form: arm, seed, dataset, metric, value, and where there are such: condition, chosen, runs
+    # long form: arm, seed, dataset, metric, value, and where there are such: condition, chosen, runs
+    records:pd.DataFrame,
     datasets=None         # where the claim has to hold; None: the data sets in `records`
 )->dict:
     "The verdict of a claim, its weakest comparison, and all comparisons: a function of the records and of nothing else"
     missing = {'arm', 'seed', 'dataset', 'metric', 'value'} - set(records)
     if missing: raise BadInput(f'the records have no column {sorted(missing)}; expected long form with {COLUMNS}')
-    if 'scale' in records and records.scale.nunique() > 1: raise BadInput(f'the records mix the scales {sorted(set(records.scale))}; judge one')
+    if 'scale' in records and records.scale.nunique() > 1:
+        raise BadInput(f'the records mix the scales {sorted(set(records.scale))}; judge one')
     where = sorted(set(records.dataset)) if datasets is None else list(datasets)
     if claim.datasets is not None: where = [d for d in where if d in claim.datasets]
     same = 'scale' in records and set(records.scale) == {claim.same_setting}
     conditions = claim.at if isinstance(claim.at, list) else [claim.at]
-    cs = [c | dict(in_prediction=c['in_prediction'] if same else None, metric=c['metric'] if t is None else f"{c['metric']} at {t}")
-          for d in where for m in claim.metric for t in conditions for b in claim.baselines
-          for c in [compare(replace(claim, at=t), records, d, m, b)]]
+    cs = [
+        c | dict(in_prediction=c['in_prediction'] if same else None,
+                 metric=c['metric'] if t is None else f"{c['metric']} at {t}")
+        for d in where
+        for m in claim.metric
+        for t in conditions
+        for b in claim.baselines
+        for c in [compare(replace(claim, at=t), records, d, m, b)]
+    ]
     weak = min(cs, key=lambda c: (STATES.index(c['state']), slack(claim, c)), default={})
     shown = {k: weak.get(k) for k in SHOWN} | dict(n_seeds=weak.get('n_seeds') or 0)
-    return dict(**shown, unit=claim.unit, better=claim.better, margin=claim.margin, matters=claim.matters, equal=claim.equal,
-                verdict=verdict(c['state'] for c in cs), held=f"{sum(c['state'] == 'holds' for c in cs)} of {len(cs)}",
-                pooled=pooled(claim, records, weak, cs), reason=reason_of(claim, weak, cs), comparisons=cs)
+    return dict(**shown, unit=claim.unit, better=claim.better, margin=claim.margin, matters=claim.matters,
+                equal=claim.equal, verdict=verdict(c['state'] for c in cs),
+                held=f"{sum(c['state'] == 'holds' for c in cs)} of {len(cs)}", pooled=pooled(claim, records, weak, cs),
+                reason=reason_of(claim, weak, cs), comparisons=cs)
 
 STATES = ('fails', 'not run', 'open', 'holds') # the weakest first
-SHOWN = ('dataset', 'metric', 'arm', 'baseline', 'n_seeds', 'effect', 'low', 'high', 'detectable', 'settle', 'in_prediction')
+SHOWN = ('dataset', 'metric', 'arm', 'baseline', 'n_seeds', 'effect', 'low', 'high', 'detectable', 'settle',
+         'in_prediction')
 
 def slack(claim, c):
     "The near end of the interval, counted in the claimed direction"
@@ -291,18 +326,24 @@ def slack(claim, c):
 
 def reason_of(claim, weak, cs):
     "Why the claim does not simply hold: the reason of the weakest comparison, which is named if there are several"
-    if not cs: return f"this scale has no data set for it{' (needs ' + ', '.join(claim.datasets) + ')' if claim.datasets else ''}"
+    if not cs:
+        return (
+            f"this scale has no data set for it{' (needs ' + ', '.join(claim.datasets) + ')' if claim.datasets else ''}"
+        )
     if len(cs) == 1 or not weak['reason']: return weak['reason']
     return f"{weak['dataset']}, {weak['metric']}, against {weak['baseline']}: {weak['reason']}"
 
 # %% ../../nbs/evidence/00_claims.ipynb #f1e7bba5
 def pooled(claim, records, weak, cs):
-    "Random-effects mean over data sets for the metric and baseline of the weakest comparison; None for fewer than two data sets"
+    """Random-effects mean over data sets for the metric and baseline of the weakest comparison;
+    None for fewer than two data sets"""
     found = [c for c in cs if c['low'] is not None and c['metric'] == weak['metric'] and c['detectable'] > 0
              and c['baseline'].partition(' ')[0] == weak['baseline'].partition(' ')[0]]
     if len({c['dataset'] for c in found}) < 2: return None
     from statsmodels.stats.meta_analysis import combine_effects # here, since it takes a second or two
     n = np.array([c['n_seeds'] for c in found])
     error = np.array([c['detectable'] for c in found]) / stdtrit(n - 1, 1 - LEVEL/2)
-    with np.errstate(divide='ignore'): r = combine_effects(np.array([c['effect'] for c in found]), error**2, method_re='iterated').summary_frame().loc['random effect']
+    with np.errstate(divide='ignore'):
+        r = combine_effects(np.array([c['effect'] for c in found]), error**2,
+                            method_re='iterated').summary_frame().loc['random effect']
     return dict(effect=float(r.eff), low=float(r.ci_low), high=float(r.ci_upp), datasets=len(found))

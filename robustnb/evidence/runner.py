@@ -31,9 +31,16 @@ def run_job(paper, job, device, artifacts=None):
         torch.manual_seed(job.seed)
         metrics = paper.run(Trial(paper, job, device, artifacts))
     if not isinstance(metrics, dict) or not metrics:
-        raise TypeError(f'the experiment of {paper.key} returned {type(metrics).__name__}; expected a dict metric -> number with at least one entry')
-    values = {str(m): {str(c): number(paper, m, x) for c, x in v.items()} if isinstance(v, dict) else number(paper, m, v) for m, v in metrics.items()}
-    if len(values) < len(metrics): raise TypeError(f'the experiment of {paper.key} returned two metrics of one name: {list(metrics)}')
+        raise TypeError(
+            f'the experiment of {paper.key} returned {type(metrics).__name__}; expected a dict metric -> number with '
+            'at least one entry'
+        )
+    values = {
+        str(m): {str(c): number(paper, m, x) for c, x in v.items()} if isinstance(v, dict) else number(paper, m, v)
+        for m, v in metrics.items()
+    }
+    if len(values) < len(metrics):
+        raise TypeError(f'the experiment of {paper.key} returned two metrics of one name: {list(metrics)}')
     setting = paper.setting(job.scale, job.dataset).fingerprint(job.stage == 'tuning')
     return job._asdict() | dict(values=dict(job.values), version=paper.version, setting=setting, metrics=values,
                                 seconds=round(time.perf_counter() - wall, 2), cpu=round(time.process_time() - cpu, 2),
@@ -48,7 +55,8 @@ def number(paper, name, v):
 
 # %% ../../nbs/evidence/03_runner.ipynb #73f010a9
 def agenda(papers, scale, store, seeds=None, arms=None, datasets=None, look=0):
-    "(paper, job) of all runs that are known by now, run or not; with `look` above 0 the further seeds of arms in open comparisons"
+    """(paper, job) of all runs that are known by now, run or not; with `look` above 0 the further seeds of arms in
+    open comparisons"""
     out = []
     for p in papers:
         results = results_of(p, store)
@@ -65,7 +73,8 @@ def further(paper, results, scale, store, names, datasets, look):
     for (d, a), settle in needed.items():
         if d not in datasets or a not in names: continue
         looks = paper.setting(scale, d).looks
-        if look < len(looks): jobs += [(settle, j) for j in plan(paper, results, scale, looks[look], [a], [d]) if j.stage == 'final']
+        if look < len(looks):
+            jobs += [(settle, j) for j in plan(paper, results, scale, looks[look], [a], [d]) if j.stage == 'final']
     return list(dict.fromkeys(j for _, j in sorted(jobs, key=lambda pair: (pair[0], pair[1].seed))))
 
 def open_comparisons(paper, scale, store):
@@ -108,12 +117,15 @@ def attempt(paper, job, store, device, artifacts, origin, again):
 def begin_worker(threads):
     "What a new process does first"
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, lambda *args: os._exit(130)) # Ctrl-C reaches all processes; the first one says what there is to say
+    # Ctrl-C reaches all processes; the first one says what there is to say
+    signal.signal(signal.SIGINT, lambda *args: os._exit(130))
     Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 def elsewhere(module, job, store, device, artifacts, origin, again):
     "`attempt` in such a process"
-    return attempt(importlib.import_module(module).paper, job, store, device, artifacts, origin | dict(threads=torch.get_num_threads()), again)
+    return attempt(
+        importlib.import_module(module).paper, job, store, device, artifacts,
+        origin | dict(threads=torch.get_num_threads()), again)
 
 class Here:
     "Runs jobs in this process, one at a time, as an executor"
@@ -125,32 +137,44 @@ class Here:
     def shutdown(self, cancel_futures=True): pass
 
 def check_workers(papers, workers):
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1: raise BadInput(f'workers must be a positive integer, not {workers!r}')
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise BadInput(f'workers must be a positive integer, not {workers!r}')
     for p in papers if workers > 1 else ():
         home = sys.modules[p.run.__module__]
         if getattr(home, 'paper', None) is not p or not hasattr(home, '__file__'):
-            raise BadInput(f"other processes cannot import the paper {p.key!r}: it must be called `paper` in the module of its `run`, "
-                           f"not {home.__name__}, and that be a file; or use one worker")
+            raise BadInput(
+                f"other processes cannot import the paper {p.key!r}: it must be called `paper` in the module of its "
+                "`run`, "
+                f"not {home.__name__}, and that be a file; or use one worker")
 
 # %% ../../nbs/evidence/03_runner.ipynb #e237d6ba
 class JobsFailed(RuntimeError): "Some jobs raised an error; the store has the others"
 
 def print_line(text, **kw): print(text, flush=True)
 
-def clock(s): return f'{int(s)//3600}:{int(s)//60%60:02d}:{int(s)%60:02d}' if s >= 3600 else f'{int(s)//60}:{int(s)%60:02d}'
+def clock(s):
+    return f'{int(s)//3600}:{int(s)//60%60:02d}:{int(s)%60:02d}' if s >= 3600 else f'{int(s)//60}:{int(s)%60:02d}'
 
 def typical(results):
     "Mean seconds of runs, by data set, stage and arm, and by data set and stage alone"
     seconds = {}
     for j, r in results.items():
-        for k in ((j.scale, j.dataset, j.stage, j.arm), (j.scale, j.dataset, j.stage)): seconds.setdefault(k, []).append(r.get('seconds', 0))
+        for k in ((j.scale, j.dataset, j.stage, j.arm), (j.scale, j.dataset, j.stage)):
+            seconds.setdefault(k, []).append(r.get('seconds', 0))
     return {k: float(np.mean(v)) for k, v in seconds.items()}
 
 # %% ../../nbs/evidence/03_runner.ipynb #20ca7467
 class Run:
     "One call of `reproduce`: what it has done, what has failed, and what comes next"
     def __init__(self, papers, scale, store, filters, minutes, again, say):
-        self.papers, self.scale, self.store, self.filters, self.again, self.say = papers, scale, store, filters, again, say
+        self.papers, self.scale, self.store, self.filters, self.again, self.say = (
+            papers,
+            scale,
+            store,
+            filters,
+            again,
+            say,
+        )
         self.start, self.minutes, self.look = time.monotonic(), minutes, 0
         self.ran, self.failed, self.absent, self.elsewhere, self.told = set(), {}, set(), set(), set()
 
@@ -159,7 +183,9 @@ class Run:
         while True:
             known = agenda(self.papers, self.scale, self.store, *self.filters, look=self.look)
             stored = {p.key: set() if self.again else set(results_of(p, self.store)) for p in self.papers}
-            todo = [(p, j) for p, j in known if (p.key, j) not in self.ran | self.failed.keys() and j not in stored[p.key]]
+            todo = [
+                (p, j) for p, j in known if (p.key, j) not in self.ran | self.failed.keys() and j not in stored[p.key]
+            ]
             if todo or self.minutes is None or self.look >= self.last: return known, self.affordable(todo)
             self.look += 1
             self.say(self.prospect())
@@ -172,7 +198,10 @@ class Run:
     def affordable(self, todo):
         "Those of the jobs that are likely to end within the budget"
         if self.minutes is None: return todo
-        left, took = 60*self.minutes - (time.monotonic() - self.start), {p.key: typical(results_of(p, self.store)) for p in self.papers}
+        left, took = 60 * self.minutes - (time.monotonic() - self.start), {
+            p.key: typical(results_of(p, self.store))
+            for p in self.papers
+        }
         def expected(p, j):
             where = (j.scale, j.dataset, j.stage)
             return took[p.key].get((*where, j.arm), took[p.key].get(where, 0))
@@ -181,7 +210,8 @@ class Run:
     def prospect(self):
         "What the present look is to settle"
         open_ = {(p.key, c.number) for p in self.papers for c, *_ in open_comparisons(p, self.scale, self.store)}
-        return f"look {self.look + 1}: " + (', '.join(f'{k} claim {n}' for k, n in sorted(open_, key=str)) + ' to settle' if open_ else 'nothing is open')
+        return f"look {self.look + 1}: " + (', '.join(f'{k} claim {n}' for k, n in sorted(open_, key=str))
+                                            + ' to settle' if open_ else 'nothing is open')
 
 # %% ../../nbs/evidence/03_runner.ipynb #c3edb5d8
 def outcome(run, paper, job, future):
@@ -217,11 +247,15 @@ def reproduce(
     device, store, say = find_device(device), store or default_store(scale), say or (lambda text, **kw: None)
     run = Run(papers, scale, store, (seeds, arms, datasets), minutes, again, say)
     known, todo = run.missing()
-    if len(todo) < len(known): say(f'{len(known) - len(todo)} of {len(known)} jobs are finished already' if minutes is None else f'{len(known)} jobs are known, {len(todo)} to run')
+    if len(todo) < len(known):
+        say(f'{len(known) - len(todo)} of {len(known)} jobs are finished already' if minutes is
+            None else f'{len(known)} jobs are known, {len(todo)} to run')
     if todo: store.lock('') # raises where nothing can be kept, before any work
     artifacts = Artifacts(store.dir/'.artifacts') if scale == 'tiny' else Artifacts()
     work(run, workers, (store, device, artifacts, provenance(device), again))
-    if run.failed: raise JobsFailed(f"{len(run.failed)} of {len(run.failed) + len(run.ran)} jobs failed, the first one: {first_failure(run)}")
+    if run.failed:
+        raise JobsFailed(
+            f"{len(run.failed)} of {len(run.failed) + len(run.ran)} jobs failed, the first one: {first_failure(run)}")
     return store
 
 def first_failure(run):
@@ -231,14 +265,16 @@ def first_failure(run):
 # %% ../../nbs/evidence/03_runner.ipynb #8a7576f7
 def work(run, workers, more):
     "Run all that is missing, `workers` jobs at a time, asking anew whenever there is nothing left to begin"
-    pool = Here() if workers == 1 else ProcessPoolExecutor(workers, get_context('spawn'), begin_worker, [max(torch.get_num_threads() // workers, 1)])
+    pool = Here() if workers == 1 else ProcessPoolExecutor(
+        workers, get_context('spawn'), begin_worker, [max(torch.get_num_threads() // workers, 1)])
     todo, flying = run.missing()[1], {}
     try:
         while todo or flying:
             while todo and len(flying) < workers:
                 p, j = todo.pop(0)
                 if j.dataset in run.absent: run.failed[p.key, j] = f'no data for {j.dataset}, as above'; continue
-                f = pool.submit(attempt, p, j, *more) if workers == 1 else pool.submit(elsewhere, p.run.__module__, j, *more)
+                f = pool.submit(attempt, p, j, *more) if workers == 1 else pool.submit(
+                    elsewhere, p.run.__module__, j, *more)
                 flying[f] = (p, j)
             for f in wait(flying, return_when=FIRST_COMPLETED).done if flying else ():
                 p, j = flying.pop(f)

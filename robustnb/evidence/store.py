@@ -60,26 +60,32 @@ class Store:
                 if out.setdefault(job, r) != r: raise ValueError(f'it has two results of {job}')
         except OSError as e: raise BadInput(f'{path} cannot be read: {e.strerror}') from None
         except (AttributeError, ValueError, KeyError, TypeError) as e:
-            raise BadInput(f'{path} is not a results file ({type(e).__name__}: {e}); restore it, or move it away') from None
+            raise BadInput(
+                f'{path} is not a results file ({type(e).__name__}: {e}); restore it, or move it away') from None
         self.seen[path] = (stamp, dict(out))
         return out
 
     def jobs(self, key):
         "All stored results of a paper: `Job` -> dict"
         out = self.read(self.base, key) if self.base else {}
-        return out | {j: r for j, r in self.read(self.dir, key).items() if j not in out or r['version'] >= out[j]['version']}
+        return out | {
+            j: r for j, r in self.read(self.dir, key).items() if j not in out or r['version'] >= out[j]['version']
+        }
 
 # %% ../../nbs/evidence/01_store.ipynb #752dceb1
 def job_of(r):
     "The `Job` of a stored result, whose fields have the types that verdicts count on"
     job = Job(*(tuple(r[f].items()) if f == 'values' else r[f] for f in Job._fields))
-    if not all(type(v) is str for v in job[:3]) or type(job.seed) is not int or job.stage not in STAGES: raise TypeError(f'{job} is no job')
-    if type(r['version']) is not int or type(r['setting']) is not str: raise TypeError(f'version {r["version"]!r} or setting {r["setting"]!r} of {job}')
+    if not all(type(v) is str for v in job[:3]) or type(job.seed) is not int or job.stage not in STAGES:
+        raise TypeError(f'{job} is no job')
+    if type(r['version']) is not int or type(r['setting']) is not str:
+        raise TypeError(f'version {r["version"]!r} or setting {r["setting"]!r} of {job}')
     for k, v in job.values:
         if type(v) not in (int, float, str): raise TypeError(f'{k} is {v!r} in {job}')
     for m, by in r['metrics'].items():
         for v in (by.values() if isinstance(by, dict) else [by]):
-            if isinstance(v, bool) or not isinstance(v, (int, float)) and str(v).lower() not in _WORDS: raise TypeError(f'{m} is {v!r} in {job}')
+            if isinstance(v, bool) or not isinstance(v, (int, float)) and str(v).lower() not in _WORDS:
+                raise TypeError(f'{m} is {v!r} in {job}')
     return job
 
 _WORDS = ('nan', 'inf', '-inf', 'infinity', '-infinity') # of metrics, where JSON has no number
@@ -105,7 +111,9 @@ def save(self:Store, key, result):
         with self.lock(key):
             jobs = self.read(self.dir, key)
             jobs[job_of(result)] = result
-            lines = ',\n'.join(json.dumps(jobs[j], allow_nan=False) for j in sorted(jobs, key=lambda j: (*j[:3], repr(j.values), j.seed, j.stage)))
+            lines = ',\n'.join(
+                json.dumps(jobs[j], allow_nan=False)
+                for j in sorted(jobs, key=lambda j: (*j[:3], repr(j.values), j.seed, j.stage)))
             with open(tmp, 'w', encoding='utf-8') as f:
                 f.write(f'{{"paper": {json.dumps(key)}, "jobs": [\n{lines}\n]}}\n')
                 f.flush(); os.fsync(f.fileno())
@@ -121,7 +129,8 @@ def in_checkout():
     return (ROOT.parent/'settings.ini').exists() and (ROOT.parent/'nbs').is_dir()
 
 def default_store(scale='small'):
-    "Where results go unless told: tiny ones into a new folder for each run, others into the source tree, else the user's data folder"
+    """Where results go unless told: tiny ones into a new folder for each run, others into the source tree, else the
+    user's data folder"""
     if scale == 'tiny': return Store(tempfile.mkdtemp(prefix='robustnb-tiny-'))
     if in_checkout() and os.access(ROOT, os.W_OK): return Store(ROOT/'results')
     return Store(xdg_data_home()/'robustnb'/'results', base=ROOT/'results')
@@ -129,22 +138,28 @@ def default_store(scale='small'):
 # %% ../../nbs/evidence/01_store.ipynb #6ba805cd
 def provenance(device):
     "What produces the results: versions, device, commit of the code"
-    out = dict(python=platform.python_version(), torch=torch.__version__,
-               numpy=np.__version__, robustnb=robustnb.__version__, device=device_name(device), threads=torch.get_num_threads())
+    out = dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__,
+               robustnb=robustnb.__version__, device=device_name(device), threads=torch.get_num_threads())
     commit = from_git('rev-parse', 'HEAD')
-    return out | dict(commit=commit, dirty=bool(from_git('status', '--porcelain', '--', ROOT.name, f':!{ROOT.name}/results')) if commit else None)
+    return out | dict(
+        commit=commit,
+        dirty=bool(from_git('status', '--porcelain', '--', ROOT.name, f':!{ROOT.name}/results')) if commit else None)
 
 def from_git(*args):
     "What git prints in the source tree, or None where there is none"
     if not (in_checkout() and (ROOT.parent/'.git').exists()): return None
-    try: return subprocess.run(['git', *args], cwd=ROOT.parent, capture_output=True, encoding='utf-8', errors='replace', check=True).stdout.strip()
+    try:
+        return subprocess.run(['git', *args], cwd=ROOT.parent, capture_output=True, encoding='utf-8', errors='replace',
+                              check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError): return None
 
 def device_name(device):
     "Name of the hardware"
     if device.type == 'cuda': return torch.cuda.getdevice_name(device)
     info = Path('/proc/cpuinfo')
-    names = [l.split(':')[1].strip() for l in info.read_text('utf-8', 'replace').splitlines() if l.startswith('model name')] if info.exists() else []
+    names = [
+        l.split(':')[1].strip() for l in info.read_text('utf-8', 'replace').splitlines() if l.startswith('model name')
+    ] if info.exists() else []
     return f"{device.type} ({names[0] if names else platform.processor() or platform.machine()})"
 
 # %% ../../nbs/evidence/01_store.ipynb #6105f42c
@@ -154,5 +169,6 @@ def find_device(name=None):
     try: device = torch.device(name)
     except RuntimeError: raise BadInput(unknown('device', name, ('cpu', 'cuda', 'cuda:0', 'mps', 'xpu'))) from None
     try: torch.zeros(1, device=device)
-    except Exception as e: raise BadInput(f'device {str(name)!r} cannot be used here: {str(e).splitlines()[0]}') from None
+    except Exception as e:
+        raise BadInput(f'device {str(name)!r} cannot be used here: {str(e).splitlines()[0]}') from None
     return device

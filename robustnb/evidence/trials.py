@@ -35,9 +35,11 @@ class Arm:
         of=None, # arm whose method, candidates and runs this one shares: only the rule differs
         **candidates, # name -> list of values, which go together
     ):
-        if len({len(v) for v in candidates.values()}) > 1: raise BadInput(f'the lists of candidates differ in length: { {k: len(v) for k, v in candidates.items()} }')
+        if len({len(v) for v in candidates.values()}) > 1:
+            raise BadInput(f'the lists of candidates differ in length: { {k: len(v) for k, v in candidates.items()} }')
         for k, v in candidates.items():
-            if not all(type(x) in (int, float, str) for x in v): raise BadInput(f'candidates are numbers or text, not {k}={v!r}')
+            if not all(type(x) in (int, float, str) for x in v):
+                raise BadInput(f'candidates are numbers or text, not {k}={v!r}')
         self.make, self.choose, self.of = make, choose, of
         self.beside = [beside] if isinstance(beside, str) else list(beside)
         self.candidates = [tuple(zip(candidates, vs)) for vs in zip(*candidates.values())] if candidates else [()]
@@ -60,10 +62,12 @@ class Setting:
     looks:tuple=LOOKS       # numbers of seeds
     redraw:bool=True        # the seed also draws training and validation examples
 
-    def __init__(self, build, train, valid, test, recipe=None, arms=None, tune=True, short=.4, looks=LOOKS, redraw=True, **more):
-        if not 0 < short <= 1: raise BadInput(f'short is the part of the epochs for candidates, above 0 and up to 1, not {short!r}')
-        vars(self).update(build=build, train=train, valid=valid, test=test, recipe=recipe, arms=arms, tune=tune, short=short,
-                          looks=looks, redraw=redraw, **more)
+    def __init__(self, build, train, valid, test, recipe=None, arms=None, tune=True, short=.4, looks=LOOKS, redraw=True,
+                 **more):
+        if not 0 < short <= 1:
+            raise BadInput(f'short is the part of the epochs for candidates, above 0 and up to 1, not {short!r}')
+        vars(self).update(build=build, train=train, valid=valid, test=test, recipe=recipe, arms=arms, tune=tune,
+                          short=short, looks=looks, redraw=redraw, **more)
 
     def fingerprint(self, tuning=False):
         "Text of 8 characters that changes with whatever changes the results"
@@ -76,7 +80,13 @@ def described(x):
     if isinstance(x, partial): return [described(x.func), described(x.args), described(x.keywords)]
     if is_dataclass(x) and not isinstance(x, type):
         own = {f.name: getattr(x, f.name) for f in fields(x)}
-        return [type(x).__name__, {f.name: described(own[f.name]) for f in fields(x) if own[f.name] is not f.default and own[f.name] != f.default}]
+        return [
+            type(x).__name__, {
+                f.name: described(own[f.name])
+                for f in fields(x)
+                if own[f.name] is not f.default and own[f.name] != f.default
+            }
+        ]
     if isinstance(x, dict): return {str(k): described(v) for k, v in x.items()}
     if isinstance(x, (list, tuple, set)): return [described(v) for v in (sorted(x) if isinstance(x, set) else x)]
     if callable(x):
@@ -93,7 +103,8 @@ def splits(
     train:int|None, valid:int, test:int|None, # numbers of examples; None: all
     seed:int|None, # that draws the first two; None: always the same
 )->tuple: # of three `Data`
-    "(train, valid, test) of a data set; the validation examples are taken from the training set, each class in proportion"
+    """(train, valid, test) of a data set; the validation examples are taken from the training set, each class in
+    proportion"""
     data, last = load(dataset, 'train'), load(dataset, 'test')
     if seed is not None: data = data.pick(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)))
     rest, held = data.split(valid, seed or 0) if valid else (data, None)
@@ -110,7 +121,8 @@ class Trial:
     ):
         self.paper, self.job, self.device = paper, job, torch.device(device)
         self.scale, self.dataset, self.arm, self.seed = job.scale, job.dataset, job.arm, job.seed
-        self.values, self.tuning, self.setting = dict(job.values), job.stage == 'tuning', paper.setting(job.scale, job.dataset)
+        self.values, self.tuning, self.setting = dict(job.values), job.stage == 'tuning', paper.setting(
+            job.scale, job.dataset)
         self.artifacts = artifacts or Artifacts()
 
     @property
@@ -152,12 +164,18 @@ class Trial:
 
     def fit(self, model, loss, data=None, **kw):
         "`model`, trained by the trial's recipe and in evaluation mode; `kw` go to the recipe's `fit`"
-        self.recipe.fit(model.train(), self.train if data is None else data, loss, self.seed, self.device, progress=False, **kw)
+        self.recipe.fit(model.train(), self.train if data is None else data, loss, self.seed, self.device,
+                        progress=False, **kw)
         return model.eval()
 
     def artifact(self, name, make, *depends, version=1):
-        "The state dict that `make()` returns, made once for all trials of this setting and seed that ask for it; see `Artifacts`"
-        key = [self.paper.key, name, self.scale, self.dataset, self.setting.fingerprint(), self.seed, described([self.recipe, *depends]), version]
+        """The state dict that `make()` returns, made once for all trials of this setting and seed that ask for it;
+        see `Artifacts`"""
+        key = [
+            self.paper.key, name, self.scale, self.dataset,
+            self.setting.fingerprint(), self.seed,
+            described([self.recipe, *depends]), version
+        ]
         return self.artifacts.get(name, make, key)
 
     def network(self, name, build=None, seed=None, loss=cross_entropy, depends=()):
@@ -185,13 +203,15 @@ class Artifacts:
         with FileLock(f'{path}.lock'):
             if path.exists() and (held := read_artifact(path)) is not None:
                 tensors, about = held
-                if about['code'] != code: warnings.warn(f'the artifact {path.name} was made by other code than that of today; '
-                                                        f'raise its version, or delete it by `robustnb cache --clear {name}`')
+                if about['code'] != code:
+                    warnings.warn(f'the artifact {path.name} was made by other code than that of today; '
+                                  f'raise its version, or delete it by `robustnb cache --clear {name}`')
                 return tensors
             start, made = time.perf_counter(), make()
             made = made.state_dict() if isinstance(made, nn.Module) else made
             tensors = {k: v.detach().cpu().contiguous().clone() for k, v in made.items()}
-            about = dict(name=name, key=json.dumps(key), code=code, checksum=checksum(tensors), seconds=f'{time.perf_counter() - start:.1f}')
+            about = dict(name=name, key=json.dumps(key), code=code, checksum=checksum(tensors),
+                         seconds=f'{time.perf_counter() - start:.1f}')
             save_file(tensors, f'{path}.new', about)
             Path(f'{path}.new').replace(path)
         return tensors
@@ -229,8 +249,9 @@ def kept(artifacts, pattern='*'):
         except (SafetensorError, OSError): about = {}
         key = json.loads(about.get('key', '[]'))
         paper, _, scale, dataset, _, seed = key[:6] if len(key) > 5 else [None]*6
-        rows.append(dict(file=path.name, paper=paper, scale=scale, dataset=dataset, seed=seed, seconds=float(about.get('seconds', 'nan')),
-                         megabytes=round(path.stat().st_size/1e6, 2)))
+        rows.append(
+            dict(file=path.name, paper=paper, scale=scale, dataset=dataset, seed=seed,
+                 seconds=float(about.get('seconds', 'nan')), megabytes=round(path.stat().st_size / 1e6, 2)))
     return pd.DataFrame(rows, columns=['file', 'paper', 'scale', 'dataset', 'seed', 'seconds', 'megabytes'])
 
 def cleared(artifacts, pattern='*'):
@@ -257,7 +278,8 @@ class Paper:
     choose:str=''          # metric of a candidate, higher is better
     version:int=1          # raise it when the experiment changes: results of other versions no longer count
     derive:Callable|None=None   # records -> records, adds arms or metrics computed from the measured ones
-    figures:dict=field(default_factory=dict) # title -> function(records) -> matplotlib figure, or None where records do not suffice
+    # title -> function(records) -> matplotlib figure, or None where records do not suffice
+    figures:dict=field(default_factory=dict)
 
     def __post_init__(self):
         numbers = [c.number for c in self.claims]
@@ -271,7 +293,8 @@ class Paper:
             arm.make, arm.candidates = self.arms[arm.of].make, self.arms[arm.of].candidates
             for b in arm.beside:
                 if b not in known: self.no(f'{name} is beside an ' + unknown('arm', b, known))
-            if arm.tuned and not (arm.choose or self.choose): self.no(f'{name} has candidates, but nothing says how to choose: give the metric')
+            if arm.tuned and not (arm.choose or self.choose):
+                self.no(f'{name} has candidates, but nothing says how to choose: give the metric')
         for c in self.claims if not self.derive else ():
             for a in arms_of(c):
                 if a not in known: self.no(f'claim {c.number}: ' + unknown('arm', a, known))
@@ -286,7 +309,8 @@ class Paper:
     def setting(self, scale, dataset):
         "The setting of a data set at a scale; BadInput names the others"
         if (scale, dataset) in self.settings: return self.settings[scale, dataset]
-        self.no(f'there is no setting for {dataset!r} at scale {scale!r}; there are ' + ', '.join(f'{d} ({s})' for s, d in self.settings))
+        self.no(f'there is no setting for {dataset!r} at scale {scale!r}; there are '
+                + ', '.join(f'{d} ({s})' for s, d in self.settings))
 
     def arms_at(self, scale, dataset):
         "Names of the arms that are run there"
@@ -305,20 +329,27 @@ def results_of(
 )->dict: # Job -> result
     "The stored results that count: of the paper's present version and settings"
     prints = {(k, t): s.fingerprint(t) for k, s in paper.settings.items() for t in (False, True)}
-    return {j: r for j, r in store.jobs(paper.key).items()
-            if r['version'] == paper.version and r['setting'] == prints.get(((j.scale, j.dataset), j.stage == 'tuning'))}
+    return {
+        j: r
+        for j, r in store.jobs(paper.key).items()
+        if r['version'] == paper.version and r['setting'] == prints.get(((j.scale, j.dataset), j.stage == 'tuning'))
+    }
 
 def tuning_job(scale, dataset, choice): return Job(scale, dataset, *choice, 0, 'tuning')
 
 def candidate_jobs(paper, results, scale, dataset, name):
-    "The runs that choose the values of an arm, as far as they are known: those of arms beside it wait for their own choice"
+    """The runs that choose the values of an arm, as far as they are known:
+    those of arms beside it wait for their own choice"""
     arm = paper.arms[name]
     if not (arm.tuned and paper.setting(scale, dataset).tune): return []
     jobs = []
     for other in arm.beside:
         jobs += candidate_jobs(paper, results, scale, dataset, other)
         if (chosen := choice(paper, results, scale, dataset, other)): jobs.append(tuning_job(scale, dataset, chosen))
-    return list(dict.fromkeys(jobs + [tuning_job(scale, dataset, (arm.of, values)) for values in arm.candidates if values or not arm.beside]))
+    return list(
+        dict.fromkeys(
+            jobs
+            + [tuning_job(scale, dataset, (arm.of, values)) for values in arm.candidates if values or not arm.beside]))
 
 # %% ../../nbs/evidence/02_trials.ipynb #10399e59
 def choice(
@@ -335,7 +366,8 @@ def choice(
     own = [i for i in table.index if isinstance(i, int)]
     best = arm.choose(table) if arm.choose else table.loc[own, paper.choose].fillna(-np.inf).idxmax()
     if best in arm.beside: return choice(paper, results, scale, dataset, best)
-    if best not in own: paper.no(f'the rule of {name} chose {best!r}, which is no row of its table: {list(table.index)}')
+    if best not in own:
+        paper.no(f'the rule of {name} chose {best!r}, which is no row of its table: {list(table.index)}')
     return arm.of, arm.candidates[best]
 
 def candidates(paper, results, scale, dataset, name):

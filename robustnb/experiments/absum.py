@@ -17,7 +17,8 @@ from ..evidence.claims import Claim
 from ..evidence.figures import panels, tradeoff
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import lenet, preact_resnet18
-from ..robustness.absum import conv_filters, on_filters, prox_absum, prox_l1, prox_l2, relative_step_time, shrink_spectral
+from ..robustness.absum import conv_filters, on_filters, prox_absum, prox_l1, prox_l2
+from ..robustness.absum import relative_step_time, shrink_spectral
 from ..robustness.baselines import adversarial
 from ..robustness.battery import accuracy
 from ..training import Recipe, cosine, cross_entropy, proximal, update
@@ -38,25 +39,32 @@ def penalty(prox, strengths, beside='none', score='wave_mean'):
 
 # %% ../../nbs/robustness/01_absum.ipynb #70a6446e
 s = [0.1, 0.001, 0.01, 1.]
-arms = {'none': Arm(lambda t: update), 'wd': penalty(prox_l2, s), 'l1': penalty(prox_l1, [0.01, 0.0001, 0.001, 0.1]), 'sn': penalty(shrink_spectral, s),
-        'absum': penalty(prox_absum, s), 'wd=': Arm(choose=as_robust, beside='absum', of='wd'), 'l1=': Arm(choose=as_robust, beside='absum', of='l1'),
-        'timed': Arm(), 'at': Arm(lambda t: update), 'at+wd': penalty(prox_l2, s, 'at', 'pgd'), 'at+absum': penalty(prox_absum, s, 'at', 'pgd')}
+arms = {
+    'none': Arm(lambda t: update), 'wd': penalty(prox_l2, s),
+    'l1': penalty(prox_l1, [0.01, 0.0001, 0.001, 0.1]), 'sn': penalty(shrink_spectral, s), 'absum': penalty(
+        prox_absum, s), 'wd=': Arm(choose=as_robust, beside='absum', of='wd'), 'l1=': Arm(
+            choose=as_robust, beside='absum', of='l1'), 'timed': Arm(), 'at': Arm(lambda t: update), 'at+wd': penalty(
+                prox_l2, s, 'at', 'pgd'), 'at+absum': penalty(prox_absum, s, 'at', 'pgd')
+}
 clean = [a for a in arms if not a.startswith('at')]
 
-def setting(wave_eps, noise_std, pgd_eps, train, valid, test, epochs, net=lenet, stride=1, lr=0.05, batch=128, augment=None, **kw):
+def setting(wave_eps, noise_std, pgd_eps, train, valid, test, epochs, net=lenet, stride=1, lr=0.05, batch=128,
+            augment=None, **kw):
     recipe = Recipe(epochs, lr, batch, augment, schedule=cosine())
-    return Setting(net, train, valid, test, recipe, short=1., redraw=False, wave_eps=wave_eps, noise_std=noise_std, pgd_eps=pgd_eps, stride=stride, **kw)
+    return Setting(net, train, valid, test, recipe, short=1., redraw=False, wave_eps=wave_eps, noise_std=noise_std,
+                   pgd_eps=pgd_eps, stride=stride, **kw)
 
 resnet = partial(preact_resnet18, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
-settings = {
-    ('tiny', 'digits'):   setting(0.4, 0.5, 0.1, 1000, 300, 360, 4, partial(lenet, (1, 8, 8), width=8), batch=64, tune=False, looks=(3,),
-                                  arms=['none', 'wd', 'l1', 'absum', 'timed', 'at', 'at+wd', 'at+absum']),
-    ('small', 'mnist'):   setting(0.9, 0.9, 0.1, 10000, 300, 400, 5, stride=4),
-    ('small', 'fashion'): setting(0.65, 0.62, 0.05, 10000, 300, 400, 5, stride=4, arms=clean),
-    ('small', 'cifar10'): setting(0.2, 0.3, 2/255, 10000, 300, 400, 8, partial(lenet, (3, 32, 32)), stride=5, arms=clean),
-    ('paper', 'mnist'):   setting(0.9, 0.9, 0.1, None, 5000, None, 20),
-    ('paper', 'fashion'): setting(0.65, 0.62, 0.05, None, 5000, None, 20, arms=clean),
-    ('paper', 'cifar10'): setting(16/255, 0.1, 8/255, None, 5000, None, 60, resnet, lr=0.1, augment='crop_flip', arms=clean)}
+settings = {('tiny', 'digits'): setting(0.4, 0.5, 0.1, 1000, 300, 360, 4, partial(lenet, (1, 8, 8), width=8), batch=64,
+                                        tune=False, looks=(3,),
+                                        arms=['none', 'wd', 'l1', 'absum', 'timed', 'at', 'at+wd', 'at+absum']),
+            ('small', 'mnist'): setting(0.9, 0.9, 0.1, 10000, 300, 400, 5, stride=4),
+            ('small', 'fashion'): setting(0.65, 0.62, 0.05, 10000, 300, 400, 5, stride=4, arms=clean),
+            ('small', 'cifar10'): setting(0.2, 0.3, 2 / 255, 10000, 300, 400, 8, partial(lenet, (3, 32, 32)), stride=5,
+                                          arms=clean), ('paper', 'mnist'): setting(0.9, 0.9, 0.1, None, 5000, None, 20),
+            ('paper', 'fashion'): setting(0.65, 0.62, 0.05, None, 5000, None, 20, arms=clean),
+            ('paper', 'cifar10'): setting(16 / 255, 0.1, 8 / 255, None, 5000, None, 60, resnet, lr=0.1,
+                                          augment='crop_flip', arms=clean)}
 
 # %% ../../nbs/robustness/01_absum.ipynb #069b3dfe
 def transferred(trial, x, y):
@@ -65,30 +73,46 @@ def transferred(trial, x, y):
 
 # %% ../../nbs/robustness/01_absum.ipynb #f1364c8b
 def run(trial):
-    "Clean accuracy, accuracy under waves, noise and transferred attacks, training loss and share of filters with sum zero"
+    """Clean accuracy, accuracy under waves, noise and transferred attacks, training loss and share of filters with
+    sum zero"""
     s, (x, y), attacked = trial.setting, trial.tensors(trial.heldout), trial.arm.startswith('at')
-    if trial.arm == 'timed': return dict(step_ratio=relative_step_time(trial.model(), x[:trial.recipe.batch], y[:trial.recipe.batch]))
+    if trial.arm == 'timed':
+        return dict(step_ratio=relative_step_time(trial.model(), x[: trial.recipe.batch], y[: trial.recipe.batch]))
     loss = adversarial(pgd(Linf(s.pgd_eps), steps=3, step_size=s.pgd_eps/2)) if attacked else cross_entropy
     model = trial.fit(trial.model(), loss, step=trial.method)
     by_wave = fourier_map(model, x, y, s.wave_eps, half_plane(*x.shape[2:])[::s.stride])
     out = dict(accuracy=accuracy(model, x, y), wave_mean=by_wave.nanmean())
     if attacked: out['pgd'] = accuracy(model, pgd(Linf(s.pgd_eps), steps=10)(model, x, y), y)
     if trial.tuning: return out
-    (xt, yt), sums = trial.tensors(trial.train.take(1000)), torch.cat([w.sum((2, 3)).abs().flatten() for w in conv_filters(model)])
-    return out | dict(wave_worst=by_wave[~by_wave.isnan()].min(), noise=accuracy(model, high_frequency_noise(x, s.noise_std, trial.seed), y),
-                      transfer=accuracy(model, transferred(trial, x, y), y), train_loss=torch.nn.functional.cross_entropy(predict(model, xt), yt),
+    (xt, yt), sums = trial.tensors(trial.train.take(1000)), torch.cat(
+        [w.sum((2, 3)).abs().flatten() for w in conv_filters(model)])
+    return out | dict(wave_worst=by_wave[~by_wave.isnan()].min(), noise=accuracy(
+        model, high_frequency_noise(x, s.noise_std, trial.seed), y), transfer=accuracy(
+            model, transferred(trial, x, y), y), train_loss=torch.nn.functional.cross_entropy(predict(model, xt), yt),
                       zero_sums=(sums < 1e-6).float().mean())
 
 # %% ../../nbs/robustness/01_absum.ipynb #55ca3c17
 claims = [
-    Claim(1, 'At matched clean accuracy, Absum keeps more accuracy under single Fourier waves than weight decay and L1 do', 'wave_mean', 'absum', ['wd', 'l1']),
-    Claim(2, 'Absum keeps more accuracy under transferred attacks and under high-frequency noise than weight decay and L1 do',
-          ['transfer', 'noise'], 'absum', ['wd', 'l1']),
-    Claim(3, 'Added to adversarial training, Absum raises accuracy under PGD', 'pgd', 'at+absum', ['at', 'at+wd'], datasets=['digits', 'mnist']),
-    Claim(4, 'A step of Absum takes no longer than one with weight decay, within 5 %', 'step_ratio', 'timed', [1.], better='lower', margin=-5, unit='%'),
-    Claim(5, 'At equal robustness, the training loss falls lower with Absum than with a penalty on the norm', 'train_loss', 'absum', ['wd=', 'l1='],
-          better='lower', unit='nats', matters=0.01)]
+    Claim(
+        1,
+        'At matched clean accuracy, Absum keeps more accuracy under single Fourier waves than weight decay and L1 do',
+        'wave_mean', 'absum', ['wd', 'l1']),
+    Claim(
+        2,
+        'Absum keeps more accuracy under transferred attacks and under high-frequency noise than weight decay and L1 '
+        'do',
+        ['transfer', 'noise'], 'absum', ['wd', 'l1']),
+    Claim(3, 'Added to adversarial training, Absum raises accuracy under PGD', 'pgd', 'at+absum', ['at', 'at+wd'],
+          datasets=['digits', 'mnist']),
+    Claim(4, 'A step of Absum takes no longer than one with weight decay, within 5 %', 'step_ratio', 'timed', [1.],
+          better='lower', margin=-5, unit='%'),
+    Claim(5, 'At equal robustness, the training loss falls lower with Absum than with a penalty on the norm',
+          'train_loss', 'absum', ['wd=', 'l1='], better='lower', unit='nats', matters=0.01)
+]
 
-paper = Paper('absum', 'Absum: Simple Regularization Method for Reducing Structural Sensitivity of Convolutional Neural Networks',
-              'Kanai, Ida, Fujiwara, Yamada, Adachi', 2020, '1909.08830', claims, arms, settings, run,
-              figures={'Robustness to waves against clean accuracy': partial(panels, draw=lambda r, ax: tradeoff(r, 'accuracy', 'wave_mean', ax))})
+paper = Paper(
+    'absum', 'Absum: Simple Regularization Method for Reducing Structural Sensitivity of Convolutional Neural Networks',
+    'Kanai, Ida, Fujiwara, Yamada, Adachi', 2020, '1909.08830', claims, arms, settings, run, figures={
+        'Robustness to waves against clean accuracy': partial(
+            panels, draw=lambda r, ax: tradeoff(r, 'accuracy', 'wave_mean', ax))
+    })

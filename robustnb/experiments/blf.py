@@ -26,10 +26,19 @@ def attacked(t): return t.recipe.attack()
 
 def family(plain, prefix, attack):
     "The arms without or with adversarial training; each makes an objective and what wraps the network"
-    def bound(form): return Arm(lambda t, confidence: (adversarial(attack(t)), bounded_by(confidence, form)), confidence=[0.9, 0.5, 0.99])
-    return {plain: Arm(lambda t: (adversarial(attack(t)), None))} | {prefix + name: bound(form) for name, form in FORM.items()} | {
-        prefix + 'squeezing': Arm(lambda t, strength: (adversarial(attack(t), squeezed(strength)), None), strength=[0.05, 0.01, 0.2]),
-        prefix + 'smoothing': Arm(lambda t, share: (adversarial(attack(t), smoothed(share)), None), share=[0.1, 0.03, 0.3])}
+    def bound(form):
+        return Arm(lambda t, confidence: (adversarial(attack(t)), bounded_by(confidence, form)),
+                   confidence=[0.9, 0.5, 0.99])
+
+    return {plain: Arm(lambda t: (adversarial(attack(t)), None))} | {
+        prefix + name: bound(form)
+        for name, form in FORM.items()
+    } | {
+        prefix + 'squeezing': Arm(
+            lambda t, strength:
+            (adversarial(attack(t), squeezed(strength)), None), strength=[0.05, 0.01, 0.2]), prefix + 'smoothing': Arm(
+                lambda t, share: (adversarial(attack(t), smoothed(share)), None), share=[0.1, 0.03, 0.3])
+    }
 
 FORM = dict(tanh='tanh', blf='swish', logistic='logistic')
 arms = family('none', '', clean) | family('at', 'at+', attacked)
@@ -52,7 +61,8 @@ def run(trial):
     out |= path[-1] | {f'{k}_path': {i: n[k] for i, n in enumerate(path, 1)} for k in path[0]}
     out['prelogit_growth'] = path[-1]['prelogit_norm'] / path[0]['prelogit_norm']
     (x, y), threat, whole = trial.tensors(trial.heldout), Linf(eps), trial.setting.whole
-    out['masked'] = missed(model, x, y, strongest_attack(threat, whole), prelogit_attack(threat, steps=100 if whole else 50))
+    out['masked'] = missed(model, x, y, strongest_attack(threat, whole),
+                           prelogit_attack(threat, steps=100 if whole else 50))
     out['autoattack_pre'] = out['autoattack'] - out['masked']
     return out | dict(gap=out['pgd'] - out['autoattack_pre'])
 
@@ -60,14 +70,18 @@ def run(trial):
 norm = dict(better='lower', unit='logits', matters=0)
 claims = [
     Claim(1, 'tanh before the softmax makes logits smaller', 'logit_norm', 'tanh', ['none'], **norm),
-    Claim(2, 'The pre-logits behind tanh grow from the first epoch to the last', 'prelogit_growth', 'tanh', [1.], unit='times'),
-    Claim(3, 'tanh does not improve robustness: without it the accuracy under attack is on a par', 'autoattack_pre', 'none', ['tanh'], margin=-1),
-    Claim(4, 'BLF keeps logits and pre-logits smaller than they are without it', ['logit_norm', 'prelogit_norm'], 'blf', ['none'], **norm),
+    Claim(2, 'The pre-logits behind tanh grow from the first epoch to the last', 'prelogit_growth', 'tanh', [1.],
+          unit='times'),
+    Claim(3, 'tanh does not improve robustness: without it the accuracy under attack is on a par', 'autoattack_pre',
+          'none', ['tanh'], margin=-1),
+    Claim(4, 'BLF keeps logits and pre-logits smaller than they are without it', ['logit_norm', 'prelogit_norm'], 'blf',
+          ['none'], **norm),
     Claim(5, 'BLF keeps pre-logits smaller than tanh does', 'prelogit_norm', 'blf', ['tanh'], **norm),
-    Claim(6, 'Without adversarial training BLF is on a par with logit squeezing and label smoothing', 'autoattack_pre', 'blf',
-          ['squeezing', 'smoothing'], margin=-1),
-    Claim(7, 'With adversarial training BLF is at least on a par with logit squeezing, label smoothing and TRADES', 'autoattack_pre', 'at+blf',
-          ['at+squeezing', 'at+smoothing', 'trades'], margin=-1)]
+    Claim(6, 'Without adversarial training BLF is on a par with logit squeezing and label smoothing', 'autoattack_pre',
+          'blf', ['squeezing', 'smoothing'], margin=-1),
+    Claim(7, 'With adversarial training BLF is at least on a par with logit squeezing, label smoothing and TRADES',
+          'autoattack_pre', 'at+blf', ['at+squeezing', 'at+smoothing', 'trades'], margin=-1)
+]
 
 # %% ../../nbs/robustness/03_blf.ipynb #bb0b9c84
 def norm_figure(records, attacked=False):
@@ -80,6 +94,10 @@ def norm_figure(records, attacked=False):
     kept = records[records.arm.isin(names)]
     return panels(kept, draw, xlabel='epoch', ylabel='mean norm', ylim=0)
 
-paper = Paper('blf', 'Constraining Logits by Bounded Function for Adversarial Robustness', 'Kanai, Yamada, Yamaguchi, Takahashi, Ida', 2021, '2010.02558',
-              claims, arms, settings, run, choose='robust',
-              figures={'Norms over the epochs, clean training': norm_figure, 'Norms over the epochs, adversarial training': lambda r: norm_figure(r, True)})
+paper = Paper(
+    'blf', 'Constraining Logits by Bounded Function for Adversarial Robustness',
+    'Kanai, Yamada, Yamaguchi, Takahashi, Ida', 2021, '2010.02558', claims, arms, settings, run, choose='robust',
+    figures={
+        'Norms over the epochs, clean training': norm_figure,
+        'Norms over the epochs, adversarial training': lambda r: norm_figure(r, True)
+    })

@@ -16,27 +16,37 @@ from ..evidence.figures import along, panels, tradeoff
 from ..evidence.trials import Arm, Paper, Setting
 from ..merging.matching import curve, interpolate, match_all
 from ..merging.permutations import permutations, permuted
-from ..merging.weight_matching import alignment, directions, distance, distance_reduction, line_report, singular_change, taylor_excess
+from ..merging.weight_matching import alignment, directions, distance, distance_reduction, line_report
+from ..merging.weight_matching import singular_change, taylor_excess
 from ..models import mlp, preact_resnet8, vgg11, wide_resnet
 from ..training import Recipe, one_cycle
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #e36e20c9
-METHODS = dict(none='none', wm='weights', am='activations', ste='straight_through', many='many', shrink='weights') # arm -> method of `match_all`
+# arm -> method of `match_all`
+METHODS = dict(none='none', wm='weights', am='activations', ste='straight_through', many='many', shrink='weights')
 arms = {name: Arm(lambda t, m=name: (m, 'usual')) for name in METHODS}
-arms |= {f'{m} {size}': Arm(lambda t, m=m, size=size: (m, size)) for size in ('narrow', 'wide', 'he', 'vgg') for m in ('none', 'wm')}
+arms |= {
+    f'{m} {size}': Arm(lambda t, m=m, size=size: (m, size))
+    for size in ('narrow', 'wide', 'he', 'vgg')
+    for m in ('none', 'wm')
+}
 
 def setting(nets, train, test, ste, recipe, points=11, seen=1000, **kw):
     "Networks by size, images, epochs of the straight-through estimator, points on a line and images for statistics"
-    kw |= dict(arms=[a for a in arms if (a.split() + ['usual'])[1] in nets], nets=nets, ste=ste, points=points, seen=seen)
+    kw |= dict(arms=[a for a in arms if (a.split() + ['usual'])[1] in nets], nets=nets, ste=ste, points=points,
+               seen=seen)
     return Setting(None, train, 0, test, recipe, redraw=False, **kw)
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #1bf5edc9
 def perceptrons(shape, mean, std, **widths):
     net = partial(mlp, shape, mean=mean, std=std, he=False)
-    return {k: partial(net, hidden=(w,)*3) for k, w in widths.items()} | dict(he=partial(net, hidden=(widths['usual'],)*3, he=True))
+    return {k: partial(net, hidden=(w,) * 3)
+            for k, w in widths.items()} | dict(he=partial(net, hidden=(widths['usual'],) * 3, he=True))
 
 adam = partial(Recipe, batch=500, lr=1e-3, optimiser=partial(torch.optim.Adam, fused=True))
-sgd = partial(Recipe, augment='crop_flip', optimiser=partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4, nesterov=True), schedule=one_cycle())
+sgd = partial(
+    Recipe, augment='crop_flip', optimiser=partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4, nesterov=True),
+    schedule=one_cycle())
 mnist, fashion = partial(perceptrons, (1, 28, 28), 0.131, 0.308), partial(perceptrons, (1, 28, 28), 0.286, 0.353)
 thin = dict(usual=partial(preact_resnet8, width=16, stride=2), vgg=partial(vgg11, width=16))
 resnets = {k: partial(wide_resnet, depth=22, widen=w) for k, w in dict(narrow=4, usual=16, wide=32).items()}
@@ -64,7 +74,8 @@ def run(trial):
     rate = distance_reduction(a, b, spec, perms[0])
     moved = interpolate(a, b, 1 - rate) if name == 'shrink' else permuted(b, spec, perms[0])
     out = line_report(net, a, moved, test, seen, s.points) | dict(distance_reduction=rate)
-    if name == 'shrink': return out | dict(midpoint_excess=out['loss'][0.5] - curve(net, a, b, test, 2).loss.mean()) # B is the end, not its shadow
+    # B is the end, not its shadow
+    if name == 'shrink': return out | dict(midpoint_excess=out['loss'][0.5] - curve(net, a, b, test, 2).loss.mean())
     of = [directions(w, spec) for w in (a, b)]
     out |= dict(distance=distance(a, moved, spec), singular_change=singular_change(b, spec, perms[0]),
                 R={g: alignment(a, b, spec, perms[0], g, of) for g in (0., 0.3, 0.6)})
@@ -72,33 +83,55 @@ def run(trial):
     if len(states) < 3: return out
     b, c = (permuted(w, spec, p) for w, p in zip(states[1:], perms)) # the two that were matched to the first
     mean, between = interpolate(interpolate(b, c, 0.5), a, 1/3), line_report(net, b, c, test, seen, s.points)
-    return out | dict(bc_barrier=between['barrier'], bc_drop=between['drop'], three_accuracy=line_report(net, mean, mean, test, seen, 2)['accuracy'])
+    return out | dict(bc_barrier=between['barrier'], bc_drop=between['drop'], three_accuracy=line_report(
+        net, mean, mean, test, seen, 2)['accuracy'])
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #e4227561
-wide, nats, source = ['digits', 'mnist', 'fashion'], dict(better='lower', unit='nats'), 'second hand: a review that had the full text'
+wide, nats, source = ['digits', 'mnist',
+                      'fashion'], dict(better='lower', unit='nats'), 'second hand: a review that had the full text'
 claims = [
     Claim(1, 'Weight matching lowers the loss barrier', 'barrier', 'wm', ['none'], matters=0.1, **nats),
-    Claim(2, 'For wide networks weight matching nearly removes the barrier: accuracy on the line falls by less than 2 points',
-          'drop', 'wm wide', [0.02], better='lower', datasets=wide),
-    Claim(3, 'Weight matching leaves a lower barrier the wider the network', 'barrier', 'wm wide', ['wm narrow'], matters=0.01, datasets=wide, **nats),
-    Claim(4, 'Weight matching shortens the distance by little: at most a fifth', 'distance_reduction', 'wm', [0.2], better='lower', source=source),
-    Claim(5, 'As short a distance without a permutation leaves the middle bad', 'midpoint_excess', 'wm', ['shrink'], matters=0.1, **nats),
-    Claim(6, 'Permutations leave singular values unchanged', 'singular_change', 'wm', [1e-6], better='lower', unit='of the largest'),
-    Claim(7, 'Weight matching aligns the leading singular directions', 'R', 'wm', ['none'], unit='R', at=[0.3, 0.6], matters=0.05),
-    Claim(8, 'Weight matching aligns the leading directions more than all: R rises with the threshold', 'R', 'wm', [0.], unit='R', trend='slope'),
-    Claim(9, 'The higher R, the lower the barrier: rank correlation over arms and widths', 'rank', 'all', [0.], better='lower', unit='rho'),
-    Claim(10, 'Of three networks, weight matching leaves the lower barrier between the two that were matched to the third',
+    Claim(
+        2,
+        'For wide networks weight matching nearly removes the barrier: accuracy on the line falls by less than 2 '
+        'points',
+        'drop', 'wm wide', [0.02], better='lower', datasets=wide),
+    Claim(3, 'Weight matching leaves a lower barrier the wider the network', 'barrier', 'wm wide', ['wm narrow'],
+          matters=0.01, datasets=wide, **nats),
+    Claim(4, 'Weight matching shortens the distance by little: at most a fifth', 'distance_reduction', 'wm', [0.2],
+          better='lower', source=source),
+    Claim(5, 'As short a distance without a permutation leaves the middle bad', 'midpoint_excess', 'wm', ['shrink'],
+          matters=0.1, **nats),
+    Claim(6, 'Permutations leave singular values unchanged', 'singular_change', 'wm', [1e-6], better='lower',
+          unit='of the largest'),
+    Claim(7, 'Weight matching aligns the leading singular directions', 'R', 'wm', ['none'], unit='R', at=[0.3, 0.6],
+          matters=0.05),
+    Claim(8, 'Weight matching aligns the leading directions more than all: R rises with the threshold', 'R', 'wm', [0.],
+          unit='R', trend='slope'),
+    Claim(9, 'The higher R, the lower the barrier: rank correlation over arms and widths', 'rank', 'all', [0.],
+          better='lower', unit='rho'),
+    Claim(10,
+          'Of three networks, weight matching leaves the lower barrier between the two that were matched to the third',
           'bc_barrier', 'wm', ['ste'], matters=0.01, **nats),
-    Claim(11, 'For two networks the straight-through estimator leaves a lower barrier than weight matching', 'barrier', 'ste', ['wm'], matters=0.01, **nats),
-    Claim(12, 'Weight matching lowers the barrier of a network without shortcuts, a VGG', 'barrier', 'wm vgg', ['none vgg'], matters=0.1,
-          datasets=['cifar10'], **nats)]
+    Claim(11, 'For two networks the straight-through estimator leaves a lower barrier than weight matching', 'barrier',
+          'ste', ['wm'], matters=0.01, **nats),
+    Claim(12, 'Weight matching lowers the barrier of a network without shortcuts, a VGG', 'barrier', 'wm vgg',
+          ['none vgg'], matters=0.1, datasets=['cifar10'], **nats)
+]
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #30844638
 def derive(records):
-    "The records and, from five arms on, arm 'all': Spearman's correlation of R at 0.3 with the barrier, per data set and seed"
-    r, keys = records[(records.metric == 'barrier') | (records.metric == 'R') & (records.condition == 0.3)], ['paper', 'scale', 'dataset', 'seed']
-    runs = r.pivot_table(index=[*keys, 'arm'], columns='metric', values='value').reindex(columns=['R', 'barrier']).dropna()
-    rows = [dict(zip(keys, at), arm='all', metric='rank', value=g.R.rank().corr(g.barrier.rank())) for at, g in runs.groupby(keys) if len(g) > 4]
+    """The records and, from five arms on, arm 'all': Spearman's correlation of R at 0.3 with the barrier, per data
+    set and seed"""
+    r = records[(records.metric == 'barrier') | (records.metric == 'R') & (records.condition == 0.3)]
+    keys = ['paper', 'scale', 'dataset', 'seed']
+    runs = r.pivot_table(index=[*keys, 'arm'], columns='metric',
+                         values='value').reindex(columns=['R', 'barrier']).dropna()
+    rows = [
+        dict(zip(keys, at), arm='all', metric='rank', value=g.R.rank().corr(g.barrier.rank()))
+        for at, g in runs.groupby(keys)
+        if len(g) > 4
+    ]
     return pd.concat([records, pd.DataFrame(rows)], ignore_index=True) if rows else records
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #e23d163f
@@ -111,9 +144,10 @@ def curve_figure(records):
 
 def scatter_figure(records):
     "Alignment R at 0.3 against the barrier: a point per run"
-    def draw(r, ax): tradeoff(r, ('R', 0.3), 'barrier', ax, list(arms), factor=1, mean=False).set_yscale('symlog', linthresh=0.05)
+    def draw(r, ax):
+        tradeoff(r, ('R', 0.3), 'barrier', ax, list(arms), factor=1, mean=False).set_yscale('symlog', linthresh=0.05)
     return panels(records, draw, xlabel='R, directions above 0.3', ylabel='loss barrier')
 
-paper = Paper('weight_matching', 'Analysis of Linear Mode Connectivity via Permutation-Based Weight Matching', 'Ito, Yamada, Kumagai', 2025, '2402.04051',
-              claims, arms, settings, run, version=2, derive=derive,
+paper = Paper('weight_matching', 'Analysis of Linear Mode Connectivity via Permutation-Based Weight Matching',
+              'Ito, Yamada, Kumagai', 2025, '2402.04051', claims, arms, settings, run, version=2, derive=derive,
               figures={'Loss between two networks': curve_figure, 'Alignment and barrier': scatter_figure})

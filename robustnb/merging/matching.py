@@ -37,15 +37,29 @@ def matched_keys(
     spec:Spec,
     state:Mapping, # state dict
 )->list:
-    "Keys whose tensors count in the matching: those of `spec` that are floating point and no running statistics; a ValueError for units in integers"
+    """Keys whose tensors count in the matching: those of `spec` that are floating point and no running statistics;
+    a ValueError for units in integers"""
     return [k for k in spec.axes if k.rpartition('.')[2] not in _STATISTICS and _floating(k, state[k], spec.axes[k])]
 
 def _floating(key, t, layouts=()):
-    "Whether a tensor is floating point. Refuses what is no tensor, complex and quantised ones, and integers among whose axes are units"
-    if not isinstance(t, torch.Tensor): raise TypeError(f'{key!r} is a {type(t).__name__}, expected a tensor: give the state dict alone, not the checkpoint around it')
-    if t.is_complex() or t.is_quantized: raise ValueError(f'{key!r} is {t.dtype}, which is neither matched nor averaged: expected real floating point')
-    if not t.is_floating_point() and t.dtype != torch.bool and any(s is not None for layout in layouts for s, _ in layout):
-        raise ValueError(f'{key!r} is {t.dtype} and has units: integers are not matched, convert quantised weights to floating point first')
+    """Whether a tensor is floating point. Refuses what is no tensor, complex and quantised ones, and integers among
+    whose axes are units"""
+    if not isinstance(t, torch.Tensor):
+        raise TypeError(
+            f'{key!r} is a {type(t).__name__}, expected a tensor: give the state dict alone, not the checkpoint around '
+            'it'
+        )
+    if t.is_complex() or t.is_quantized:
+        raise ValueError(f'{key!r} is {t.dtype}, which is neither matched nor averaged: expected real floating point')
+    if (
+        not t.is_floating_point()
+        and t.dtype != torch.bool
+        and any(s is not None for layout in layouts for s, _ in layout)
+    ):
+        raise ValueError(
+            f'{key!r} is {t.dtype} and has units: integers are not matched, convert quantised weights to floating '
+            'point first'
+        )
     return t.is_floating_point()
 
 def overlap(
@@ -54,7 +68,8 @@ def overlap(
     spec:Spec,
     perms:Mapping|None=None, # symbol -> int64 (n,), applied to b
 )->float:
-    "The objective: the inner product of the weights of `a` and of `b` with its units in the order `perms`, summed in float64"
+    """The objective: the inner product of the weights of `a` and of `b` with its units in the order `perms`, summed
+    in float64"""
     total = 0.
     for k in matched_keys(spec, a):
         w = permuted({k: b[k].detach()}, Spec(spec.sizes, {k: spec.axes[k]}), perms or {})[k]
@@ -66,17 +81,27 @@ def _same_keys(a, b, names=('a', 'b')):
     "One sentence if the keys of two state dicts differ"
     for name, one, other in ((names[1], a, b), (names[0], b, a)):
         for k in one:
-            if k not in other: raise ValueError(f'{name} lacks a tensor of the other network: ' + unknown('key', k, other) + (wrapping(other) or wrapping(one)))
+            if k not in other:
+                raise ValueError(f'{name} lacks a tensor of the other network: ' + unknown('key', k, other)
+                                 + (wrapping(other) or wrapping(one)))
 
 def _averaged(key, first, *others):
     "Whether these are floating point and to be averaged; refuses what does not fit, and tables that differ"
     floating = _floating(key, first)
     for t in others:
         _floating(key, t)
-        if t.shape != first.shape: raise ValueError(f'{key!r} has shape {tuple(first.shape)} in a and {tuple(t.shape)} in b: only equal architectures can be matched')
-        if t.dtype != first.dtype: raise ValueError(f'{key!r} is {first.dtype} in a and {t.dtype} in b: convert one of them')
+        if t.shape != first.shape:
+            raise ValueError(
+                f'{key!r} has shape {tuple(first.shape)} in a and {tuple(t.shape)} in b: only equal architectures can '
+                'be matched'
+            )
+        if t.dtype != first.dtype:
+            raise ValueError(f'{key!r} is {first.dtype} in a and {t.dtype} in b: convert one of them')
         if not floating and first.ndim and not t.to(first.device).equal(first):
-            raise ValueError(f'{key!r} is {first.dtype} and differs between the networks: integers and booleans are not averaged, convert quantised weights to floating point first')
+            raise ValueError(
+                f'{key!r} is {first.dtype} and differs between the networks: integers and booleans are not averaged, '
+                'convert quantised weights to floating point first'
+            )
     return floating
 
 def _wide(t): return t if t.dtype == torch.float64 else t.float()
@@ -86,9 +111,13 @@ def interpolate(
     b:Mapping, # state dict with the same keys and types
     t:float, # 0: a, 1: b
 )->dict:
-    "`(1 - t) a + t b` for floating tensors, in their type, taken in float32 where it is narrower; others are those of `a`"
+    """`(1 - t) a + t b` for floating tensors, in their type, taken in float32 where it is narrower;
+    others are those of `a`"""
     _same_keys(a, b)
-    def mean(k, v, w): return torch.lerp(_wide(v.detach()), _wide(w.detach().to(v.device)), t).to(v.dtype) if _averaged(k, v, w) else v.clone()
+
+    def mean(k, v, w):
+        return torch.lerp(_wide(v.detach()), _wide(w.detach().to(v.device)), t).to(v.dtype) if _averaged(
+            k, v, w) else v.clone()
     return {k: mean(k, v, b[k]) for k, v in a.items()}
 
 # %% ../../nbs/merging/01_matching.ipynb #1a0fa052
@@ -97,8 +126,13 @@ def _load(net, state, owner='the state'):
     ours, state = net.state_dict(), dict(state)
     _same_keys(ours, state, ('the model', owner))
     for k, v in ours.items():
-        if _floating(k, state[k]) != v.is_floating_point(): raise ValueError(f'{k!r} is {state[k].dtype} in {owner} and {v.dtype} in the model: convert it')
-        if state[k].shape != v.shape: raise ValueError(f'{k!r} has shape {tuple(state[k].shape)} in {owner} and {tuple(v.shape)} in the model: only equal architectures fit')
+        if _floating(k, state[k]) != v.is_floating_point():
+            raise ValueError(f'{k!r} is {state[k].dtype} in {owner} and {v.dtype} in the model: convert it')
+        if state[k].shape != v.shape:
+            raise ValueError(
+                f'{k!r} has shape {tuple(state[k].shape)} in {owner} and {tuple(v.shape)} in the model: only equal '
+                'architectures fit'
+            )
     same = all((v.dtype, v.device) == (state[k].dtype, state[k].device) for k, v in ours.items())
     net.load_state_dict(state if same else {k: v.detach().clone() for k, v in state.items()}, assign=not same)
     return net.eval()
@@ -112,7 +146,8 @@ def _rounds(batches):
 def _inputs(batch):
     "The examples of a batch, which is a tensor or begins with one"
     x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if not isinstance(x, torch.Tensor): raise TypeError(f'batches must give (x, y) with x a tensor, not a {type(x).__name__}')
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f'batches must give (x, y) with x a tensor, not a {type(x).__name__}')
     return x
 
 def _ask(net, x):
@@ -121,26 +156,38 @@ def _ask(net, x):
     x = x.to(place.device, floating_type(net) if x.is_floating_point() else x.dtype, copy=True)
     try: return inside(net)[0](x)
     except torch.OutOfMemoryError: raise
-    except RuntimeError as e: raise ValueError(f'the model cannot take x of shape {tuple(x.shape)} and {x.dtype}: {str(e).splitlines()[0]}') from e
+    except RuntimeError as e:
+        raise ValueError(
+            f'the model cannot take x of shape {tuple(x.shape)} and {x.dtype}: {str(e).splitlines()[0]}') from e
 
 # %% ../../nbs/merging/01_matching.ipynb #eae22665
 def _xy(batch):
     "(x, y) of a batch, integer labels as int64"
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2: raise TypeError(f'batches must give pairs (x, y), not a {type(batch).__name__}')
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise TypeError(f'batches must give pairs (x, y), not a {type(batch).__name__}')
     x, y = _inputs(batch), batch[1]
     if isinstance(y, torch.Tensor) and not y.is_floating_point() and y.dtype != torch.bool: y = y.long()
     return x, y
 
 @torch.no_grad()
 def _loss_accuracy(model, batches):
-    "Mean cross-entropy and accuracy over all examples. Where a logit is NaN the loss is, and the example counts as wrong"
+    """Mean cross-entropy and accuracy over all examples. Where a logit is NaN the loss is, and the example counts as
+    wrong"""
     total, right, n, device = 0., 0., 0, next(model.parameters()).device
     for x, y in map(_xy, batches):
-        if not x.is_floating_point(): raise TypeError(f'x has dtype {x.dtype}, expected floating point in [0,1]: for other inputs give evaluate(model)')
-        if not isinstance(y, torch.Tensor) or y.dtype != torch.int64: raise TypeError(f'y is {getattr(y, "dtype", type(y).__name__)}, expected integer class numbers')
+        if not x.is_floating_point():
+            raise TypeError(
+                f'x has dtype {x.dtype}, expected floating point in [0,1]: for other inputs give evaluate(model)')
+        if not isinstance(y, torch.Tensor) or y.dtype != torch.int64:
+            raise TypeError(f'y is {getattr(y, "dtype", type(y).__name__)}, expected integer class numbers')
         try: logits, y = logits_of(model, x.to(device)).double(), y.to(device)
-        except RuntimeError as e: raise ValueError(f'the model cannot take x of shape {tuple(x.shape)}: {str(e).splitlines()[0]}') from e
-        if y.shape != x.shape[:1] or y.min() < 0 or y.max() >= logits.shape[1]: raise ValueError(f'y has shape {tuple(y.shape)} and labels {y.min()}..{y.max()}; expected ({len(x)},) and 0..{logits.shape[1] - 1}')
+        except RuntimeError as e:
+            raise ValueError(f'the model cannot take x of shape {tuple(x.shape)}: {str(e).splitlines()[0]}') from e
+        if y.shape != x.shape[:1] or y.min() < 0 or y.max() >= logits.shape[1]:
+            raise ValueError(
+                f'y has shape {tuple(y.shape)} and labels {y.min()}..{y.max()}; expected ({len(x)},) and '
+                f'0..{logits.shape[1] - 1}'
+            )
         hit = (logits.argmax(1) == y) & ~logits.isnan().any(1)
         total, right, n = total + F.cross_entropy(logits, y, reduction='sum'), right + hit.sum(), n + len(y)
     if not n: raise ValueError('batches is empty: a curve needs data')
@@ -197,7 +244,8 @@ def _bids(profit, rest=0.1, rounds=30):
 
 # %% ../../nbs/merging/01_matching.ipynb #714293f0
 def _potentials(rows, cols, gaps, match, tol):
-    "(u, shift) with u_i <= gap_ij + shift_j on all kept pairs, equal on the matched: shortest paths, all pairs at once per round"
+    """(u, shift) with u_i <= gap_ij + shift_j on all kept pairs, equal on the matched:
+    shortest paths, all pairs at once per round"""
     n, by = len(match), np.argsort(cols, kind='stable')
     rows, cols, gaps = rows[by], cols[by], gaps[by]
     own, shift, starts = np.zeros(n), np.zeros(n), np.searchsorted(cols, np.arange(n))
@@ -224,7 +272,8 @@ def _sparse_assignment(profit, prices, owner, edges=10, tries=4):
         rows, cols = np.divmod(np.flatnonzero(keep), n)
         if len(rows) > n*n/5: return None
         some = gap[rows, cols].astype(np.float64)
-        graph = csr_matrix((some + 1, cols, np.searchsorted(rows, np.arange(n + 1))), shape=gap.shape)    # + 1: a stored zero is no pair
+        # + 1: a stored zero is no pair
+        graph = csr_matrix((some + 1, cols, np.searchsorted(rows, np.arange(n + 1))), shape=gap.shape)
         try: match = min_weight_full_bipartite_matching(graph)[1]
         except ValueError:    # the kept pairs have no complete assignment
             width *= 2; keep |= gap <= width; continue
@@ -240,7 +289,9 @@ def assignment(
 )->torch.Tensor: # int64 (n,) on the CPU
     "The column of each row in the one-to-one assignment of largest total profit"
     values = (profit.detach() if profit.dtype == torch.float64 else profit.detach().float()).cpu().numpy()
-    if not np.isfinite(values).all(): raise ValueError('the costs of an assignment have NaN or infinite entries: are all weights and activations finite?')
+    if not np.isfinite(values).all():
+        raise ValueError(
+            'the costs of an assignment have NaN or infinite entries: are all weights and activations finite?')
     if len(values) >= max(dense, 64):
         prices, owner, left = _bids(values)
         if not left: return torch.from_numpy(np.argsort(owner))
@@ -260,11 +311,17 @@ def _gather(t, where):
 
 # %% ../../nbs/merging/01_matching.ipynb #a8f52675
 class _Descent:
-    "Coordinate descent: the permutations, the cost matrices, and the order of the other units for which each of these holds"
+    """Coordinate descent: the permutations, the cost matrices, and the order of the other units for which each of
+    these holds"""
     def __init__(self, a, b, spec, perms):
         self.a, self.b, self.sizes, self.axes = a, b, spec.sizes, {k: spec.axes[k] for k in matched_keys(spec, a)}
         self.perms, self.cost, self.seen, self.now = dict(perms), {}, {}, {}
-        self.places, self.near, self.version, self.around = {s: [] for s in perms}, {s: set() for s in perms}, dict.fromkeys(perms, 0), {}
+        self.places, self.near, self.version, self.around = (
+            {s: [] for s in perms},
+            {s: set() for s in perms},
+            dict.fromkeys(perms, 0),
+            {},
+        )
         self.device = {k: a[k].device for k in self.axes}
         for key, layouts in self.axes.items():
             for axis, layout in enumerate(layouts):
@@ -287,7 +344,8 @@ class _Descent:
     def move(self, symbol, perm):
         "Set a permutation, and where the entries of the axes that carry it come from"
         self.perms[symbol] = perm
-        for key, axis, *_ in self.places[symbol]: self.now[key, axis] = index(self.axes[key][axis], self.perms).to(self.device[key])
+        for key, axis, *_ in self.places[symbol]:
+            self.now[key, axis] = index(self.axes[key][axis], self.perms).to(self.device[key])
 
 # %% ../../nbs/merging/01_matching.ipynb #15917166
 @patch
@@ -296,7 +354,10 @@ def refresh(self:_Descent, symbol, places=None):
     n = self.sizes[symbol]
     for place in self.places[symbol] if places is None else places:
         key, axis, *part = place
-        now, old = {e: self.now[key, e] for e in range(len(self.axes[key])) if e != axis and (key, e) in self.now}, self.seen.get((symbol, place))
+        now, old = (
+            {e: self.now[key, e] for e in range(len(self.axes[key])) if e != axis and (key, e) in self.now},
+            self.seen.get((symbol, place)),
+        )
         self.seen[symbol, place] = now
         if old is not None and all(old[e] is now[e] for e in now): continue
         a, b = self.tensors(key, axis, *part)
@@ -312,19 +373,28 @@ def overlap(self:_Descent, symbol):
     "The part of the objective that depends on `symbol`, in float64"
     keys = dict.fromkeys(key for key, *_ in self.places[symbol])
     where = lambda key: {e: self.now[key, e] for e in range(len(self.axes[key])) if (key, e) in self.now}
-    return sum(float((a.double()*_gather(b, where(key)).double()).sum()) for key in keys for a, b in [self.tensors(key)])
+    return sum(
+        float((a.double() * _gather(b, where(key)).double()).sum()) for key in keys for a, b in [self.tensors(key)])
 
 @patch
 def value(self:_Descent):
     "The objective, in the dtype of the costs"
-    pairs = ((a, _gather(b, {e: i for (k, e), i in self.now.items() if k == key})) for key in self.axes for a, b in [self.tensors(key)])
+    pairs = (
+        (a, _gather(b, {e: i for (k, e), i in self.now.items() if k == key}))
+        for key in self.axes
+        for a, b in [self.tensors(key)]
+    )
     return sum(float(torch.dot(a.flatten(), b.flatten())) for a, b in pairs)
 
 # %% ../../nbs/merging/01_matching.ipynb #131ebd26
 @patch
 def grow(self:_Descent):
-    "Yields each symbol after putting its units in order by the part of its weights whose other axes are in order already, largest share first"
-    size, todo = {p: self.a[p[0]].numel() for s in self.places for p in self.places[s]}, [s for s, p in self.places.items() if p]
+    """Yields each symbol after putting its units in order by the part of its weights whose other axes are in order
+    already, largest share first"""
+    size, todo = (
+        {p: self.a[p[0]].numel() for s in self.places for p in self.places[s]},
+        [s for s, p in self.places.items() if p],
+    )
     while todo:
         held = {s: [p for p in self.places[s] if not self.around[p] & set(todo)] for s in todo}
         symbol = max(todo, key=lambda s: sum(size[p] for p in held[s])/sum(size[p] for p in self.places[s]))
@@ -342,7 +412,8 @@ def improve(self:_Descent, symbol):
     if not len(rows): return 0, 0.
     before, after = (cost[rows.to(cost.device), p[rows].to(cost.device)].double() for p in (old, new))
     gain, size = torch.stack([(after - before).sum(), (after.abs() + before.abs()).sum()]).tolist()
-    if symbol in self.near[symbol] or gain <= 1e-5*size:    # quadratic, or near the rounding of float32: ask the weights
+    # quadratic, or near the rounding of float32: ask the weights
+    if symbol in self.near[symbol] or gain <= 1e-5*size:
         base = self.overlap(symbol)
         self.move(symbol, new)
         gain = self.overlap(symbol) - base
@@ -392,23 +463,34 @@ def _check_tensor(key, a, b, spec):
     "Refuses a pair of tensors that do not fit each other or the specification"
     layouts = spec.axes.get(key)
     for t in (a, b): _floating(key, t, layouts or ())
-    if a.shape != b.shape: raise ValueError(f'{key!r} has shape {tuple(a.shape)} in a and {tuple(b.shape)} in b: only equal architectures can be matched')
+    if a.shape != b.shape:
+        raise ValueError(
+            f'{key!r} has shape {tuple(a.shape)} in a and {tuple(b.shape)} in b: only equal architectures can be '
+            'matched'
+        )
     if a.dtype != b.dtype: raise ValueError(f'{key!r} is {a.dtype} in a and {b.dtype} in b: convert one of them')
     if layouts is not None:
         lengths = tuple(sum(n for _, n in layout) or size for layout, size in zip(layouts, a.shape))
         if len(layouts) != a.ndim or lengths != tuple(a.shape):
-            raise ValueError(f'{key!r} has shape {tuple(a.shape)}, but its layouts in the spec have the lengths {lengths}: was the spec made for another network?')
-    if a.is_floating_point() and not (_finite(a) and _finite(b)): raise ValueError(f'{key!r} has NaN or infinite values')
+            raise ValueError(
+                f'{key!r} has shape {tuple(a.shape)}, but its layouts in the spec have the lengths {lengths}: was the '
+                'spec made for another network?'
+            )
+    if a.is_floating_point() and not (_finite(a) and _finite(b)):
+        raise ValueError(f'{key!r} has NaN or infinite values')
 
 def _pair(a, b, spec):
     "Both as state dicts that fit each other and `spec`"
     a, b = _weights(a), _weights(b)
     _same_keys(a, b)
     for k, layouts in spec.axes.items():
-        if k not in a: raise ValueError('the spec has a tensor that the networks lack: ' + unknown('key', k, a) + wrapping(a))
+        if k not in a:
+            raise ValueError('the spec has a tensor that the networks lack: ' + unknown('key', k, a) + wrapping(a))
         for s, length in (seg for layout in layouts for seg in layout):
-            if s is not None and s not in spec.sizes: raise ValueError(f'the layout of {k!r}: ' + unknown('symbol', s, spec.sizes))
-            if s is not None and length % spec.sizes[s]: raise ValueError(f'{k!r}: a segment of {length} is no multiple of the {spec.sizes[s]} units of {s!r}')
+            if s is not None and s not in spec.sizes:
+                raise ValueError(f'the layout of {k!r}: ' + unknown('symbol', s, spec.sizes))
+            if s is not None and length % spec.sizes[s]:
+                raise ValueError(f'{k!r}: a segment of {length} is no multiple of the {spec.sizes[s]} units of {s!r}')
     for k in a: _check_tensor(k, a[k], b[k], spec)
     return a, b
 
@@ -417,13 +499,16 @@ def _all_perms(perms, spec):
     "A permutation for each symbol, the identity where `perms` has none"
     for s, p in (perms or {}).items():
         if s not in spec.sizes: raise ValueError(unknown('symbol', s, spec.sizes))
-        if sorted(p.tolist()) != list(range(spec.sizes[s])): raise ValueError(f'the permutation of {s!r} is no order of its {spec.sizes[s]} units')
+        if sorted(p.tolist()) != list(range(spec.sizes[s])):
+            raise ValueError(f'the permutation of {s!r} is no order of its {spec.sizes[s]} units')
     return {s: perms[s].cpu() if perms and s in perms else torch.arange(n) for s, n in spec.sizes.items()}
 
 # %% ../../nbs/merging/01_matching.ipynb #0394c5e0
 def _descend(a, b, spec, perms, seed, sweeps):
-    "Yields (sweep, symbol, units moved, gain, descent) per assignment solved, and returns the permutations; `perms` None: from a grown start"
-    descent, g, symbols, last = _Descent(a, b, spec, _all_perms(perms, spec)), torch.Generator().manual_seed(seed), list(spec.sizes), {}
+    """Yields (sweep, symbol, units moved, gain, descent) per assignment solved, and returns the permutations;
+    `perms` None: from a grown start"""
+    descent, g, symbols, last = _Descent(a, b, spec, _all_perms(
+        perms, spec)), torch.Generator().manual_seed(seed), list(spec.sizes), {}
     if perms is None:
         start, before = descent.perms.copy(), descent.value()
         for s in descent.grow(): yield -1, s, int((descent.perms[s] != start[s]).sum()), np.nan, descent
@@ -454,12 +539,14 @@ def weight_matching(
     a, # the network that stays: module, state dict or .safetensors path
     b, # the one whose units are put in order
     spec:Spec,
-    perms=None, # where to start: symbol -> int64 (n,), missing ones the identity ({}: as the paper does); None: a grown start
+    # where to start: symbol -> int64 (n,), missing ones the identity ({}: as the paper does); None: a grown start
+    perms=None,
     seed:int=0, # of the order in which symbols are visited
     sweeps:int=100, # at most; it ends when a sweep changes nothing
     history:list|None=None, # gets a row per assignment solved: sweep (-1: growing), symbol, moved, objective
 )->dict: # symbol -> int64 (n,) on the CPU
-    "Permutations of the units of `b` at which the overlap with `a` can't be raised by changing one of them (Git Re-Basin, algorithm 1)"
+    """Permutations of the units of `b` at which the overlap with `a` can't be raised by changing one of them (Git
+    Re-Basin, algorithm 1)"""
     a, b = _pair(a, b, spec)
     steps, last = _descend(a, b, spec, perms, seed, sweeps), [None, 0.]
     def watched(sweep, symbol, moved, gain, descent):
@@ -476,12 +563,15 @@ _UNITWISE = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.Dropout, nn.Identity)
 
 @torch.no_grad()
 def _calls(model, x=None):
-    "(module's name, number of the call, module, what it read, what it gave) in the order of a pass; without `x`, each once, in a chain"
+    """(module's name, number of the call, module, what it read, what it gave) in the order of a pass;
+    without `x`, each once, in a chain"""
     leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
     if x is None: return [(n, 0, m, i, i + 1) for i, (n, m) in enumerate(leaves)]
     calls, times, net = [], Counter(), twin(model).eval()
     def watch(name):
-        def see(m, args, kwargs, out): calls.append((name, times[name], m, next(chain(args, kwargs.values()), None), out)); times[name] += 1
+        def see(m, args, kwargs, out):
+            calls.append((name, times[name], m, next(chain(args, kwargs.values()), None), out))
+            times[name] += 1
         return see
     for n, _ in leaves: net.get_submodule(n).register_forward_hook(watch(n), with_kwargs=True)
     _ask(net, x)
@@ -490,8 +580,11 @@ def _calls(model, x=None):
 def observed(
     model:nn.Module,
     spec:Spec, # with symbols named after the module that makes their units
-    x:torch.Tensor|None=None, # examples, to see which module reads what; None: each once, in the order of their definition
-)->dict: # symbol -> module name, or (module name, number of the call) where it runs several times; symbols that are no module's name are left out
+    # examples, to see which module reads what; None: each once, in the order of their definition
+    x:torch.Tensor|None=None,
+# symbol -> module name, or (module name, number of the call) where it runs several times; symbols that are no module's
+# name are left out
+)->dict:
     "The module whose output shows the units of each symbol after the nonlinearity"
     calls, found = _calls(model, x), {}
     times = Counter(n for n, *_ in calls)
@@ -500,7 +593,9 @@ def observed(
         if at is None: continue
         while (after := next((i for i in range(at + 1, len(calls)) if calls[i][3] is calls[at][4]), None)) is not None:
             m = calls[after][2]
-            if not isinstance(m, _UNITWISE) and type(m).__module__ != nn.modules.activation.__name__ or isinstance(m, nn.MultiheadAttention): break
+            if not isinstance(m, _UNITWISE) and type(m).__module__ != nn.modules.activation.__name__ or isinstance(
+                    m, nn.MultiheadAttention):
+                break
             at = after
         found[s] = calls[at][:2] if times[calls[at][0]] > 1 else calls[at][0]
     return found
@@ -512,9 +607,14 @@ class _Moments:
 
     def add(self, x, y): # (N,n) each
         x, y = x.double(), y.double()
-        if not self.n: self.at, self.sums = (x.mean(0), y.mean(0)), [torch.zeros_like(t) for t in (x[0], y[0], x[0], y[0])] + [x.new_zeros(x.shape[1], y.shape[1])]
+        if not self.n:
+            self.at, self.sums = (
+                (x.mean(0), y.mean(0)),
+                [torch.zeros_like(t) for t in (x[0], y[0], x[0], y[0])] + [x.new_zeros(x.shape[1], y.shape[1])],
+            )
         x, y = x - self.at[0], y - self.at[1]
-        for total, part in zip(self.sums, (x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0), x.T @ y)): total += part
+        for total, part in zip(self.sums, (x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0), x.T @ y)):
+            total += part
         self.n += len(x)
 
     def finite(self): return all(bool(v.isfinite().all()) for v in self.sums)
@@ -529,9 +629,12 @@ class _Moments:
         return cov/torch.outer(sx, sy)
 
 def _unit_rows(out, n, name, modules):
-    "(samples, n): an output with all positions as samples. Its units are on the axis where the first of `modules` that says so has them"
-    if not isinstance(out, torch.Tensor): raise TypeError(f'{name!r} gives a {type(out).__name__}; expected a tensor with {n} units')
-    axes = (-1, 1) if out.ndim == 3 else (1,)    # of what does not say so, maps have them on axis 1, sequences on the last that fits
+    """(samples, n): an output with all positions as samples. Its units are on the axis where the first of `modules`
+    that says so has them"""
+    if not isinstance(out, torch.Tensor):
+        raise TypeError(f'{name!r} gives a {type(out).__name__}; expected a tensor with {n} units')
+    # of what does not say so, maps have them on axis 1, sequences on the last that fits
+    axes = (-1, 1) if out.ndim == 3 else (1,)
     for m in modules:
         if isinstance(m, (nn.Linear, nn.LayerNorm)): axes = (-1,); break
         if isinstance(m, (nn.modules.conv._ConvNd, _BatchNorm, nn.GroupNorm)): axes = (1,); break
@@ -545,21 +648,28 @@ def activation_matching(
     a:nn.Module, # the network that stays
     b:nn.Module, # the one whose units are put in order
     spec:Spec,
-    where:Mapping|None=None, # symbol -> name of the module whose output shows its units, or (name, number of its call); None: `observed`
+    # symbol -> name of the module whose output shows its units, or (name, number of its call); None: `observed`
+    where:Mapping|None=None,
     batches=(), # of (x, y)
     cost='correlation', # or 'inner': the mean product of activations
 )->dict: # symbol -> int64 (n,)
-    "Permutations of the units of `b` that make their activations most like those of `a`, each symbol on its own; modes and weights stay"
+    """Permutations of the units of `b` that make their activations most like those of `a`, each symbol on its own;
+    modes and weights stay"""
     if cost not in ('correlation', 'inner'): raise ValueError(unknown('cost', cost, ['correlation', 'inner']))
     for net in (a, b): inside(net)    # one that can be looked into
     _pair(a, b, spec)
-    sums, read, nets, seen, shown = {s: _Moments() for s in spec.sizes}, {}, [twin(net).eval() for net in (a, b)], {}, None
+    sums, read, nets, seen, shown = {s: _Moments()
+                                     for s in spec.sizes}, {}, [twin(net).eval() for net in (a, b)], {}, None
     modules = dict(nets[0].named_modules())
     for x in map(_inputs, batches):
         if shown is None:
             shown = _shown(spec, observed(nets[0], spec, x[:2]) if where is None else where, modules)
             own = {s: modules.get(s) for s in spec.sizes if shown[s][0] != s and cost == 'correlation'}
-            read = {s: _Moments() for s, m in own.items() if spec.sizes[s] in (getattr(m, 'out_features', 0), getattr(m, 'out_channels', 0))}
+            read = {
+                s: _Moments()
+                for s, m in own.items()
+                if spec.sizes[s] in (getattr(m, 'out_features', 0), getattr(m, 'out_channels', 0))
+            }
             for i, net in enumerate(nets): _watch(net, {name for name, _ in shown.values()} | set(read), seen, i)
         seen.clear()
         for net in nets: _ask(net, x)
@@ -568,22 +678,31 @@ def activation_matching(
             for s, m in of.items(): m.add(*(_rows_of(seen, i, s, spec.sizes[s], at[s], modules) for i in (0, 1)))
     if shown is None: raise ValueError('batches is empty: activation matching needs data')
     for s, m in sums.items():
-        if not m.finite(): raise ValueError(f'the units of {s!r}, seen at {shown[s][0]!r}, have NaN or infinite activations on the data')
-    return {s: _settled(m.profit(cost), read[s].profit(cost) if s in read and read[s].finite() else None) for s, m in sums.items()}
+        if not m.finite():
+            raise ValueError(
+                f'the units of {s!r}, seen at {shown[s][0]!r}, have NaN or infinite activations on the data')
+    return {
+        s: _settled(m.profit(cost), read[s].profit(cost) if s in read and read[s].finite() else None)
+        for s, m in sums.items()
+    }
 
 def _settled(profit, other):
-    "The assignment of largest `profit`. Units that it leaves open, such as those of which a ReLU lets nothing through, are assigned by `other`"
+    """The assignment of largest `profit`. Units that it leaves open, such as those of which a ReLU lets nothing
+    through, are assigned by `other`"""
     best = assignment(profit)
     if other is None: return best
     rows, also = torch.arange(len(best)), assignment(profit + 1e-3*other)
-    return also if profit[rows, also].sum() >= profit[rows, best].sum() - 1e-6*len(best) else best    # the solver's own tolerance
+    # the solver's own tolerance
+    return also if profit[rows, also].sum() >= profit[rows, best].sum() - 1e-6*len(best) else best
 
 # %% ../../nbs/merging/01_matching.ipynb #44f09852
 def _shown(spec, where, modules):
     "symbol -> (module's name, number of the call or None for its only one)"
     out = {}
     for s in spec.sizes:
-        if s not in where: raise ValueError(f'no module is known to show the units of {s!r}: say it in where={{{s!r}: name of a module}}')
+        if s not in where:
+            raise ValueError(
+                f'no module is known to show the units of {s!r}: say it in where={{{s!r}: name of a module}}')
         name, call = where[s] if isinstance(where[s], tuple) and len(where[s]) == 2 else (where[s], None)
         if name not in modules: raise ValueError(unknown('module', name, modules))
         out[s] = name, call
@@ -591,15 +710,22 @@ def _shown(spec, where, modules):
 
 def _watch(net, names, seen, i):
     "Lets `net` put the outputs of all calls of modules into `seen`, as lists by (i, name)"
-    def see(name): return lambda m, args, out: seen.setdefault((i, name), []).append(out.clone() if isinstance(out, torch.Tensor) else out)
+    def see(name):
+        return lambda m, args, out: seen.setdefault(
+            (i, name), []).append(out.clone() if isinstance(out, torch.Tensor) else out)
     for n in names: net.get_submodule(n).register_forward_hook(see(n))
 
 def _rows_of(seen, i, symbol, n, shown, modules):
     "The units of a symbol, one row per sample, from the call that shows them"
     (name, call), outs = shown, seen.get((i, shown[0]), [])
     if not outs: raise ValueError(f'{name!r} did not run: say in where which module shows the units of {symbol!r}')
-    if call is None and len(outs) > 1: raise ValueError(f'{name!r} runs {len(outs)} times in a pass: say which call shows the units of {symbol!r} by where={{{symbol!r}: ({name!r}, number from 0)}}')
-    if call is not None and not 0 <= call < len(outs): raise ValueError(f'{name!r} runs {len(outs)} times in a pass: there is no call number {call}')
+    if call is None and len(outs) > 1:
+        raise ValueError(
+            f'{name!r} runs {len(outs)} times in a pass: say which call shows the units of {symbol!r} by '
+            f'where={{{symbol!r}: ({name!r}, number from 0)}}'
+        )
+    if call is not None and not 0 <= call < len(outs):
+        raise ValueError(f'{name!r} runs {len(outs)} times in a pass: there is no call number {call}')
     return _unit_rows(outs[call or 0], n, name, [m for m in (modules[name], modules.get(symbol)) if m is not None])
 
 # %% ../../nbs/merging/01_matching.ipynb #e6978025
@@ -616,13 +742,16 @@ def straight_through(
     seed:int=0, # of the order of visits in the matching
     history:list|None=None, # gets a row per batch: loss, assignments solved, units moved
 )->dict: # symbol -> int64 (n,)
-    "The permutations with the lowest midpoint loss met on the way of the straight-through estimator (Git Re-Basin, algorithm 3)"
+    """The permutations with the lowest midpoint loss met on the way of the straight-through estimator (Git Re-Basin,
+    algorithm 3)"""
     a, b = _pair(a, b, spec)
     a, b, batches = *({k: v.detach() for k, v in w.items()} for w in (a, b)), _rounds(batches)
     net = _loaded(model, a)
-    for m in net.modules(): m.training = isinstance(m, _BatchNorm)    # averaged statistics fit no midpoint; the batch's do
+    # averaged statistics fit no midpoint; the batch's do
+    for m in net.modules(): m.training = isinstance(m, _BatchNorm)
     names = [k for k, p in net.named_parameters() if p.is_floating_point()]
-    hat = {k: v.clone() for k, v in a.items()} | {k: _wide(a[k]).clone() for k in names}    # small steps are lost in narrow types
+    # small steps are lost in narrow types
+    hat = {k: v.clone() for k, v in a.items()} | {k: _wide(a[k]).clone() for k in names}
     speed, perms, best, value = {k: torch.zeros_like(hat[k]) for k in names}, None, (np.inf, None), None
     for _ in range(epochs):
         for x, y in map(_xy, batches):
@@ -630,7 +759,8 @@ def straight_through(
             value, grads = _midpoint(net, interpolate(a, permuted(b, spec, perms), .5), names, loss, x, y)
             if value < best[0]: best = value, perms
             for k, g in zip(names, grads): hat[k].sub_(lr*speed[k].mul_(momentum).add_(g, alpha=.5))
-            if history is not None: history.append(dict(loss=value, solved=len(rows), moved=sum(m for _, _, m, _ in rows)))
+            if history is not None:
+                history.append(dict(loss=value, solved=len(rows), moved=sum(m for _, _, m, _ in rows)))
     if value is None: raise ValueError('batches is empty: the straight-through estimator needs data')
     if best[1] is None: raise ValueError('no batch gave a finite midpoint loss')
     return best[1]
@@ -646,9 +776,15 @@ def _midpoint(net, state, names, loss, x, y):
     device = leaves[0].device
     at = _At(part, {k.removeprefix(prefix): v for k, v in state.items()})
     with torch.enable_grad():
-        try: value, _ = loss(at, x.to(device, floating_type(net) if x.is_floating_point() else x.dtype, copy=True), y.to(device))
+        try:
+            value, _ = loss(
+                at, x.to(device, floating_type(net) if x.is_floating_point() else x.dtype, copy=True), y.to(device)
+            )
         except ValueError as e:
-            if 'more than 1 value per channel' in str(e): raise ValueError(f'batch norm cannot work on a batch of {len(x)}: leave it out, as drop_last does') from e
+            if 'more than 1 value per channel' in str(e):
+                raise ValueError(
+                    f'batch norm cannot work on a batch of {len(x)}: leave it out, as drop_last does'
+                ) from e
             raise
         return float(value.detach()), torch.autograd.grad(value, leaves, materialize_grads=True, allow_unused=True)
 
@@ -669,12 +805,17 @@ def merge_many(
     for r in range(rounds + 1):
         changed = False
         for i in torch.randperm(len(states), generator=g).tolist():
-            others = [s for j, s in enumerate(states) if j != i and (r or j in joined)]    # round 0 grows: one after the other joins
+            # round 0 grows: one after the other joins
+            others = [s for j, s in enumerate(states) if j != i and (r or j in joined)]
             joined.append(i)
             if not others: continue
             rows, step = _drain(_descend(average(others), states[i], spec, {} if r else None, seed, 100))
             if not any(moved for _, _, moved, _ in rows): continue
-            states[i], perms[i], changed = permuted(states[i], spec, step), {s: p[step[s]] for s, p in perms[i].items()}, True
+            states[i], perms[i], changed = (
+                permuted(states[i], spec, step),
+                {s: p[step[s]] for s, p in perms[i].items()},
+                True,
+            )
         if r and not changed: break
     return perms, average(states)
 
@@ -690,7 +831,8 @@ def average(
 
 # %% ../../nbs/merging/01_matching.ipynb #f51f0d07
 def _gain(std, target):
-    "The factor from one standard deviation to the other, at most about 300: batch norm's 1e-5 in units of the target, so that no scale is singled out"
+    """The factor from one standard deviation to the other, at most about 300:
+    batch norm's 1e-5 in units of the target, so that no scale is singled out"""
     return target/(std.square() + 1e-5*target.square() + 1e-30).sqrt()
 
 class _Sums:
@@ -711,9 +853,10 @@ class _Reached(Exception):
     "Ends a pass at the layer that it was made for"
 
 @torch.no_grad()
-def _in_turn(net, names, batches, see, put=None): # ({(layer, number of its call): _Sums}, number of batches)
-    """What `see(layer, x, out)` shows of each layer over all batches. With `put(name, layer, x, out, sums)` a layer gives that instead of `out`
-    as soon as its own sums are complete, so it takes a pass per layer, but one only if there is one batch"""
+def _in_turn(net, names, batches, see, put=None):  # ({(layer, number of its call): _Sums}, number of batches)
+    """What `see(layer, x, out)` shows of each layer over all batches. With `put(name, layer, x, out, sums)` a layer
+    gives that instead of `out` as soon as its own sums are complete: a pass per layer, but one only
+    if there is one batch"""
     batches, known, calls = _rounds(batches), {}, Counter()
     whole, epoch = put is None or length_hint(batches, 2) == 1, getattr(batches, 'epoch', None)
     def watch(name):
@@ -728,39 +871,56 @@ def _in_turn(net, names, batches, see, put=None): # ({(layer, number of its call
     for n in names: net.get_submodule(n).register_forward_hook(watch(n), with_kwargs=True)
     while True:
         fresh, ends, n = {}, set(), 0
-        if epoch is not None and hasattr(batches, 'set_epoch'): batches.set_epoch(epoch)    # the same images in every pass
+        # the same images in every pass
+        if epoch is not None and hasattr(batches, 'set_epoch'): batches.set_epoch(epoch)
         for n, x in enumerate(map(_inputs, batches), 1):
             calls.clear()
             try: _ask(net, x); ends.add(None)
             except _Reached as e: ends.add(e.args[0])
             if not whole and ends == {None}: return known, count    # nothing left to be reached
         if not n: raise ValueError('batches is empty: statistics need data')
-        if len(ends) > 1: raise ValueError(f'the layers do not run in the same order for all batches: {", ".join(sorted({repr(e and e[0]) for e in ends}))} come next')
+        if len(ends) > 1:
+            raise ValueError(
+                'the layers do not run in the same order for all batches: '
+                f'{", ".join(sorted({repr(e and e[0]) for e in ends}))} come next'
+            )
         for (name, _), sums in fresh.items():
-            if not sums.var(0).isfinite().all(): raise ValueError(f'layer {name!r} has NaN or infinite values on the data')
+            if not sums.var(0).isfinite().all():
+                raise ValueError(f'layer {name!r} has NaN or infinite values on the data')
         known, count = known | fresh, n
         if whole: return known, count
 
 # %% ../../nbs/merging/01_matching.ipynb #b15512b7
 def _per_unit(layer, out):
     "(samples, units) of what a linear layer, a convolution or a norm reads or gives"
-    return out.reshape(-1, out.shape[-1]) if isinstance(layer, nn.Linear) else out.movedim(1, -1).reshape(-1, out.shape[1])
+    return out.reshape(-1, out.shape[-1]) if isinstance(layer, nn.Linear) else out.movedim(1, -1).reshape(
+        -1, out.shape[1])
 
 def _statistics(model, state, names, batches, targets=None):
-    "layer -> (mean, std) of its units over the data at the weights `state`; with `targets`, each layer is set to its own on the way"
+    """layer -> (mean, std) of its units over the data at the weights `state`;
+    with `targets`, each layer is set to its own on the way"""
     def put(name, layer, x, out, sums):
         mean, std = targets[name]
-        scale, shape = _gain(sums.var(0).sqrt(), std), (-1,) if isinstance(layer, nn.Linear) else (-1,) + (1,)*(out.ndim - 2)
+        scale, shape = _gain(sums.var(0).sqrt(),
+                             std), (-1,) if isinstance(layer, nn.Linear) else (-1,) + (1,) * (out.ndim - 2)
         return (out*scale.view(shape) + (mean - scale*sums.mean()).view(shape)).to(out.dtype)
-    found, _ = _in_turn(_loaded(model, state), names, batches, lambda layer, x, out: _per_unit(layer, out), targets and put)
+
+    found, _ = _in_turn(_loaded(model, state), names, batches, lambda layer, x, out: _per_unit(layer, out), targets
+                        and put)
     again = next((n for n, call in found if call), None)
-    if again: raise ValueError(f'{again!r} runs several times in a pass, which one correction cannot serve: name other layers in layers')
+    if again:
+        raise ValueError(
+            f'{again!r} runs several times in a pass, which one correction cannot serve: name other layers in layers')
     return {n: (sums.mean(), sums.var(1).sqrt()) for (n, _), sums in found.items()}
 
 # %% ../../nbs/merging/01_matching.ipynb #2cd1b569
 def _norms(net):
     "name -> batch norm with running statistics, under all of its names"
-    return {n: m for n, m in net.named_modules(remove_duplicate=False) if isinstance(m, _BatchNorm) and m.track_running_stats and m.running_mean is not None}
+    return {
+        n: m
+        for n, m in net.named_modules(remove_duplicate=False)
+        if isinstance(m, _BatchNorm) and m.track_running_stats and m.running_mean is not None
+    }
 
 def reset_batch_norm(
     model:nn.Module, # the architecture; not changed
@@ -774,12 +934,15 @@ def reset_batch_norm(
     def put(name, m, x, y, sums):
         mean, var = (v.to(m.running_mean.dtype) for v in (sums.mean(), sums.var(0)))
         return F.batch_norm(x, mean, var, m.weight, m.bias, False, 0., m.eps)
-    found, n = _in_turn(net, {m: name for name, m in norms.items()}.values(), batches, lambda m, x, y: _per_unit(m, x), put)
+
+    found, n = _in_turn(net, {m: name
+                              for name, m in norms.items()}.values(), batches, lambda m, x, y: _per_unit(m, x), put)
     modules = dict(net.named_modules(remove_duplicate=False))
     for name, m in norms.items():
         calls = [sums for (other, _), sums in found.items() if modules[other] is m]
         if not calls: continue
-        if min(c.n for c in calls) < 2: raise ValueError(f'{name!r} sees one value per unit, which has no variance: give more data')
+        if min(c.n for c in calls) < 2:
+            raise ValueError(f'{name!r} sees one value per unit, which has no variance: give more data')
         each = [(c.n/sum(c.n for c in calls), c) for c in calls]    # of several calls the mean, as training has it
         out[f'{name}.running_mean'].copy_(sum(w*c.mean() for w, c in each))
         out[f'{name}.running_var'].copy_(sum(w*c.var(1) for w, c in each))
@@ -790,10 +953,12 @@ def reset_batch_norm(
 _TAKES = (*_LAYERS, _BatchNorm, nn.GroupNorm)
 
 def _repair_layers(model, layers):
-    "Names of the layers to correct: those named, all inside the blocks named, or linear ones and convolutions with a bias, without the head"
+    """Names of the layers to correct: those named, all inside the blocks named, or linear ones and convolutions with
+    a bias, without the head"""
     inside(model)
     modules, state = dict(model.named_modules()), model.state_dict(keep_vars=True)
-    takes = lambda n, kinds=_TAKES: isinstance(modules[n], kinds) and getattr(modules[n], 'weight', None) is not None and modules[n].bias is not None
+    takes = lambda n, kinds=_TAKES: isinstance(modules[n], kinds) and getattr(modules[
+        n], 'weight', None) is not None and modules[n].bias is not None
     head, names = find_head(model)[0] if layers is None else None, []
     if layers is None: names = [n for n in modules if takes(n, _LAYERS) and n != head]
     for n in layers or ():
@@ -803,9 +968,16 @@ def _repair_layers(model, layers):
         names += [k for k in found if k not in names]
     if not names: raise ValueError('no layer with a bias takes the correction: name some in layers')
     for n in names:
-        if f'{n}.weight' not in state: raise ValueError(f'the weight of {n!r} is computed from others and takes no correction: remove its parametrization or weight norm first')
+        if f'{n}.weight' not in state:
+            raise ValueError(
+                f'the weight of {n!r} is computed from others and takes no correction: remove its parametrization or '
+                'weight norm first'
+            )
         other = next((k for k, t in state.items() if t is state[f'{n}.weight'] and k != f'{n}.weight'), None)
-        if other: raise ValueError(f'{n}.weight and {other} are one tensor, which one correction cannot serve: name other layers in layers')
+        if other:
+            raise ValueError(
+                f'{n}.weight and {other} are one tensor, which one correction cannot serve: name other layers in layers'
+            )
     return names
 
 # %% ../../nbs/merging/01_matching.ipynb #0d8cbd9d
@@ -816,11 +988,15 @@ def repair(
     parents, # both state dicts, the second one's units in the order of the first; not needed with batch norm
     batches, # of (x, y); one large one costs three passes, several cost a pass per layer
     alpha:float=0.5, # where between the parents
-    layers=None, # names of linear or convolutional layers, norms, or blocks of them; None: all linear and convolutional ones with a bias but the head
+    # names of linear or convolutional layers, norms, or blocks of them; None: all linear and convolutional ones with a
+    # bias but the head
+    layers=None,
 )->dict: # state dict
-    "The merged weights with each unit's mean and standard deviation as interpolated between the parents; batch norm statistics are measured anew"
+    """The merged weights with each unit's mean and standard deviation as interpolated between the parents;
+    batch norm statistics are measured anew"""
     if layers is None and _norms(model): return reset_batch_norm(model, batches, merged)
-    if not isinstance(parents, (tuple, list)) or len(parents) != 2: raise ValueError('without batch norm REPAIR needs both parents: give (a, b), two state dicts')
+    if not isinstance(parents, (tuple, list)) or len(parents) != 2:
+        raise ValueError('without batch norm REPAIR needs both parents: give (a, b), two state dicts')
     names, state, batches = _repair_layers(model, layers), {k: v.detach() for k, v in merged.items()}, _rounds(batches)
     (a, b), out = (_statistics(model, _weights(p), names, batches) for p in parents), dict(state)
     idle = next((n for n in layers or () if n in names and n not in a), None)

@@ -13,7 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -25,11 +31,13 @@ from ..models import check_module, eval_mode
 class Spec:
     "The symmetry of a network: how many units each symbol has, and which symbols every axis of every tensor carries"
     sizes:dict # symbol (str) -> number of units
-    axes:dict  # key of the state dict -> a layout per axis: a tuple of segments (symbol or None, length); an empty layout is fixed
+    # key of the state dict -> a layout per axis: a tuple of segments (symbol or None, length); an empty layout is fixed
+    axes:dict
 
     def users(self, symbol)->list: # of (key, axis)
         "Where `symbol` occurs"
-        return [(k, i) for k, layouts in self.axes.items() for i, layout in enumerate(layouts) if any(s == symbol for s, _ in layout)]
+        return [(k, i) for k, layouts in self.axes.items() for i, layout in enumerate(layouts) if any(
+            s == symbol for s, _ in layout)]
 
 # %% ../../nbs/merging/00_permutations.ipynb #1f3372f9
 def index(
@@ -67,18 +75,27 @@ def permuted(
 def _check(state, spec, perms):
     "One sentence if the three do not belong together"
     for s, p in perms.items():
-        if s not in spec.sizes: raise ValueError(f'permutation of {s!r}, which is no symbol of the spec: it has {", ".join(map(repr, spec.sizes)) or "none"}')
+        if s not in spec.sizes:
+            raise ValueError(
+                f'permutation of {s!r}, which is no symbol of the spec: it has '
+                f'{", ".join(map(repr, spec.sizes)) or "none"}'
+            )
         n = spec.sizes[s]
-        if not isinstance(p, torch.Tensor) or p.dtype != torch.int64: raise TypeError(f'the permutation of {s!r} must be an int64 tensor of length {n}')
+        if not isinstance(p, torch.Tensor) or p.dtype != torch.int64:
+            raise TypeError(f'the permutation of {s!r} must be an int64 tensor of length {n}')
         if not torch.equal(p.sort().values, torch.arange(n, device=p.device)):
             raise ValueError(f'what is given for {s!r} is no permutation: expected each of 0, ..., {n - 1} once')
     for key, layouts in spec.axes.items():
-        if key not in state: raise ValueError(f'the state has no {key!r}, which the spec describes: was the spec made for another architecture?' + wrapping(state))
+        if key not in state:
+            raise ValueError(
+                f'the state has no {key!r}, which the spec describes: was the spec made for another architecture?'
+                + wrapping(state))
         shape = tuple(state[key].shape)
         expected = tuple(sum(l for _, l in layout) if layout else n for layout, n in zip(layouts, shape))
         if len(layouts) != len(shape) or expected != shape:
             expected = tuple(sum(l for _, l in layout) or "any" for layout in layouts)
-            raise ValueError(f'{key!r} has shape {shape}, the spec expects {expected}: was the spec made for another width?')
+            raise ValueError(
+                f'{key!r} has shape {shape}, the spec expects {expected}: was the spec made for another width?')
 
 # %% ../../nbs/merging/00_permutations.ipynb #10753398
 def wrapping(
@@ -87,8 +104,10 @@ def wrapping(
     "What to do about the prefix that a compiled or parallel model gives to all its keys; nothing if there is none"
     prefix = re.match(r'((_orig_mod|module)\.)*', next(iter(keys), ''))[0]
     if not prefix or not all(k.startswith(prefix) for k in keys): return ''
-    who = {'_orig_mod.': 'torch.compile writes', 'module.': 'DataParallel writes'}.get(prefix, 'torch.compile and DataParallel write')
-    return f"; all keys begin with {prefix!r}, as {who} them: take them from model.{prefix}state_dict(), or strip the prefix"
+    who = {'_orig_mod.': 'torch.compile writes',
+           'module.': 'DataParallel writes'}.get(prefix, 'torch.compile and DataParallel write')
+    return (f"; all keys begin with {prefix!r}, as {who} them: "
+            f"take them from model.{prefix}state_dict(), or strip the prefix")
 
 # %% ../../nbs/merging/00_permutations.ipynb #d5d5b187
 def identity(spec:Spec)->dict: # symbol -> int64 (n,)
@@ -138,7 +157,8 @@ class Symbols:
 
     def fix(self, *layouts):
         "Nothing in `layouts` moves"
-        for layout in layouts: self.bound.update({s: ((None, self.units[s]),) for s, _ in self.resolve(layout) if s is not None})
+        for layout in layouts:
+            self.bound.update({s: ((None, self.units[s]),) for s, _ in self.resolve(layout) if s is not None})
 
     def align(self, layout, cuts):
         "`layout` with its symbols cut at the positions `cuts`"
@@ -148,7 +168,8 @@ class Symbols:
             if s is None or not inside: continue
             n, name = self.units[s], self.names[self.rank[s]]
             u, middle = divmod(inside[0] * n, length)
-            self.bound[s] = ((None, n),) if middle else self.fresh(u, f'{name}[:{u}]') + self.fresh(n - u, f'{name}[{u}:]')
+            self.bound[s] = ((None,
+                              n),) if middle else self.fresh(u, f'{name}[:{u}]') + self.fresh(n - u, f'{name}[{u}:]')
             return self.align(layout, cuts)
         return layout
 
@@ -167,7 +188,8 @@ def unify(
     "Bind symbols so that all `layouts` are the same, as loosely as cutting and coarsening allow"
     first = layouts[0]
     for other in layouts[1:]:
-        if _length(first) != _length(other): raise ValueError(f'axes of {_length(first)} and {_length(other)} units cannot move together')
+        if _length(first) != _length(other):
+            raise ValueError(f'axes of {_length(first)} and {_length(other)} units cannot move together')
         while (a := symbols.resolve(first)) != (b := symbols.resolve(other)): _step(symbols, a, b)
     return symbols.resolve(first)
 
@@ -228,7 +250,8 @@ class Derivation(Symbols):
         if key not in self.params:
             name = re.sub(r'\.?((in_|[qkv]_)?proj_)?(weight|bias)$', '', key) or key
             free = range(t.ndim) if axes is None else axes
-            self.params[key] = Value(tuple(self.fresh(n, name) if i in free else ((None, n),) for i, n in enumerate(t.shape))), set(free)
+            self.params[key] = Value(
+                tuple(self.fresh(n, name) if i in free else ((None, n),) for i, n in enumerate(t.shape))), set(free)
         return self.params[key][0]
 
     def same(self, *layouts): return unify(self, *layouts)
@@ -248,14 +271,21 @@ def _module(kind, rule, *names):
 def _values(*args): return [v for v in tree_leaves(args) if isinstance(v, Value)]
 
 # %% ../../nbs/merging/00_permutations.ipynb #3b244705
-@_rule('add iadd radd sub isub rsub mul imul truediv itruediv div pow maximum minimum where lerp addcmul addcdiv neg abs exp log sqrt rsqrt square sin cos '
-       'reciprocal sign clamp clip clamp_min clamp_max round floor floordiv erf relu relu6 leaky_relu elu celu selu gelu silu mish sigmoid tanh hardtanh '
-       'hardswish hardsigmoid softplus softsign logsigmoid threshold rrelu tanhshrink softshrink hardshrink softmax log_softmax softmin normalize '
-       'dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout stochastic_depth drop_block2d contiguous clone detach to type type_as '
-       'float double half bfloat16 masked_fill fill nan_to_num zeros_like ones_like expand_as eq ne lt le gt ge logical_not logical_and logical_or and_ or_ invert',
-       nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid,
-       nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Threshold, nn.RReLU, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.Softmax, nn.Softmax2d, nn.LogSoftmax,
-       nn.Softmin, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+@_rule(
+    'add iadd radd sub isub rsub mul imul truediv itruediv div pow maximum minimum where lerp addcmul addcdiv neg abs '
+    'exp log sqrt rsqrt square sin cos '
+    'reciprocal sign clamp clip clamp_min clamp_max round floor floordiv erf relu relu6 leaky_relu elu celu selu gelu '
+    'silu mish sigmoid tanh hardtanh '
+    'hardswish hardsigmoid softplus softsign logsigmoid threshold rrelu tanhshrink softshrink hardshrink softmax '
+    'log_softmax softmin normalize '
+    'dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout stochastic_depth drop_block2d '
+    'contiguous clone detach to type type_as '
+    'float double half bfloat16 masked_fill fill nan_to_num zeros_like ones_like expand_as eq ne lt le gt ge '
+    'logical_not logical_and logical_or and_ or_ invert',
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
+    nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Threshold, nn.RReLU,
+    nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.Identity,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 def elementwise(d, *args, **kwargs)->Value:
     "Rule: layouts pass, those of several inputs are unified"
     values = _values(args, kwargs)
@@ -293,7 +323,8 @@ def _conv(d, x, weight, bias=None, groups=1, transposed=False):
     return Value((*x.axes[:c], out, *still(d.out.shape[c + 1:]).axes))
 
 @_rule('conv1d conv2d conv3d')
-def _conv_function(d, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1): return _conv(d, x, weight, bias, groups)
+def _conv_function(d, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    return _conv(d, x, weight, bias, groups)
 
 @_rule('conv_transpose1d conv_transpose2d conv_transpose3d')
 def _deconv_function(d, x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -338,7 +369,8 @@ def _freest(d, layout, acts):
 @_rule('group_norm')
 def _group_norm(d, x, num_groups, weight=None, bias=None, eps=None):
     n, layout = x.shape[1], x.axes[1]
-    blocks, inside = (lambda s: unify(s, layout, _times(s.fresh(num_groups, d.name), n // num_groups))), (lambda s: s.align(layout, range(0, n, n // num_groups)))
+    blocks, inside = (lambda s: unify(s, layout, _times(s.fresh(num_groups, d.name), n // num_groups))), (
+        lambda s: s.align(layout, range(0, n, n // num_groups)))
     if num_groups > 1: _freest(d, layout, (blocks, inside))
     d.same(layout, *[v.axes[0] for v in map(d.param, (weight, bias)) if v])
     return x
@@ -364,7 +396,8 @@ def _pools(k):
     "Enter what works on `k` axes of space"
     rule = lambda d, x, *_, **__: _spatial(d, x, k)
     _rule(*[f'{a}{b}_pool{k}d' for a in ('', 'adaptive_') for b in ('max', 'avg')], f'lp_pool{k}d')(rule)
-    kinds = 'MaxPool AvgPool AdaptiveMaxPool AdaptiveAvgPool LPPool ZeroPad ConstantPad ReflectionPad ReplicationPad CircularPad'
+    kinds = ('MaxPool AvgPool AdaptiveMaxPool AdaptiveAvgPool LPPool '
+             'ZeroPad ConstantPad ReflectionPad ReplicationPad CircularPad')
     for kind in kinds.split(): _module(getattr(nn, f'{kind}{k}d'), rule)
 
 _pools(1), _pools(2), _pools(3)
@@ -378,16 +411,21 @@ _module(nn.Upsample, _resize)
 def _pad(d, x, pad, mode='constant', value=None):
     axes = list(x.axes)
     for i, (a, b) in enumerate(zip(pad[::2], pad[1::2]), 1):
-        if mode == 'constant' and min(a, b) >= 0: axes[-i] = d.resolve(((None, a),) * (a > 0) + axes[-i] + ((None, b),) * (b > 0))
+        if mode == 'constant' and min(a, b) >= 0:
+            axes[-i] = d.resolve(((None, a),) * (a > 0) + axes[-i] + ((None, b),) * (b > 0))
         elif a or b: d.fix(axes[-i]); axes[-i] = ((None, d.out.shape[-i]),)
     return Value(tuple(axes))
 
 # %% ../../nbs/merging/00_permutations.ipynb #8a9af07c
 @_rule('mean sum prod amax amin std var var_mean std_mean logsumexp max min all any')
 def _reduce(d, x, dim=None, *args, axis=None, other=None, **kwargs):
-    if isinstance(other if dim is None else dim, Value): return elementwise(d, x, other if dim is None else dim)  # maximum of two tensors
+    # maximum of two tensors
+    if isinstance(other if dim is None else dim, Value): return elementwise(d, x, other if dim is None else dim)
     dim = axis if dim is None else dim
-    dims = {i % max(x.ndim, 1) for i in (range(x.ndim) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim)}
+    dims = {
+        i % max(x.ndim, 1)
+        for i in (range(x.ndim) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim)
+    }
     several = not isinstance(d.out, torch.Tensor)
     if several: d.fix(*[x.axes[i] for i in dims])  # indices refer to positions
     def one(fake):
@@ -417,7 +455,10 @@ def _pieces(d, layout, lengths):
     cuts = [0, *itertools.accumulate(lengths)]
     layout = d.align(layout, cuts)
     bounds = list(zip(layout, _cuts(layout)))
-    return [tuple((s, n) for (s, l), at in bounds if (n := min(at + l, b) - max(at, a)) > 0) for a, b in zip(cuts, cuts[1:])]
+    return [
+        tuple((s, n) for (s, l), at in bounds if (n := min(at + l, b) - max(at, a)) > 0) for a, b in zip(cuts, cuts[1:])
+    ]
+
 
 @_rule('chunk split tensor_split split_with_sizes')
 def _split(d, x, sizes=None, dim=0, **_):
@@ -463,7 +504,9 @@ def _getitem(d, x, items):
         start, stop, step = i.indices(n := _length(layout))
         if step != 1: d.fix(layout)
         length = len(range(start, stop, step))
-        axes.append(((None, length),) if step != 1 or not length else _pieces(d, layout, [start, length, n - start - length])[1])
+        axes.append(
+            ((None, length),) if step != 1 or not length else _pieces(d, layout, [start, length, n - start - length])[1]
+        )
     return Value(tuple(axes))
 
 # %% ../../nbs/merging/00_permutations.ipynb #09925e87
@@ -505,7 +548,8 @@ def _reshape(d, x, *_, **__):
     axes = list(still(d.out.shape).axes)
     while old and new:
         a, b = [old.pop(0)], [new.pop(0)]
-        while (m := math.prod(x.shape[i] for i in a)) != (n := math.prod(d.out.shape[i] for i in b)): (a.append(old.pop(0)) if m < n else b.append(new.pop(0)))
+        while (m := math.prod(x.shape[i] for i in a)) != (n := math.prod(d.out.shape[i] for i in b)):
+            (a.append(old.pop(0)) if m < n else b.append(new.pop(0)))
         if len(b) == 1: axes[b[0]] = _merge(d, [x.axes[i] for i in a])
         elif len(a) == 1: axes = _spread(d, x, a[0], axes, b)
         else: d.fix(*[x.axes[i] for i in a])
@@ -562,7 +606,8 @@ def _attention(d, q, k, v, attn_mask=None, dropout_p=0., is_causal=False, **_):
 def _attend(d, m, name, query, key, value, masks):
     "(output, layout of the heads) of an nn.MultiheadAttention; tokens stay, and heads too where each has its own mask"
     one, masks = d.fresh(m.num_heads, name), _values(masks)
-    d.fix(*[a for v in (query, key, value) for a in v.axes[:-1]], *[a for v in masks for a in v.axes], *[one for v in masks if v.ndim == 3])
+    d.fix(*[a for v in (query, key, value) for a in v.axes[:-1]], *[a for v in masks for a in v.axes],
+          *[one for v in masks if v.ndim == 3])
     heads = _times(one, m.embed_dim // m.num_heads)
     if m.in_proj_weight is None:
         for w, x in ((m.q_proj_weight, query), (m.k_proj_weight, key), (m.v_proj_weight, value)):
@@ -598,13 +643,17 @@ def _transformer_layer(d, m, x, memory=None, *masks, name=None, **kwargs):
 
 @_rule(nn.TransformerEncoder, nn.TransformerDecoder)
 def _transformer(d, m, x, *memory, **kwargs):
-    for i, layer in enumerate(m.layers): x = _transformer_layer(d, layer, x, *memory, name=f'{d.name}.layers.{i}', **kwargs)
+    for i, layer in enumerate(m.layers):
+        x = _transformer_layer(d, layer, x, *memory, name=f'{d.name}.layers.{i}', **kwargs)
     return x if m.norm is None else RULES[nn.LayerNorm](d, m.norm, x)
 
 # %% ../../nbs/merging/00_permutations.ipynb #5b32a6ac
-@_rule('cumsum cumprod flip roll sort topk argmax argmin argsort gather index_select take_along_dim tril triu outer cdist local_response_norm '
-       'pixel_shuffle pixel_unshuffle channel_shuffle unfold fold grid_sample affine_grid one_hot repeat_interleave movedim',
-       nn.LocalResponseNorm, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Unfold, nn.Fold, nn.Bilinear)
+@_rule(
+    'cumsum cumprod flip roll sort topk argmax argmin argsort gather index_select take_along_dim tril triu outer cdist '
+    'local_response_norm '
+    'pixel_shuffle pixel_unshuffle channel_shuffle unfold fold grid_sample affine_grid one_hot repeat_interleave '
+    'movedim',
+    nn.LocalResponseNorm, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Unfold, nn.Fold, nn.Bilinear)
 def opaque(d, *args, **kwargs):
     "Rule: inputs, outputs and parameters stay as they are"
     params = [d.param(p) for m in args if isinstance(m, nn.Module) for p in (*m.parameters(), *m.buffers())]
@@ -619,18 +668,27 @@ def _constant(d, x, *_, **__): return still(d.out.shape)
 def inside(
     model:nn.Module,
 )->tuple: # (the network, what its keys begin with in the state dict of `model`)
-    "The network that torch.compile, DataParallel or DistributedDataParallel have wrapped, which fx and hooks can look into"
+    """The network that torch.compile, DataParallel or DistributedDataParallel have wrapped, which fx and hooks can
+    look into"""
     check_module(model)
-    if isinstance(model, torch.jit.ScriptModule): raise ValueError('the units of a TorchScript module cannot be followed: give the nn.Module that it was made of')
-    part = '_orig_mod' if hasattr(model, '_orig_mod') else 'module' if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else None
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError('the units of a TorchScript module cannot be followed: give the nn.Module that it was made of')
+    part = '_orig_mod' if hasattr(model, '_orig_mod') else 'module' if isinstance(
+        model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else None
     if part is None: return model, ''
     net, prefix = inside(getattr(model, part))
     return net, f'{part}.{prefix}'
 
 def twin(model:nn.Module)->nn.Module:
-    "A deep copy, also of a model with the old weight_norm or spectral_norm, which leave a result of autograd in their layer that torch does not copy"
+    """A deep copy, also of a model with the old weight_norm or spectral_norm, which leave a result of autograd in
+    their layer that torch does not copy"""
     check_module(model)
-    made = {id(t): t.detach().clone() for m in model.modules() for t in vars(m).values() if isinstance(t, torch.Tensor) and not t.is_leaf}
+    made = {
+        id(t): t.detach().clone()
+        for m in model.modules()
+        for t in vars(m).values()
+        if isinstance(t, torch.Tensor) and not t.is_leaf
+    }
     return copy.deepcopy(model, made)
 
 # %% ../../nbs/merging/00_permutations.ipynb #cf03a808
@@ -649,15 +707,25 @@ def _trace(model, own, inputs):
     tracer = _Tracer(tuple(k for k in own if isinstance(k, type)))
     if tracer.is_leaf_module(model, ''): model = nn.Sequential(model)
     for k, m in model.named_modules():
-        if is_parametrized(m): raise ValueError(f'{k or type(m).__name__} is parametrized: call torch.nn.utils.parametrize.remove_parametrizations first')
+        if is_parametrized(m):
+            raise ValueError(
+                f'{k or type(m).__name__} is parametrized: call torch.nn.utils.parametrize.remove_parametrizations '
+                'first'
+            )
         old = next((h for h in m._forward_pre_hooks.values() if isinstance(h, (WeightNorm, SpectralNorm))), None)
-        if old: raise ValueError(f'{k or type(m).__name__} has the old {_OLD[type(old)]}: call torch.nn.utils.remove_{_OLD[type(old)]} first')
+        if old:
+            raise ValueError(
+                f'{k or type(m).__name__} has the old {_OLD[type(old)]}: call torch.nn.utils.remove_{_OLD[type(old)]} '
+                'first'
+            )
     rest = list(inspect.signature(model.forward).parameters.values())[inputs:]
     try: return tracer.trace(model, {p.name: p.default for p in rest if p.default is not p.empty}), model
     except Exception as e:
         where = dict(model.named_modules()).get(tracer.where)
-        raise ValueError(f'torch.fx cannot trace {tracer.where or "the model"} ({type(where).__name__}): {_line(e)}. Make it one operation by '
-                         f'rules={{{type(where).__name__}: opaque}} or a rule of your own, or declare a Spec by hand') from e
+        raise ValueError(
+            f'torch.fx cannot trace {tracer.where or "the model"} ({type(where).__name__}): {_line(e)}. Make it one '
+            'operation by '
+            f'rules={{{type(where).__name__}: opaque}} or a rule of your own, or declare a Spec by hand') from e
 
 _OLD = {WeightNorm: 'weight_norm', SpectralNorm: 'spectral_norm'}
 
@@ -674,7 +742,8 @@ def _operation(node, root, table):
         rule = table.get(node.target, table.get(node.target.strip('_')))
         return f'method {node.target}', lambda x, *args, **kwargs: getattr(x, node.target)(*args, **kwargs), rule
     f = node.target
-    name, known = f.__name__, (getattr(f, '__module__', None) or 'torch').split('.')[0] in ('torch', 'torchvision', '_operator', 'builtins', 'math')
+    name, known = f.__name__, (getattr(f, '__module__', None)
+                               or 'torch').split('.')[0] in ('torch', 'torchvision', '_operator', 'builtins', 'math')
     return f'function {name}', f, table.get(f, table.get(name, table.get(name.strip('_'))) if known else None)
 
 def _with_module(rule, m, d, *args, **kwargs): return rule(d, m, *args, **kwargs)
@@ -684,24 +753,36 @@ def _visit(d, node, root, table, args, kwargs):
     "What the node gives, with a Value in the place of each tensor"
     what, run, rule = _operation(node, root, table)
     if run is operator.getitem and not isinstance(args[0], Value): return run(*args)
-    if run is getattr and isinstance(args[0], tuple): return args[0][['values', 'indices'].index(args[1])]  # of a maximum
+    # of a maximum
+    if run is getattr and isinstance(args[0], tuple): return args[0][['values', 'indices'].index(args[1])]
     fakes = tree_map(lambda v: v.fake if isinstance(v, Value) else v, (args, kwargs))
-    try: d.out = run(*fakes[0], **fakes[1])
-    except DynamicOutputShapeException as e: raise ValueError(f'the shape of what {what} gives depends on values; declare a Spec by hand') from e
+    try:
+        d.out = run(*fakes[0], **fakes[1])
+    except DynamicOutputShapeException as e:
+        raise ValueError(f'the shape of what {what} gives depends on values; declare a Spec by hand') from e
     except DataDependentOutputException as e:
-        if node.op != 'call_module': raise ValueError(f'{what} reads a value of a tensor, which cannot be followed: declare a Spec by hand') from e
+        if node.op != 'call_module':
+            raise ValueError(
+                f'{what} reads a value of a tensor, which cannot be followed: declare a Spec by hand'
+            ) from e
         d.out = _tried(run, *fakes)
-    except Exception as e: raise ValueError(f'{what} fails: {_line(e)}. Is x what the model takes?') from e
+    except Exception as e:
+        raise ValueError(f'{what} fails: {_line(e)}. Is x what the model takes?') from e
     tensors = [t for t in tree_leaves(d.out) if isinstance(t, torch.Tensor)]
     if not tensors: return d.out
-    if not _values(args, kwargs): values = tree_map(lambda t: still(t.shape) if isinstance(t, torch.Tensor) else t, d.out)
+    if not _values(args, kwargs):
+        values = tree_map(lambda t: still(t.shape) if isinstance(t, torch.Tensor) else t, d.out)
     elif rule is None:
-        key = type(run).__name__ if node.op == 'call_module' else repr(node.target) if isinstance(node.target, str) else node.target.__name__
-        raise ValueError(f'no rule for {what}: say how it treats the order of units by rules={{{key}: elementwise}} (each by itself), '
-                         f'{{{key}: opaque}} (it needs their order) or a rule of your own, or declare a Spec by hand')
+        key = type(run).__name__ if node.op == 'call_module' else repr(node.target) if isinstance(
+            node.target, str) else node.target.__name__
+        raise ValueError(
+            f'no rule for {what}: say how it treats the order of units by rules={{{key}: elementwise}} (each by '
+            'itself), '
+            f'{{{key}: opaque}} (it needs their order) or a rule of your own, or declare a Spec by hand')
     else: values = _asked(d, what, rule, args, kwargs)
     for v, t in zip(_values(values), tensors, strict=True):
-        if v.shape != tuple(t.shape): raise ValueError(f'{what} gives a tensor of shape {tuple(t.shape)}, its rule says {v.shape}')
+        if v.shape != tuple(t.shape):
+            raise ValueError(f'{what} gives a tensor of shape {tuple(t.shape)}, its rule says {v.shape}')
     return _paired(values, d.out)
 
 # %% ../../nbs/merging/00_permutations.ipynb #05c94ea0
@@ -709,18 +790,25 @@ def _tried(m, args, kwargs):
     "What `m` gives for ones, as tensors without data: for modules of one operation that look at values"
     real = lambda t: torch.ones(t.shape, dtype=t.dtype, device=t.device) if isinstance(t, FakeTensor) else t
     like = lambda t: torch.empty(t.shape, dtype=t.dtype, device=t.device) if isinstance(t, torch.Tensor) else t
-    with unset_fake_temporarily(), torch.no_grad(): out = copy.deepcopy(m)(*tree_map(real, args), **tree_map(real, kwargs))
+    with unset_fake_temporarily(), torch.no_grad():
+        out = copy.deepcopy(m)(*tree_map(real, args), **tree_map(real, kwargs))
     return tree_map(like, out)
 
 def _asked(d, what, rule, args, kwargs):
     try: return rule(d, *args, **kwargs)
-    except Exception as e: raise ValueError(f'the rule for {what} cannot follow this use of it: {_line(e)}. Pass a rule of your own, '
-                                            'opaque for instance, or declare a Spec by hand') from e
+    except Exception as e:
+        raise ValueError(f'the rule for {what} cannot follow this use of it: {_line(e)}. Pass a rule of your own, '
+                         'opaque for instance, or declare a Spec by hand') from e
 
 def _paired(values, out):
     if isinstance(values, Value): return Value(values.axes, out)
-    return type(values)(map(_paired, values, out)) if isinstance(values, (tuple, list)) and not hasattr(values, '_fields') else \
-        tuple(map(_paired, values, out)) if isinstance(values, tuple) else values
+    return (
+        type(values)(map(_paired, values, out))
+        if isinstance(values, (tuple, list)) and not hasattr(values, '_fields')
+        else tuple(map(_paired, values, out))
+        if isinstance(values, tuple)
+        else values
+    )
 
 # %% ../../nbs/merging/00_permutations.ipynb #b1216471
 def permutations(
@@ -742,7 +830,10 @@ def permutations(
 
 def _held(model):
     "What the submodules hold: (attributes, buffers, lists, ..., a copy) of each"
-    return [(d, copy.copy(d)) for m in model.modules() for d in (vars(m), *vars(m).values()) if isinstance(d, (dict, list))]
+    return [
+        (d, copy.copy(d)) for m in model.modules() for d in (vars(m), *vars(m).values()) if isinstance(d, (dict, list))
+    ]
+
 
 def _restore(held, new=False):
     "Put it back, and with `new` take away what has come, such as constants that the tracer left"
@@ -767,7 +858,8 @@ def _walk(d, graph, root, table, inputs, mode):
         if node.op == 'placeholder': env[node] = inputs.pop(0) if inputs else args[0] if args else ()
         elif node.op == 'get_attr':
             t = functools.reduce(getattr, node.target.split('.'), root)
-            env[node] = Value(d.param(t).axes, t if isinstance(t, FakeTensor) else mode.from_tensor(t)) if isinstance(t, torch.Tensor) else t
+            env[node] = Value(d.param(t).axes, t if isinstance(t, FakeTensor) else mode.from_tensor(t)) if isinstance(
+                t, torch.Tensor) else t
         elif node.op == 'output': d.fix(*[a for v in _values(args) for a in v.axes])
         else: env[node] = _visit(d, node, root, table, args, kwargs)
 
@@ -775,7 +867,9 @@ def _walk(d, graph, root, table, inputs, mode):
 def _spec(d):
     "The Spec of what `d` knows: free symbols in the order in which they appeared, with names of their own"
     found = {k: [d.resolve(a) for a in v[0].axes] for k, v in d.params.items()}
-    free = sorted({s for axes in found.values() for layout in axes for s, _ in layout if s is not None}, key=lambda s: d.rank[s])
+    free = sorted(
+        {s for axes in found.values() for layout in axes for s, _ in layout if s is not None}, key=lambda s: d.rank[s]
+    )
     names = {None: None}
     for s in free:
         name = base = d.names[d.rank[s]]
@@ -800,8 +894,10 @@ def check_spec(
     draws=2, # random permutations to try, after a cyclic shift of every symbol
     rtol=1e-9, # allowed change, in units of the largest output
 )->float: # the largest change found, in these units
-    "How little random permutations change the function of a copy of `model` in float64; AssertionError if it is more than rounding"
-    gen, double = torch.Generator().manual_seed(seed), lambda t: t.detach().double() if t.is_floating_point() else t.detach()
+    """How little random permutations change the function of a copy of `model` in float64;
+    AssertionError if it is more than rounding"""
+    gen, double = torch.Generator().manual_seed(
+        seed), lambda t: t.detach().double() if t.is_floating_point() else t.detach()
     whole = twin(model).double().eval()
     (net, prefix), keys = inside(whole), whole.state_dict(keep_vars=True)
     new = {id(t): _jitter(t, gen) for t in {id(t): t for t in keys.values()}.values()}  # tied weights stay tied
@@ -811,19 +907,28 @@ def check_spec(
     def run(state):
         ours = {k.removeprefix(prefix): t for k, t in state.items()}
         try: out = torch.func.functional_call(net, ours, tuple(t.clone() for t in x), tie_weights=False)
-        except RuntimeError as e: raise ValueError(f'the model fails in float64: {_line(e)}. Is x what it takes?') from e
+        except RuntimeError as e:
+            raise ValueError(f'the model fails in float64: {_line(e)}. Is x what it takes?') from e
         return torch.cat([t.flatten() for t in tree_leaves(out) if isinstance(t, torch.Tensor)])
     before, worst = run(state), 0.
-    assert before.isfinite().all() and before.any(), 'with weights drawn around those of the model its output is zero or not finite: it cannot test a spec'
+    assert before.isfinite().all() and before.any(), (
+        'with weights drawn around those of the model its output is zero or not finite: it cannot test a spec'
+    )
     change = lambda after: ((after - before).abs().max() / before.abs().max()).item()
-    shift = {s: torch.arange(n).roll(1) for s, n in spec.sizes.items()}  # moves every unit, which of two a random permutation often does not
+    # moves every unit, which of two a random permutation often does not
+    shift = {s: torch.arange(n).roll(1) for s, n in spec.sizes.items()}
     for perms in (shift, *[random_perms(spec, gen) for _ in range(draws)]):
         worst = max(worst, change(run(permuted(state, spec, perms))))
-        assert worst <= rtol, f'a permutation that the spec allows changes the output by {worst:.1e} of its largest value, more than {rtol:.1e}'
+        assert worst <= rtol, ('a permutation that the spec allows changes the output by '
+                               f'{worst:.1e} of its largest value, more than {rtol:.1e}')
     first = {users[0] for users in map(spec.users, spec.sizes) if len(users) > 1}
-    alone = Spec(spec.sizes, {k: tuple(a if (k, i) in first else () for i, a in enumerate(axes)) for k, axes in spec.axes.items()})
-    assert not first or change(run(permuted(state, alone, shift))) > rtol, \
-        'the output does not notice when tensors are permuted one without the other: this model and x cannot test a spec'
+    alone = Spec(
+        spec.sizes,
+        {k: tuple(a if (k, i) in first else () for i, a in enumerate(axes)) for k, axes in spec.axes.items()},
+    )
+    assert not first or change(run(permuted(state, alone, shift))) > rtol, (
+        'the output does not notice when tensors are permuted one without the other: '
+        'this model and x cannot test a spec')
     return worst
 
 def _jitter(t, gen):

@@ -16,10 +16,12 @@ from ..training import cross_entropy, proximal, update
 
 # %% ../../nbs/robustness/01_absum.ipynb #dfa1a00b
 def conv_filters(model:nn.Module)->list: # weights (out, in/groups, h, w)
-    "The weights of the convolutions with more than one tap, each once, also where layers share it; ValueError if there are none"
+    """The weights of the convolutions with more than one tap, each once, also where layers share it;
+    ValueError if there are none"""
     check_module(model)
     weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight[0, 0].numel() > 1]
-    if not weights: raise ValueError('the model has no convolution with more than one tap: there is nothing to regularise')
+    if not weights:
+        raise ValueError('the model has no convolution with more than one tap: there is nothing to regularise')
     return list({id(w): w for w in weights}.values())
 
 def _wide(w): return w.to(torch.promote_types(w.dtype, torch.float32))
@@ -39,12 +41,16 @@ def prox_absum(
 
 # %% ../../nbs/robustness/01_absum.ipynb #938b048c
 def on_filters(prox, strength:float):
-    "prox(model, lr) that applies `prox(w, lr*strength)` to every convolution filter that is trained, in place and in float32 or wider"
+    """prox(model, lr) that applies `prox(w, lr*strength)` to every convolution filter that is trained, in place and
+    in float32 or wider"""
     if not 0 <= strength < float('inf'): raise ValueError(f'strength must be a number >= 0, not {strength!r}')
     def apply(model, lr):
         filters = conv_filters(model)
         if not all(isinstance(w, nn.Parameter) for w in filters):
-            raise ValueError('a filter is computed from other weights (weight_norm, spectral_norm or another parametrisation): what is written into it would be lost')
+            raise ValueError(
+                'a filter is computed from other weights (weight_norm, spectral_norm or another parametrisation): what '
+                'is written into it would be lost'
+            )
         for w in filters:
             if w.requires_grad: w.copy_(prox(_wide(w), lr*strength))
     return apply
@@ -80,7 +86,8 @@ def relative_step_time(
     x, y, # a batch
     rounds:int=60,
 )->float:
-    "Time of a step with Absum over that of a step with the optimiser's own weight decay: medians over rounds, measured in turns"
+    """Time of a step with Absum over that of a step with the optimiser's own weight decay:
+    medians over rounds, measured in turns"""
     sgd, times = partial(torch.optim.SGD, list(model.parameters()), lr=0, momentum=0.9), []
     steps = [(absum(0.1), sgd()), (update, sgd(weight_decay=0.1))]
     for i in range(2*rounds):

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ..attacks.gradient import (_check_pgd, autocast, blind_warning, ce_loss, finite_rows, fitting, generator_for, guarded,
-                                       input_gradient, loss_gradient, margin_loss, pgd)
+from ..attacks.gradient import (_check_pgd, autocast, blind_warning, ce_loss, finite_rows, fitting,
+                                       generator_for, guarded, input_gradient, loss_gradient, margin_loss, pgd)
 from ..attacks.threat_models import Linf
 from .. import training
 from ..models import logits_of
@@ -30,12 +30,14 @@ def _at_least_0(**named):
 
 def _class_numbers(y):
     "Labels of any integer type as int64"
-    if y.is_floating_point() or y.dtype == torch.bool: raise TypeError(f'y has dtype {y.dtype}; expected int64 class numbers')
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise TypeError(f'y has dtype {y.dtype}; expected int64 class numbers')
     return y.long()
 
 @dataclass(eq=False)
 class Objective:
-    "An objective in two halves, so that a step can find the examples once and use them twice; called, it is an ordinary objective"
+    """An objective in two halves, so that a step can find the examples once and use them twice;
+    called, it is an ordinary objective"""
     attack:object # attack(model, x, y) -> x_adv
     outer:object  # outer(model, x, x_adv, y) -> (scalar, dict of scalars)
 
@@ -49,7 +51,8 @@ def scores(
     logits:torch.Tensor, # (N,K) of the attacked batch
     y:torch.Tensor, # int64 (N,)
 )->dict: # scalars
-    "What every objective logs: accuracy and mean margin loss under the attack; an image with a NaN among its logits counts as wrong"
+    """What every objective logs: accuracy and mean margin loss under the attack;
+    an image with a NaN among its logits counts as wrong"""
     margin = margin_loss(logits.detach(), y)
     return dict(robust_accuracy=(margin < 0).float().mean(), margin=margin.mean())
 
@@ -86,12 +89,14 @@ def kl_pgd(
 ): # attack(model, x, y) -> x_adv
     "TRADES' attack: ascent on the divergence from the prediction on `x`; it does not look at the labels"
     _check_pgd(threat, steps, step_size, kl, 1, True, precision)
-    if not 0 < start < math.inf: raise ValueError(f'start must be > 0, not {start!r}: at x itself the divergence has no gradient')
+    if not 0 < start < math.inf:
+        raise ValueError(f'start must be > 0, not {start!r}: at x itself the divergence has no gradient')
     size = 2.5 * threat.eps / steps if step_size is None else step_size
     def run(model, x, y):
         with autocast(x, precision): clean = logits_of(model, x)
         project, loss = threat.around(x), fitting(lambda logits, y: kl(clean, logits), y)
-        x_adv = project(x + start * torch.randn(x.shape, generator=generator_for(x, seed), device=x.device, dtype=x.dtype))
+        x_adv = project(x + start
+                        * torch.randn(x.shape, generator=generator_for(x, seed), device=x.device, dtype=x.dtype))
         sighted = torch.ones_like(y, dtype=torch.bool)
         for _ in range(steps):
             grad = input_gradient(model, x_adv, y, loss, precision)
@@ -108,7 +113,8 @@ def trades(
     attack, # usually `kl_pgd(...)`
     beta=6., # weight of the divergence
 )->Objective:
-    "TRADES (Zhang et al., 2019): cross-entropy of the clean batch plus `beta` times the divergence under attack (eq. 4)"
+    """TRADES (Zhang et al., 2019): cross-entropy of the clean batch plus `beta` times the divergence under attack
+    (eq. 4)"""
     _at_least_0(beta=beta)
     def outer(model, x, x_adv, y):
         clean, logits = logits_of(model, x), logits_of(model, x_adv)
@@ -132,7 +138,8 @@ def mart(
     attack, # attack(model, x, y) -> x_adv
     beta=5., # weight of the divergence
 )->Objective:
-    "MART (Wang et al., 2020): boosted cross-entropy, and the divergence weighted by how wrong the clean prediction is (eq. 6)"
+    """MART (Wang et al., 2020): boosted cross-entropy, and the divergence weighted by how wrong the clean prediction
+    is (eq. 6)"""
     _at_least_0(beta=beta)
     def outer(model, x, x_adv, y):
         clean, logits = logits_of(model, x), logits_of(model, x_adv)
@@ -145,7 +152,8 @@ def weighted(
     attack, # attack(model, x, y) -> x_adv
     weigh, # weigh(logits, y) -> (N,) numbers >= 0, from the attacked batch
 )->Objective:
-    "Importance-aware training: cross-entropy of the attacked batch with weights of mean 1, through which no gradient flows (eq. 8)"
+    """Importance-aware training: cross-entropy of the attacked batch with weights of mean 1, through which no
+    gradient flows (eq. 8)"""
     def outer(model, x, x_adv, y):
         logits = logits_of(model, x_adv)
         w = weigh(logits.detach(), y).to(logits) + 1e-30 # all of them 0: equal weights
@@ -176,7 +184,8 @@ def ewat(
     attack, # attack(model, x, y) -> x_adv
     strength=1., # of the entropy; 0 is adversarial training, large values make weights proportional to it
 )->Objective:
-    "Entropy-weighted adversarial training (Kim et al., 2021): one plus `strength` times the entropy of the prediction (eq. 10)"
+    """Entropy-weighted adversarial training (Kim et al., 2021): one plus `strength` times the entropy of the
+    prediction (eq. 10)"""
     _at_least_0(strength=strength)
     return weighted(attack, lambda logits, y: 1 + strength * torch.special.entr(logits.softmax(1)).sum(1))
 
@@ -205,7 +214,8 @@ def gairat(
 )->Objective:
     "GAIRAT (Zhang et al., 2021): weights fall with the number of attack steps that an image withstands (eq. 11)"
     if not shift > -math.inf: raise ValueError(f'shift must be a number or inf, not {shift!r}')
-    if kw.get('restarts', 1) != 1 or kw.get('compile'): raise ValueError('gairat counts along one path, step by step: no restarts, no compile')
+    if kw.get('restarts', 1) != 1 or kw.get('compile'):
+        raise ValueError('gairat counts along one path, step by step: no restarts, no compile')
     tally = Tally()
     run = pgd(threat, steps, step_size, loss=tally, **kw)
     def attack(model, x, y):
@@ -228,11 +238,13 @@ def friendly(
 ): # attack(model, x, y) -> x_adv
     "FAT's attack (Zhang et al., 2020): PGD in which an image stops `tau` steps after the model is wrong on it"
     _check_pgd(threat, steps, step_size, ce_loss, 1, True, precision)
-    if not isinstance(tau, int) or tau < 0: raise ValueError(f'tau must be a whole number of steps from 0 on, not {tau!r}')
+    if not isinstance(tau, int) or tau < 0:
+        raise ValueError(f'tau must be a whole number of steps from 0 on, not {tau!r}')
     _at_least_0(omega=omega)
     size = 2.5 * threat.eps / steps if step_size is None else step_size
     def run(model, x, y):
-        project, loss, gen, left = threat.around(x), fitting(ce_loss, y), generator_for(x, seed), torch.full_like(y, tau)
+        project, loss, gen, left = threat.around(x), fitting(ce_loss, y), generator_for(x, seed), torch.full_like(
+            y, tau)
         go, sighted = torch.ones_like(y, dtype=torch.bool), torch.ones_like(y, dtype=torch.bool)
         x_adv = threat.random_start(x, gen) if random_start else x
         for _ in range(steps):
@@ -241,7 +253,8 @@ def friendly(
             ahead = x_adv + threat.steepest(grad, x_adv, size)
             if omega: ahead = ahead + omega * torch.randn(x.shape, generator=gen, device=x.device, dtype=x.dtype)
             wrong = ~_right(logits, y)
-            go = go & (~wrong | (left > 0)) # once stopped, stopped: with mode='train' the others' moves may change its prediction
+            # once stopped, stopped: with mode='train' the others' moves may change its prediction
+            go = go & (~wrong | (left > 0))
             left = left - (wrong & go).long()
             x_adv = torch.where(go.view(-1, *[1]*(x.ndim - 1)), project(ahead), x_adv)
         blind_warning(~sighted)
@@ -253,7 +266,8 @@ def soft_margin(
     logits:torch.Tensor, # (N,K)
     y:torch.Tensor, # int64 (N,)
 )->torch.Tensor: # (N,)
-    "MMA's soft logit margin (Ding et al., 2020): `margin_loss` with logsumexp for the maximum, positive where `y` has less than half of the probability"
+    """MMA's soft logit margin (Ding et al., 2020): `margin_loss` with logsumexp for the maximum, positive where `y`
+    has less than half of the probability"""
     own = F.one_hot(y, logits.shape[1]).bool()
     return logits.masked_fill(own, -torch.inf).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
 
@@ -263,8 +277,10 @@ def boundary(
     loss=margin_loss, # loss(logits, y) -> (N,), positive where the model counts as wrong; so does NaN
     mode='eval', # 'train': the passes of the bisection take batch norm with the batch's statistics
 ): # attack(model, x, y) -> x_adv
-    "Where the way from `x` to `attack(x)` enters the wrong, up to a share 2^-halvings of it; its end if it does not, `x` itself if that is wrong"
-    if not isinstance(halvings, int) or halvings < 1: raise ValueError(f'halvings must be a positive integer, not {halvings!r}')
+    """Where the way from `x` to `attack(x)` enters the wrong, up to a share 2^-halvings of it;
+    its end if it does not, `x` itself if that is wrong"""
+    if not isinstance(halvings, int) or halvings < 1:
+        raise ValueError(f'halvings must be a positive integer, not {halvings!r}')
     def run(model, x, y):
         x_adv, height = attack(model, x, y), fitting(loss, y)
         at = lambda t: torch.lerp(x, x_adv, t.view(-1, *[1]*(x.ndim - 1)))
@@ -278,7 +294,8 @@ def boundary(
         found.crossed = high < 1
         return at(high)
     found = guarded(run, mode, getattr(attack, 'threat', None), getattr(attack, 'needs', _fit_labels))
-    found.crossed = None # bool (N,), of the last batch: the boundary lies on the way, more than a share 2^-halvings before its end
+    # bool (N,), of the last batch: the boundary lies on the way, more than a share 2^-halvings before its end
+    found.crossed = None
     return found
 
 # %% ../../nbs/robustness/00_baselines.ipynb #14f4d062
@@ -289,13 +306,17 @@ def mma(
     loss=margin_loss, # decides where the boundary is; `soft_margin` for the authors'
     mode='eval',
 )->Objective:
-    "After MMA training (Ding et al., 2020): cross-entropy on the boundary, of images nearer to it than the radius, and a share of the clean one (eq. 12)"
+    """After MMA training (Ding et al., 2020): cross-entropy on the boundary, of images nearer to it than the radius,
+    and a share of the clean one (eq. 12)"""
     if not 0 <= share <= 1: raise ValueError(f'share must be in [0, 1], not {share!r}')
     find = boundary(attack, halvings, loss, mode)
     def outer(model, x, x_adv, y):
         clean, logits = logits_of(model, x), logits_of(model, x_adv)
         near = torch.where(find.crossed, ce_loss(logits, y), 0).mean()
-        return share * F.cross_entropy(clean, y) + (1 - share) * near, scores(logits, y) | dict(near=find.crossed.float().mean())
+        return share * F.cross_entropy(clean, y) + (1 - share) * near, scores(logits, y) | dict(
+            near=find.crossed.float().mean()
+        )
+
     return Objective(find, outer)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #06e32a01
@@ -339,24 +360,29 @@ def perturb(
     grads:list, # of the parameters, in their order; None where there is none
     gamma:float, # size relative to the norm of each tensor
 )->list: # pairs (parameter, what it was)
-    "Move every weight with two or more dimensions along its gradient, in place: AWP's $v_l=\\gamma\\|w_l\\|g_l/\\|g_l\\|$ (eq. 14)"
+    """Move every weight with two or more dimensions along its gradient, in place:
+    AWP's $v_l=\\gamma\\|w_l\\|g_l/\\|g_l\\|$ (eq. 14)"""
     pairs = [(p, g) for p, g in zip(model.parameters(), grads) if g is not None and p.ndim > 1]
     if not pairs: raise ValueError('no weight with two or more dimensions has a gradient: there is nothing to perturb')
-    weights, wide = [p.data for p, _ in pairs], lambda t: t.float() if t.element_size() < 4 else t # norms of half precision overflow
+    # norms of half precision overflow
+    weights, wide = [p.data for p, _ in pairs], lambda t: t.float() if t.element_size() < 4 else t
     old, grads = [w.clone() for w in weights], [wide(g) for _, g in pairs]
-    sizes = torch._foreach_div(torch._foreach_norm([wide(w) for w in weights]), torch._foreach_add(torch._foreach_norm(grads), 1e-20))
+    sizes = torch._foreach_div(torch._foreach_norm([wide(w) for w in weights]),
+                               torch._foreach_add(torch._foreach_norm(grads), 1e-20))
     torch._foreach_add_(weights, torch._foreach_mul(torch._foreach_mul(grads, sizes), gamma))
     return list(zip(weights, old))
 
 # %% ../../nbs/robustness/00_baselines.ipynb #354adbb1
 class Later:
-    "Objective or step that is `before` for the first `updates` updates and `then` from there on; given to `fit`, its count survives a checkpoint"
+    """Objective or step that is `before` for the first `updates` updates and `then` from there on;
+    given to `fit`, its count survives a checkpoint"""
     def __init__(self,
         updates:int, # how many
         before, # an objective, or a step
         then, # likewise
     ):
-        if not isinstance(updates, int) or updates < 0: raise ValueError(f'updates must be a whole number from 0 on, not {updates!r}')
+        if not isinstance(updates, int) or updates < 0:
+            raise ValueError(f'updates must be a whole number from 0 on, not {updates!r}')
         self.updates, self.before, self.then, self.done = updates, before, then, 0
 
     def turn(self):
@@ -366,7 +392,9 @@ class Later:
 
     def __call__(self, *args, **kw): return self.turn()(*args, **kw)
 
-    def state_dict(self): return dict(done=self.done, parts=[o.state_dict() if hasattr(o, 'load_state_dict') else None for o in (self.before, self.then)])
+    def state_dict(self):
+        return dict(done=self.done,
+                    parts=[o.state_dict() if hasattr(o, 'load_state_dict') else None for o in (self.before, self.then)])
 
     def load_state_dict(self, state):
         self.done = state['done']
@@ -397,7 +425,11 @@ def _found(objective, model, x, y):
     "The outer half of `objective` with the examples of this batch"
     x_adv = objective.attack(model, x, y)
     def outer(model, x, y):
-        if len(x) != len(x_adv): raise ValueError('awp has a part of its batch taken away: let it be the inner step, as in accelerated(accelerator, step=awp())')
+        if len(x) != len(x_adv):
+            raise ValueError(
+                'awp has a part of its batch taken away: let it be the inner step, as in accelerated(accelerator, '
+                'step=awp())'
+            )
         return objective.outer(model, x, x_adv, y)
     return outer
 
@@ -406,18 +438,21 @@ def awp(
     gamma=0.01, # size of the perturbation relative to the weights
     step=update, # the step that is made at the perturbed weights
 ): # step for `train` and `fit`
-    "Adversarial weight perturbation (Wu et al., 2020) of any objective: the step's gradient is taken where the loss is higher nearby (eq. 14)"
+    """Adversarial weight perturbation (Wu et al., 2020) of any objective:
+    the step's gradient is taken where the loss is higher nearby (eq. 14)"""
     _at_least_0(gamma=gamma)
     def go(model, x, y, loss, opt, precision=None, reduce=None, **kw):
         inner = loss.turn() if isinstance(loss, Later) else loss
-        if hasattr(inner, 'outer'): inner = _found(inner, model, x, y) # the examples are found once, at the weights as they are
+        # the examples are found once, at the weights as they are
+        if hasattr(inner, 'outer'): inner = _found(inner, model, x, y)
         grads = _ascent(model, x, y, inner, precision, reduce, opt)
         with torch.no_grad(): moved = [(w, old, w.clone()) for w, old in perturb(model, grads, gamma)]
         if reduce: kw['reduce'] = reduce
         try: return step(model, x, y, inner, opt, precision=precision, **kw)
         finally:
             with torch.no_grad():
-                for w, old, start in moved: w.copy_(torch.where(w == start, old, w - (start - old))) # in low precision an update may vanish
+                # in low precision an update may vanish
+                for w, old, start in moved: w.copy_(torch.where(w == start, old, w - (start - old)))
     return go
 
 # %% ../../nbs/robustness/00_baselines.ipynb #57861fc9
@@ -426,7 +461,8 @@ def fgsm_rs(
     size=1.25, # of the step, in units of eps
     **kw, # for `pgd`: loss, seed, precision, mode
 ): # attack(model, x, y) -> x_adv
-    "FGSM from a random start (Wong et al., 2020): one step of `size` eps from a uniform point of the ball, for fast training"
+    """FGSM from a random start (Wong et al., 2020): one step of `size` eps from a uniform point of the ball, for
+    fast training"""
     _at_least_0(size=size)
     return pgd(threat, 1, size * threat.eps, **kw)
 
@@ -434,7 +470,8 @@ def fgsm_rs(
 def triangle(
     peak=0.4, # share of the updates up to the peak
 ): # factor(update, total)
-    "Schedule: linear up from 0 to the optimiser's learning rate, linear down to 0 (Rice et al., 2020); Wong et al., 2020, peak at a half on CIFAR-10"
+    """Schedule: linear up from 0 to the optimiser's learning rate, linear down to 0 (Rice et al., 2020);
+    Wong et al., 2020, peak at a half on CIFAR-10"""
     if not 0 < peak < 1: raise ValueError(f'peak is a share of the updates between 0 and 1, not {peak!r}')
     def factor(update, total):
         t = (update + .5) / total # the middle of the update: no learning rate is 0
@@ -450,7 +487,8 @@ class Recipe:
     momentum:float = 0.9
     weight_decay:float = 5e-4 # of all parameters
     batch:int = 128 # images per update; an incomplete last batch is left out
-    cycle:bool = False # one cycle, see `triangle`; else piecewise, a tenth after a half and after three quarters of the updates
+    # one cycle, see `triangle`; else piecewise, a tenth after a half and after three quarters of the updates
+    cycle:bool = False
     augment:str|None = 'crop_flip' # see `Batches`; None for digits
     eps:float = 8/255 # radius of the Linf ball
     steps:int = 10 # of the attack
@@ -479,12 +517,14 @@ class Recipe:
     ): # History
         "Train `model` on `data` by this recipe"
         optimiser = partial(torch.optim.SGD, momentum=self.momentum, weight_decay=self.weight_decay)
-        plain = training.Recipe(self.epochs, self.lr, self.batch, self.augment, optimiser, triangle() if self.cycle else multistep())
+        plain = training.Recipe(self.epochs, self.lr, self.batch, self.augment, optimiser,
+                                triangle() if self.cycle else multistep())
         return plain.fit(model, data, loss, seed, device, step, **kw)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #0984820b
 class Best:
-    "Callback of `fit` for early stopping: after each epoch it scores the model and keeps the best state; `restore` puts it back"
+    """Callback of `fit` for early stopping: after each epoch it scores the model and keeps the best state;
+    `restore` puts it back"""
     def __init__(self,
         score, # score(model) -> float, the larger the better: robust accuracy on validation images
         path=None, # file that keeps the best state, so that an interrupted training goes on with it
@@ -496,8 +536,10 @@ class Best:
 
     def __call__(self, model, epoch):
         value = float(self.score(model))
-        if value > (self.best['score'] if self.best else -math.inf): # NaN is never the best
-            self.best = dict(score=value, epoch=epoch, model={k: v.detach().clone() for k, v in model.state_dict().items()})
+        if value > (self.best['score'] if self.best else -math.inf):  # NaN is never the best
+            self.best = dict(
+                score=value, epoch=epoch, model={k: v.detach().clone() for k, v in model.state_dict().items()}
+            )
             if self.path: save_state(self.best, self.path)
         return {self.name: value}
 

@@ -37,7 +37,10 @@ def flow(
         with torch.enable_grad():
             z = torch.tensor(z, dtype=torch.float64, requires_grad=True)
             return -torch.autograd.grad(ce_loss(g(z)[None], torch.tensor([y]))[0], z)[0].numpy()
-    path = solve_ivp(field, (0, float(times[-1])), start.double().numpy(), 'LSODA', times.double().numpy(), rtol=1e-8, atol=1e-10)
+
+    path = solve_ivp(field, (0, float(times[-1])),
+                     start.double().numpy(), 'LSODA',
+                     times.double().numpy(), rtol=1e-8, atol=1e-10)
     return torch.from_numpy(path.y.T.copy())
 
 # %% ../../nbs/robustness/03_blf.ipynb #1ab988c5
@@ -69,8 +72,8 @@ class Form:
         "Its supremum"
         return self.h(torch.tensor(self.peak, dtype=torch.float64)).item()
 
-FORMS = dict(swish=Form(_swish, 2*_root(1), 0.5), logistic=Form(_logistic, 2*_root(0.5), 0.25), sech=Form(_sech, _root(1), 1.),
-             gauss=Form(_gauss, 1., 1.), tanh=Form(torch.tanh, math.inf, 1.))
+FORMS = dict(swish=Form(_swish, 2 * _root(1), 0.5), logistic=Form(_logistic, 2 * _root(0.5), 0.25),
+             sech=Form(_sech, _root(1), 1.), gauss=Form(_gauss, 1., 1.), tanh=Form(torch.tanh, math.inf, 1.))
 
 # %% ../../nbs/robustness/03_blf.ipynb #9662540e
 def _form(form):
@@ -83,7 +86,8 @@ def gamma_for(
     form='swish', # one of `FORMS`
 )->float:
     "The scale that allows probabilities up to `confidence` (eq. 6)"
-    if not 1/classes < confidence < 1: raise ValueError(f'confidence must be between 1/classes = {1/classes:.3g} and 1, not {confidence!r}')
+    if not 1 / classes < confidence < 1:
+        raise ValueError(f'confidence must be between 1/classes = {1 / classes:.3g} and 1, not {confidence!r}')
     return math.log((classes - 1)*confidence / (1 - confidence)) / 2 / _form(form).height
 
 # %% ../../nbs/robustness/03_blf.ipynb #c06f3641
@@ -94,7 +98,8 @@ class Bound(nn.Module):
         form='swish', # one of `FORMS`
     ):
         super().__init__()
-        if isinstance(gamma, bool) or not 0 < gamma < math.inf: raise ValueError(f'gamma must be a positive number, not {gamma!r}; gamma_for(0.9) gives one')
+        if isinstance(gamma, bool) or not 0 < gamma < math.inf:
+            raise ValueError(f'gamma must be a positive number, not {gamma!r}; gamma_for(0.9) gives one')
         self.limit, self.gamma, self.form = gamma*_form(form).height, gamma, form # limit: of the absolute logits
 
     def forward(self, z): # narrow types would lose the digits of their results: computed in float32, rounded once
@@ -110,7 +115,8 @@ def blf(
 )->Bounded: # .model gives the pre-logits
     "`model` with bounded logits: $\\gamma\\,h(z)$ of its outputs $z$, from here on called pre-logits"
     if not isinstance(model, nn.Module): raise TypeError(f'model is a {type(model).__name__}; expected an nn.Module')
-    if isinstance(model, Bounded): raise ValueError('the logits of this model are bounded already: wrap model.model to bound them otherwise')
+    if isinstance(model, Bounded):
+        raise ValueError('the logits of this model are bounded already: wrap model.model to bound them otherwise')
     out = Bounded(model, Bound(gamma, form)).train(model.training)
     spec = getattr(model, 'spec', None)
     if spec is not None: out.spec = dict(name='bounded', kwargs=dict(inner=spec, gamma=gamma, form=form))
@@ -123,7 +129,10 @@ def bounded(
     form='swish', # one of `FORMS`
 )->Bounded:
     "A new network like that of the call `inner`, with bounded logits: how `load_model` rebuilds what `blf` has made"
-    if inner['name'] not in _ARCHITECTURES: raise ValueError(unknown('architecture', inner['name'], architectures()) + '. Import or define it first, under @architecture')
+    if inner['name'] not in _ARCHITECTURES:
+        raise ValueError(
+            unknown('architecture', inner['name'], architectures())
+            + '. Import or define it first, under @architecture')
     return blf(_ARCHITECTURES[inner['name']](**inner['kwargs']), gamma, form)
 
 def pre_logits(
@@ -137,7 +146,11 @@ def _bounded(model):
     "The bounded network, also inside a wrapper (torch.compile, DataParallel); None if no function bounds the logits"
     inner = _plain(model)
     if isinstance(inner, Bounded): return inner
-    if any(isinstance(m, Bounded) for m in inner.modules()): raise ValueError('the bound is inside the model: its pre-logits are found only where the bound is the last thing, as `blf` makes it')
+    if any(isinstance(m, Bounded) for m in inner.modules()):
+        raise ValueError(
+            'the bound is inside the model: its pre-logits are found only where the bound is the last thing, as `blf` '
+            'makes it'
+        )
 
 # %% ../../nbs/robustness/03_blf.ipynb #ceac46f8
 class _Skip(torch.autograd.Function):
@@ -168,7 +181,8 @@ def prelogit_attack(
     targets:int=3, # classes that a second run aims at, next best first
     steps:int=100, # of each run
 ): # attack(model, x, y) -> x_adv
-    "APGD on the margin, then towards `targets`, along the gradients of the pre-logits; `model` itself says what is broken"
+    """APGD on the margin, then towards `targets`, along the gradients of the pre-logits;
+    `model` itself says what is broken"""
     apgd(threat, steps, margin_loss) # wrong settings are named now
     def run(model, x, y):
         classes, attacks = logits_of(model, x[:1]).shape[1], {'apgd-margin': apgd(threat, steps, margin_loss)}

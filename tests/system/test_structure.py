@@ -84,3 +84,8 @@ def test_imports_go_down_the_layers_only(tmp_path, upper, lower):
 def test_neighbours_import_each_other_but_for_experiments(tmp_path, folder, wrong):
     package(tmp_path, **{f'{folder}__a': '', f'{folder}__b': 'from .a import f'})
     assert len(list(check.wrong_way(tmp_path))) == wrong
+
+def test_exported_code_fits_its_column(tmp_path):
+    assert list(check.long_lines(ROOT)) == []
+    page(tmp_path, 'a/00_b', f'#| export\nx = 1\ny = "{"-" * 130}"', f'#| fig-cap: {"c" * 130}\nx', f'#| experiment\nz = "{"-" * 115}"')
+    assert [s.partition(': ')[2][:14] for s in check.long_lines(tmp_path)] == ['136 characters', '121 characters']
