@@ -55,17 +55,6 @@ def test_no_perturbation_is_worse():
     tried = F.softplus(-(z + noise)@w)
     assert (tried < F.softplus(-margins(w, z, .3)) + 1e-12).all() and (tried.amax(0) > F.softplus(-margins(w, z, .25))).all()
 
-# %% ../nbs/robustness/04_sharpness.ipynb #1b601b45
-def test_refusals():
-    z, w = problem()
-    for call in (lambda e, z=z: derivatives(w, z, e), lambda e, z=z: adversarial_logistic(z, e)):
-        for bad in (-1., float('nan'), float('inf')):
-            with pytest.raises(ValueError, match='finite and 0 or above'): call(bad)
-        with pytest.raises(ValueError, match='one for each of the 4 columns'): call(torch.ones(3))
-        with pytest.raises(TypeError, match='as `signed` returns it'): call(.1, z.float())
-    with pytest.raises(ValueError, match='too large to learn'): derivatives(0*w, z, .1)
-    torch.testing.assert_close(derivatives(0*w, z, 0.)[2], z.T@z/4/60)
-
 # %% ../nbs/robustness/04_sharpness.ipynb #b20fc0e0
 def test_the_optimum():
     z, _ = problem()
@@ -96,14 +85,14 @@ def test_where_there_is_an_optimum():
     E = z.mean(0).norm().item()
     assert adversarial_logistic(z, E*(1 + 1e-9)).tolist() == [0]*4 and adversarial_logistic(z, E*(1 - 1e-6)).norm() > 0
     apart, _ = problem(apart=5.)
-    with pytest.raises(ValueError, match='can be separated: give decay'): adversarial_logistic(apart)
+    with pytest.raises(ValueError, match='can be separated; give decay'): adversarial_logistic(apart)
     assert adversarial_logistic(apart, decay=.01).norm() > 0
     widest = max(margins(w/w.norm(), apart, 0.).min().item() for w in [adversarial_logistic(apart, decay=10.**-k) for k in range(9)])
     with pytest.raises(ValueError, match='can be separated'): adversarial_logistic(apart, .99*widest)
     assert margins(adversarial_logistic(apart, 1.01*widest), apart, 1.01*widest).min() < 0
     half = torch.cat([z, torch.zeros(60, 1, dtype=torch.float64)], 1)
     half[:3, 4] = 1.                                               # one class only has this column
-    with pytest.raises(ValueError, match='can be separated'): adversarial_logistic(half)
+    with pytest.raises(ValueError, match='all but some examples can be separated'): adversarial_logistic(half)
     with pytest.raises(ValueError, match='decay must be'): adversarial_logistic(z, decay=-1.)
     with pytest.raises(ValueError, match='give more steps'): adversarial_logistic(z, .3, .1, steps=2)
 
@@ -176,6 +165,25 @@ def test_a_linear_network_has_the_sharpness_of_the_closed_form():
         got = network_sharpness(model, (x, y), tol=1e-7, **kw)
         for name in ('eigenvalue', 'norm', 'scaled'): np.testing.assert_allclose(got[name], closed[name], rtol=1e-4)
     assert torch.equal(model.w, w) and model.w.grad is None
+
+# %% ../nbs/robustness/04_sharpness.ipynb #a07884eb
+def test_refusals():
+    z, w = problem()
+    for call in (lambda e, z=z: derivatives(w, z, e), lambda e, z=z: adversarial_logistic(z, e)):
+        for bad in (-1., float('nan'), float('inf')):
+            with pytest.raises(ValueError, match='finite and 0 or above'): call(bad)
+        with pytest.raises(ValueError, match='one for each of the 4 columns'): call(torch.ones(3))
+        with pytest.raises(TypeError, match='as `signed` returns it'): call(.1, z.float())
+    with pytest.raises(ValueError, match='too large to learn'): derivatives(0*w, z, .1)
+    torch.testing.assert_close(derivatives(0*w, z, 0.)[2], z.T@z/4/60)
+    for bad in (w[:3], w.float()):
+        with pytest.raises(ValueError, match='expected float64 .4,.'): sharpness(bad, z, .1)
+    for make in (lambda e: noisy(z, e), random_noise):
+        for bad in (-1., float('nan')):
+            with pytest.raises(ValueError, match='eps must be a finite number'): make(bad)
+    with pytest.raises(ValueError, match='eps must be finite'): aligned(z, -1., w)
+    for bad in (0., -1., float('inf')):
+        with pytest.raises(ValueError, match='norm must be'): of_norm(z, bad)
 
 # %% ../nbs/robustness/04_sharpness.ipynb #61fb07b1
 def test_arms():

@@ -58,6 +58,8 @@ def derivatives(
 )->tuple: # scalar, (d,), (d,d)
     "Adversarial loss, gradient and Hessian (eq. 1-3); ValueError at the tip of the cone, where there are none"
     eps = _reach(z, eps)
+    if w.shape != z.shape[1:] or w.dtype != z.dtype:
+        raise ValueError(f'w has dtype {w.dtype} and shape {tuple(w.shape)}; expected float64 ({z.shape[1]},)')
     n, m = (eps*w).norm(), margins(w, z, eps)
     if n == 0 and eps.any():
         raise ValueError('the attacked weights are zero, as is best where eps is too large to learn: no gradient there')
@@ -98,14 +100,14 @@ def adversarial_logistic(
         slope, H = slope + decay*w, H + decay*I
         p, t = -torch.linalg.solve(H + 1e-12*H.diagonal().mean()*I, slope), 1.
         if slope.norm() <= enough and p.norm() <= 1e-4*w.norm(): return w
-        if decay == 0 and margins(w, z, eps).min() > 0: break
+        if decay == 0 and margins(w, z, eps).min() > 0:
+            raise ValueError('no finite weights are best: the attacked examples can be separated; give decay > 0')
         most, tip = value(w)*(1 + 1e-14), .1*(eps*w).norm()
         def fails(w): return value(w) > most + 1e-4*t*(slope@p) or (eps*w).norm() < tip
         while fails(w + t*p) and t > 1e-9: t /= 2
         w = w + t*p
-    if decay: raise ValueError(f"no optimum within {steps} steps of Newton's method: give more steps")
-    raise ValueError('no finite weights are best, since the attacked examples can be separated: '
-                     'give decay > 0, or a larger eps')
+    raise ValueError(f"no optimum within {steps} steps of Newton's method: give more steps, or, "
+                     'if all but some examples can be separated, decay > 0')
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #5aa28a72
 def sharpness(
@@ -126,6 +128,7 @@ def noisy(
     seed:int=0,
 )->torch.Tensor: # float64 (copies N, d)
     "`copies` of the examples, each with noise of length `eps` in a random direction"
+    if not 0 <= eps < float('inf'): raise ValueError(f'eps must be a finite number >= 0, not {eps!r}')
     noise = torch.randn(copies, *z.shape, generator=torch.Generator().manual_seed(seed), dtype=z.dtype).to(z.device)
     return (z + eps*noise/noise.norm(dim=2, keepdim=True)).flatten(0, 1)
 
@@ -135,6 +138,7 @@ def aligned(
     w:torch.Tensor, # float64 (d,)
 )->torch.Tensor: # float64 (N,d)
     "The examples after the attack on `w`: on these, the clean loss is the adversarial one with the attack held fixed"
+    eps = _reach(z, eps)
     n = (eps*w).norm()
     return z - eps*(eps*w)/n if n > 0 else z.clone()
 
@@ -143,6 +147,7 @@ def of_norm(
     norm:float, # of the weights
 )->torch.Tensor: # float64 (d,)
     "The best weights of this norm on clean examples: weight decay does it; ValueError if none are as long"
+    if not 0 < norm < float('inf'): raise ValueError(f'norm must be a finite number > 0, not {norm!r}')
     strong = math.log(z.mean(0).norm().item()/norm)                # so strong a decay makes them shorter
     weak = strong - 23
     def excess(log_decay): return math.log(adversarial_logistic(z, 0., math.exp(log_decay)).norm().item()/norm)
@@ -171,6 +176,7 @@ def random_noise(
     eps:float, # length of the noise
 ): # attack(model, x, y) -> x_adv
     "For comparison, an 'attack' in a random direction, another at each call; it leaves the box of pixels"
+    if not 0 <= eps < float('inf'): raise ValueError(f'eps must be a finite number >= 0, not {eps!r}')
     def run(model, x, y):
         noise = torch.randn_like(x)
         return x + eps*noise/noise.flatten(1).norm(dim=1).view(-1, *[1]*(x.ndim - 1))
