@@ -140,7 +140,7 @@ claims = [
           'adversarial', [.99], trend='rank', unit='rho', datasets=LINEAR),
     Claim(3, 'The direction of the perturbation is the cause: random noise of equal length sharpens less', 'rise',
           'adversarial', ['random'], at=[.5, .9], matters=1., **kind),
-    Claim('3b', 'Random noise leaves the sharpness as it is, within half a doubling', 'rise', 'random', [.5],
+    Claim('3b', 'Random noise does not sharpen: it adds less than half a doubling', 'rise', 'random', [.5],
           at=[.5, .9], better='lower', **kind),
     Claim(4, 'Adversarial training sharpens the landscape of a network with softmax, and random noise of equal length '
              'does not', 'rise', 'adversarial', [0., 'random'], at=1., unit='doublings', matters=.25, datasets=NETWORK)]
