@@ -521,7 +521,7 @@ def _mean_loss(risk, attack):
 def plot_surface(
     surfaces, # a table from `loss_surface`, or a dict of name -> table on a line
     column='loss', # or 'accuracy'
-    levels=20, # of the contours
+    levels=20, # of the contours: how many, or a list of them
     ax=None, # axes to draw on
 ):
     "Axes with the curves of tables on a line, or the contours of a table on a grid with a cross at the model"
@@ -529,7 +529,7 @@ def plot_surface(
     ax = ax or plt.subplots(figsize=(4.8, 3.4), layout='constrained')[1]
     if isinstance(surfaces, pd.DataFrame) and 'beta' in surfaces:
         grid = surfaces.pivot(index='beta', columns='alpha', values=column)
-        filled = ax.contourf(grid.columns, grid.index, grid, levels)
+        filled = ax.contourf(grid.columns, grid.index, grid, levels, extend='neither' if isinstance(levels, int) else 'both')
         ax.figure.colorbar(filled, ax=ax, label=column)
         ax.plot(0, 0, '+', color='white', ms=10)
         ax.set(xlabel='alpha', ylabel='beta')
