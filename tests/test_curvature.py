@@ -5,10 +5,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from robustnb.data import Data
+from robustnb.training import _copied
+import pytest
 from robustnb.attacks.gradient import fgsm, pgd
 from robustnb.attacks.threat_models import L2, Linf
-from robustnb.models import convnet, mlp
-from robustnb.curvature import as_direction, gauss_newton, hessian, loss_surface, random_direction, top_eigenvalues, trace
+from robustnb.data import Batches
+from robustnb.models import convnet, lenet, mlp, preact_resnet8
+from robustnb.curvature import _copy, _flat, _trusted, _weights, as_direction, diagonal_fisher, gauss_newton, hessian, loss_surface, random_direction, top_eigenvalues, trace
 
 # %% ../nbs/04_curvature.ipynb #34426bf6
 def dense(f, *w):
@@ -23,10 +27,10 @@ def small(dtype=torch.float64, n=20):
     torch.manual_seed(0)
     return mlp((1, 4, 4), 3, (6,)).to(dtype), torch.rand(n, 1, 4, 4, dtype=dtype), torch.randint(3, (n,))
 
-def small_conv(dtype=torch.float64, n=12):
+def small_conv(dtype=torch.float64, n=9):
     "A convolutional network with batch norm whose statistics are not those of the start, and data"
     torch.manual_seed(0)
-    model, x, y = convnet((1, 6, 6), 3, width=2).to(dtype), torch.rand(n, 1, 6, 6, dtype=dtype), torch.randint(3, (n,))
+    model, x, y = convnet((1, 4, 4), 2, width=1).to(dtype), torch.rand(n, 1, 4, 4, dtype=dtype), torch.randint(2, (n,))
     for _ in range(3): model.train()(torch.rand_like(x))
     return model, x, y
 
@@ -43,6 +47,41 @@ class Binary(nn.Module):
     "Logits (0, w.x)"
     def __init__(self, w): super().__init__(); self.w = nn.Parameter(w)
     def forward(self, x): return torch.stack([torch.zeros(len(x), dtype=x.dtype), x @ self.w], 1)
+
+# %% ../nbs/04_curvature.ipynb #febabe8e
+def by_definition(model, x, y, kind='empirical'):
+    "The diagonal Fisher of a classifier from the log-probabilities of one image at a time"
+    total = {k: torch.zeros_like(p) for k, p in model.named_parameters()}
+    for a, c in zip(x, y):
+        log_p = model(a[None]).log_softmax(1)[0]
+        for b in [c] if kind == 'empirical' else range(len(log_p)):
+            share = 1. if kind == 'empirical' else log_p[b].exp().item()
+            grads = torch.autograd.grad(log_p[b], [*model.parameters()], retain_graph=True, allow_unused=True)
+            for k, g in zip(total, grads): total[k] += 0 if g is None else share * g.square()
+    return {k: t / len(x) for k, t in total.items()}
+
+def far(got, want):
+    "The largest difference, in units of the largest entry of each tensor"
+    assert list(got) == list(want)
+    return max(((got[k] - want[k]).abs().max() / want[k].max().clamp(min=1e-30)).item() for k in want)
+
+# %% ../nbs/04_curvature.ipynb #43de26c7
+class Odd(nn.Module):
+    "Layers without a rule, and layers that are not used as they seem"
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv1d(1, 4, 3, padding=1), nn.GroupNorm(2, 4)
+        self.same, self.twice = nn.Conv2d(4, 4, 3, padding='same'), nn.Linear(8, 8)
+        self.sequence, self.layer_norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.tied = nn.Linear(8, 8)
+        self.tied.weight = self.sequence.weight
+        self.direct, self.head, self.unused = nn.Linear(8, 8), nn.Linear(8, 3), nn.Linear(2, 2)
+    def forward(self, x):
+        x = self.norm(self.first(x.flatten(1)[:, None]).relu())                  # (N,4,64)
+        x = self.same(x.unflatten(2, (8, 8))).relu_().mean(2)                    # (N,4,8)
+        x = self.layer_norm(self.sequence(self.twice(self.twice(x).tanh())))
+        x = F.linear(self.tied(x).relu(), self.direct.weight) + self.direct(x)
+        return self.head(x.mean(1))
 
 # %% ../nbs/04_curvature.ipynb #a2ecfdf3
 def test_hessian_products_are_those_of_the_dense_matrix():
@@ -67,6 +106,35 @@ def test_hessian_of_squared_errors_of_a_linear_model():
     torch.testing.assert_close(H.diagonal(), (2 * x.square().mean(0) / 3).repeat(3))  # by images and by outputs, unlike cross-entropy
     torch.testing.assert_close(H[:4, :4], 2 * x.T @ x / 50 / 3)
     assert H[:4, 4:].abs().max() < 1e-12
+
+# %% ../nbs/04_curvature.ipynb #2e115d45
+def test_attack_anew_and_held_fixed_on_a_linear_model():
+    torch.manual_seed(0)
+    x, y, w, eps = .4 + .2*torch.rand(30, 5, dtype=torch.float64), torch.randint(2, (30,)), torch.randn(5, dtype=torch.float64), .1
+    margin = lambda w: (2*y - 1) * (x @ w) - eps * w.norm()
+    want = torch.autograd.functional.hessian(lambda w: F.softplus(-margin(w)).mean(), w)
+    attack = fgsm(L2(eps))
+    torch.testing.assert_close(matrix(hessian(Binary(w), (x, y), attack=attack, anew=True)), want, rtol=0, atol=2e-6)
+    unit, s = w / w.norm(), torch.sigmoid(-margin(w)).mean()
+    term = s * eps / w.norm() * (torch.eye(5) - torch.outer(unit, unit))
+    torch.testing.assert_close(matrix(hessian(Binary(w), (x, y), attack=attack)), want - term, rtol=0, atol=1e-6)
+
+# %% ../nbs/04_curvature.ipynb #8c2f1610
+def test_gauss_newton_is_the_sum_over_samples_of_jacobians():
+    for make in (small, small_conv):
+        model, x, y = make()
+        risk = risk_of(model.eval(), x, y, loss=lambda z, y: z)
+        J = torch.cat([j.flatten(2) for j in torch.autograd.functional.jacobian(risk, tuple(values(model)))], 2)  # (N,K,P)
+        p = model(x).softmax(1).detach()
+        H = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+        torch.testing.assert_close(matrix(gauss_newton(model, (x, y), batch_size=7)), torch.einsum('nkp,nkl,nlq->pq', J, H, J) / len(x), rtol=1e-9, atol=1e-11)
+
+# %% ../nbs/04_curvature.ipynb #c98df532
+def test_gauss_newton_is_the_hessian_of_a_linear_model():
+    model, x, y = small()
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
+    torch.testing.assert_close(matrix(gauss_newton(linear, (x, y))), matrix(hessian(linear, (x, y))))
+    assert np.linalg.eigvalsh(matrix(gauss_newton(model, (x, y)))).min() > -1e-12 > np.linalg.eigvalsh(matrix(hessian(model, (x, y)))).min()
 
 # %% ../nbs/04_curvature.ipynb #c9c88077
 def test_operations_without_forward_differentiation_are_differentiated_backwards_twice():
@@ -98,37 +166,8 @@ def test_the_model_is_left_alone_and_the_operator_is_of_the_model_as_it_was():
     assert [m.training for m in model.modules()] == flags and all(p.grad is None and p.requires_grad for p in model.parameters())
     assert versions == [t._version for t in model.state_dict().values()]
     assert all(torch.equal(t, old[k]) for k, t in model.state_dict().items())
-    with torch.no_grad(): model.head.weight.zero_()
+    with torch.no_grad(): model.head.weight.zero_(), x.zero_()
     with torch.inference_mode(): assert all((op @ v == a).all() for op, a in zip(ops, first))
-
-# %% ../nbs/04_curvature.ipynb #2e115d45
-def test_attack_anew_and_held_fixed_on_a_linear_model():
-    torch.manual_seed(0)
-    x, y, w, eps = .4 + .2*torch.rand(30, 5, dtype=torch.float64), torch.randint(2, (30,)), torch.randn(5, dtype=torch.float64), .1
-    margin = lambda w: (2*y - 1) * (x @ w) - eps * w.norm()
-    want = torch.autograd.functional.hessian(lambda w: F.softplus(-margin(w)).mean(), w)
-    attack = fgsm(L2(eps))
-    torch.testing.assert_close(matrix(hessian(Binary(w), (x, y), attack=attack, anew=True)), want, rtol=0, atol=2e-6)
-    unit, s = w / w.norm(), torch.sigmoid(-margin(w)).mean()
-    term = s * eps / w.norm() * (torch.eye(5) - torch.outer(unit, unit))
-    torch.testing.assert_close(matrix(hessian(Binary(w), (x, y), attack=attack)), want - term, rtol=0, atol=1e-6)
-
-# %% ../nbs/04_curvature.ipynb #8c2f1610
-def test_gauss_newton_is_the_sum_over_samples_of_jacobians():
-    for make in (small, small_conv):
-        model, x, y = make()
-        risk = risk_of(model.eval(), x, y, loss=lambda z, y: z)
-        J = torch.cat([j.flatten(2) for j in torch.autograd.functional.jacobian(risk, tuple(values(model)))], 2)  # (N,K,P)
-        p = model(x).softmax(1).detach()
-        H = torch.diag_embed(p) - p[:, :, None] * p[:, None]
-        torch.testing.assert_close(matrix(gauss_newton(model, (x, y), batch_size=7)), torch.einsum('nkp,nkl,nlq->pq', J, H, J) / len(x), rtol=1e-9, atol=1e-11)
-
-# %% ../nbs/04_curvature.ipynb #c98df532
-def test_gauss_newton_is_the_hessian_of_a_linear_model():
-    model, x, y = small()
-    linear = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
-    torch.testing.assert_close(matrix(gauss_newton(linear, (x, y))), matrix(hessian(linear, (x, y))))
-    assert np.linalg.eigvalsh(matrix(gauss_newton(model, (x, y)))).min() > -1e-12 > np.linalg.eigvalsh(matrix(hessian(model, (x, y)))).min()
 
 # %% ../nbs/04_curvature.ipynb #2b8d845a
 def test_top_eigenvalues_are_those_of_the_dense_matrix():
@@ -158,6 +197,95 @@ def test_trace_within_its_error_and_exact_for_a_diagonal_matrix():
     assert abs(got[:, 1].mean() / want - 1) < .15
     np.testing.assert_allclose(trace(aslinearoperator(np.diag([1., 2, 5])), 2), (8, 0))
 
+# %% ../nbs/04_curvature.ipynb #c3309f91
+def test_fisher_against_the_loop_over_samples():
+    torch.manual_seed(0)
+    convolutions = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=(2, 1), dilation=2), nn.ReLU(inplace=True),
+                                 nn.Conv2d(4, 6, (3, 2), groups=2, bias=False), nn.BatchNorm2d(6), nn.Flatten(), nn.LazyLinear(3))
+    convolutions(torch.rand(4, 1, 8, 8))
+    nets = dict(mlp=mlp((1, 8, 8), 3, (16,)), lenet=lenet((1, 8, 8), 3, 4), convnet=convnet((1, 8, 8), 3, 4), resnet=preact_resnet8((1, 8, 8), 3, 2), convolutions=convolutions, odd=Odd())
+    x, y = torch.rand(7, 1, 8, 8), torch.randint(3, (7,))
+    for name, model in nets.items():
+        for _ in range(3): model.train()(torch.rand(16, 1, 8, 8))  # statistics of batch norm
+        for dtype, tol in ((torch.float64, 1e-10), (torch.float32, 2e-4)):
+            model, x = model.to(dtype).eval(), x.to(dtype)
+            for kind in ('empirical', 'true'):
+                got = diagonal_fisher(model, (x, y), kind, batch_size=5)
+                assert far(got, by_definition(model, x, y, kind)) < tol, (name, dtype, kind)
+                assert all(t.dtype == dtype for t in got.values())
+
+# %% ../nbs/04_curvature.ipynb #1dcaa62c
+def test_only_what_is_used_as_it_seems_has_a_rule():
+    torch.manual_seed(0)
+    model, x = _copy(Odd().double(), 'eval'), torch.rand(4, 1, 8, 8).double()
+    trusted = _trusted(model, _weights(model, None), x)
+    assert {k for parts in trusted.values() for k in parts.values()} == {'first.weight', 'first.bias', 'sequence.bias', 'tied.bias', 'direct.bias', 'head.weight', 'head.bias', 'unused.weight', 'unused.bias'}
+    model = _copy(preact_resnet8((1, 8, 8), 3, 2), 'eval')
+    assert {k for parts in _trusted(model, _weights(model, None), x.float()).values() for k in parts.values()} == {k for k, _ in model.named_parameters()}
+
+# %% ../nbs/04_curvature.ipynb #0cff1953
+def test_true_fisher_is_the_diagonal_of_the_gauss_newton_matrix():
+    for make in (small, small_conv):
+        model, x, y = make()
+        want = matrix(gauss_newton(model, (x, y))).diagonal()
+        torch.testing.assert_close(_flat(diagonal_fisher(model, (x, y), 'true').values()), want, rtol=1e-9, atol=1e-14)
+
+# %% ../nbs/04_curvature.ipynb #d0e4644a
+def test_scale_with_several_outputs():
+    x, y = torch.rand(50, 4, dtype=torch.float64), torch.randn(50, 6, dtype=torch.float64)
+    for outputs in (1, 3, 6):
+        linear = nn.Linear(4, outputs).double()
+        fisher = diagonal_fisher(linear, (x, y[:, :outputs]), 'true', 'gaussian')
+        torch.testing.assert_close(fisher['weight'], x.square().mean(0).expand(outputs, 4))  # for any number of outputs
+        torch.testing.assert_close(fisher['bias'], torch.ones(outputs, dtype=torch.float64))
+        residual = (linear(x) - y[:, :outputs]).detach()
+        torch.testing.assert_close(diagonal_fisher(linear, (x, y[:, :outputs]), family='gaussian')['weight'], residual.square().T @ x.square() / 50)
+
+# %% ../nbs/04_curvature.ipynb #961e0c60
+def test_sampled_fisher_tends_to_the_true_one():
+    model, x, y = small()
+    for family, y in (('categorical', y), ('gaussian', torch.zeros(20, 3, dtype=torch.float64))):
+        true = _flat(diagonal_fisher(model, (x, y), 'true', family).values())
+        sampled = lambda n, seed=0: _flat(diagonal_fisher(model, (x, y), 'sampled', family, samples=n, seed=seed).values())
+        assert abs(sampled(400).sum() / true.sum() - 1) < .05
+        assert torch.equal(sampled(3), sampled(3)) and not torch.equal(sampled(3), sampled(3, 1))
+
+# %% ../nbs/04_curvature.ipynb #1c975d53
+def test_fisher_by_batches_of_any_form_of_all_or_some_parameters():
+    model, x, y = small_conv()
+    want = diagonal_fisher(model, (x, y))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 5)
+    for data in (Data(x, y, ('a', 'b')), loader, [(x[:3], y[:3]), (x[3:], y[3:])]): assert far(diagonal_fisher(model, data), want) < 1e-12
+    part = diagonal_fisher(model, (x, y), names=['head.bias', 'block2.bn.weight'])
+    assert far(part, {k: want[k] for k in ('block2.bn.weight', 'head.bias')}) < 1e-12
+    byte = (x * 255).round().to(torch.uint8)
+    assert far(diagonal_fisher(model, (byte, y)), diagonal_fisher(model, (byte / 255., y))) < 1e-6
+    batches = Batches(x, y, batch_size=5, seed=1)
+    assert far(diagonal_fisher(model, batches), want) < 1e-5 and batches.epoch == 0
+    model, x, y = lenet(classes=3).double(), torch.rand(12, 1, 28, 28, dtype=torch.float64), torch.randint(3, (12,))  # goes by parts
+    assert far(diagonal_fisher(model, (x, y)), by_definition(model, x, y)) < 1e-10
+
+# %% ../nbs/04_curvature.ipynb #ac9bee2f
+def test_fisher_leaves_the_model_alone_and_falls_back_on_the_loop():
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x): ctx.save_for_backward(x); return x**3
+        @staticmethod
+        def backward(ctx, g): return 3 * ctx.saved_tensors[0]**2 * g
+
+    class Cubes(nn.Module):
+        def __init__(self): super().__init__(); self.scale, self.fc = nn.Parameter(torch.ones(4)), nn.Linear(4, 3)
+        def forward(self, x): return Cube.apply(self.fc(x * self.scale))
+
+    torch.manual_seed(0)
+    model, x, y = Cubes().double(), torch.rand(9, 4, dtype=torch.float64), torch.randint(3, (9,))
+    want = by_definition(model, x, y)
+    old, rng, versions = {k: t.clone() for k, t in model.state_dict().items()}, torch.get_rng_state(), [p._version for p in model.parameters()]
+    with torch.inference_mode(): assert far(diagonal_fisher(model, (x, y)), want) < 1e-12
+    assert torch.equal(rng, torch.get_rng_state()) and versions == [p._version for p in model.parameters()]
+    assert all(torch.equal(t, old[k]) for k, t in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters()) and not model.fc._forward_hooks
+
 # %% ../nbs/04_curvature.ipynb #7c670035
 def test_directions():
     model, x, y = small_conv()
@@ -169,8 +297,8 @@ def test_directions():
     assert all(torch.equal(d[k], again[k]) for k in d) and not torch.equal(d['head.weight'], random_direction(model, 1)['head.weight'])
     vector = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert all(torch.equal(v, dict(model.named_parameters())[k]) for k, v in as_direction(model, vector).items())
-    head = as_direction(model, np.arange(3.), ['head.bias'])
-    assert head.keys() == {'head.bias'} and head['head.bias'].tolist() == [0, 1, 2]
+    head = as_direction(model, np.arange(2.), ['head.bias'])
+    assert head.keys() == {'head.bias'} and head['head.bias'].tolist() == [0, 1]
 
 # %% ../nbs/04_curvature.ipynb #489803d0
 def test_surface_of_a_quadratic_loss_and_its_second_difference():
@@ -187,6 +315,18 @@ def test_surface_of_a_quadratic_loss_and_its_second_difference():
     v = d['weight'].flatten().numpy()
     np.testing.assert_allclose(line[0] - 2*line[1] + line[2], v @ hessian(linear, (x, y), errors).matvec(v))
 
+# %% ../nbs/04_curvature.ipynb #0604fa0f
+def test_pictures_of_equal_functions_are_equal():
+    model, x, y = small()
+    twin = mlp((1, 4, 4), 3, (6,)).double()
+    twin.load_state_dict(model.state_dict())
+    with torch.no_grad(): twin.fc1.weight.mul_(2), twin.fc1.bias.mul_(2), twin.head.weight.div_(2)
+    torch.testing.assert_close(twin(x), model(x))
+    one, other = (loss_surface(m, (x, y), random_direction(m)).loss for m in (model, twin))
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+    raw = {k: torch.randn_like(p) for k, p in model.named_parameters()}
+    assert abs(loss_surface(model, (x, y), raw).loss - loss_surface(twin, (x, y), raw).loss).max() > 1e-2
+
 # %% ../nbs/04_curvature.ipynb #01ef9faf
 def test_surface_under_attack():
     model, x, y = small_conv()
@@ -200,3 +340,72 @@ def test_surface_under_attack():
     model.load_state_dict({k: t + d.get(k, 0) for k, t in old.items()})  # the point alpha = 1 by hand
     by_hand = F.cross_entropy(model(attack(model, *data)), y).item()
     np.testing.assert_allclose(anew.loss[2], by_hand, rtol=1e-5)
+
+# %% ../nbs/04_curvature.ipynb #6789ed0e
+def test_products_equal_those_of_curvlinops():
+    curvlinops = pytest.importorskip('curvlinops')
+    for make in (small, small_conv):
+        model, x, y = make()
+        model.eval()
+        data, v = [(x[:5], y[:5]), (x[5:], y[5:])], np.random.default_rng(0).normal(size=sum(p.numel() for p in model.parameters()))
+        for ours, peer in ((hessian, curvlinops.HessianLinearOperator), (gauss_newton, curvlinops.GGNLinearOperator)):
+            theirs = peer(model, nn.CrossEntropyLoss(), [*model.parameters()], data) @ torch.from_numpy(v)
+            np.testing.assert_allclose(ours(model, data) @ v, theirs, rtol=0, atol=1e-12)
+
+# %% ../nbs/04_curvature.ipynb #76a366ca
+def test_fisher_equals_that_of_backpack():
+    backpack = pytest.importorskip('backpack')
+    from backpack.extensions import DiagGGNExact, SumGradSquared
+    torch.manual_seed(0)
+    model, x, y = lenet((1, 8, 8), 3, 4).double(), torch.rand(9, 1, 8, 8, dtype=torch.float64), torch.randint(3, (9,))
+    net, loss = backpack.extend(_copied(model)), backpack.extend(nn.CrossEntropyLoss(reduction='sum'))
+    with backpack.backpack(SumGradSquared(), DiagGGNExact()): loss(net(x.clone().requires_grad_()), y).backward()
+    for kind, name in dict(empirical='sum_grad_squared', true='diag_ggn_exact').items():
+        assert far(diagonal_fisher(model, (x, y), kind), {k: getattr(p, name) / 9 for k, p in net.named_parameters()}) < 1e-10
+
+# %% ../nbs/04_curvature.ipynb #565c67c9
+@pytest.mark.gpu
+def test_on_a_gpu():
+    model, x, y = small_conv(torch.float32)
+    model.eval()
+    v, moved, data = np.ones(sum(p.numel() for p in model.parameters()), np.float32), _copied(model).cuda(), (x.cuda(), y.cuda())
+    for product in (hessian, gauss_newton): np.testing.assert_allclose(product(moved, (x, y)) @ v, product(model, (x, y)) @ v, atol=1e-4)
+    for kind in ('empirical', 'true'): assert far({k: t.cpu() for k, t in diagonal_fisher(moved, data, kind).items()}, diagonal_fisher(model, (x, y), kind)) < 1e-3
+    np.testing.assert_allclose(loss_surface(moved, data, attack=pgd(Linf(.1), 2, random_start=False)), loss_surface(model, (x, y), attack=pgd(Linf(.1), 2, random_start=False)), atol=1e-3)
+
+# %% ../nbs/04_curvature.ipynb #8209c3be
+def test_refusals():
+    model, x, y = small()
+    positions, nothing = nn.Conv1d(1, 3, 2).double(), nn.Flatten()
+    coupled = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16, track_running_stats=False), nn.Linear(16, 3)).double()
+    for match, error, call in (
+        (r'logits of shape \(4, classes\).*got \(4, 3, 5\)', ValueError, lambda: hessian(positions, (torch.rand(4, 1, 6).double(), y[:4])) @ np.ones(9)),
+        ('positions are samples', ValueError, lambda: diagonal_fisher(positions, (torch.rand(4, 1, 6).double(), y[:4]))),
+        ('one value per sample', ValueError, lambda: hessian(model, (x, y), loss=F.cross_entropy) @ np.ones(123)),
+        ('one value per sample', ValueError, lambda: loss_surface(model, (x, y), at=[0], loss=lambda out, y: out)),
+        ('label 7 is out of range', ValueError, lambda: diagonal_fisher(model, (x, y + 5))),
+        ('label 7 is out of range', ValueError, lambda: loss_surface(model, (x, y + 5), at=[0])),
+        (r'expected \[0, 1\]', ValueError, lambda: gauss_newton(model, (x * 2, y))),
+        ('NaN', ValueError, lambda: diagonal_fisher(model, (x / 0, y))),
+        ('20 samples and y has 19', ValueError, lambda: hessian(model, (x, y[1:]))),
+        ('data is empty', ValueError, lambda: hessian(model, [])),
+        ('must be a Data', TypeError, lambda: hessian(model, x)),
+        ('nn.Module', TypeError, lambda: hessian(lambda x: x, (x, y))),
+        ('no parameters', ValueError, lambda: hessian(nothing, (x, y))),
+        ("mode must be 'eval' or 'train'", ValueError, lambda: hessian(model, (x, y), mode='test')),
+        ("did you mean 'head.bias'", ValueError, lambda: diagonal_fisher(model, (x, y), names=['head.bais'])),
+        ('give the attack', ValueError, lambda: hessian(model, (x, y), anew=True)),
+        ('step is relative', ValueError, lambda: hessian(model, (x, y), attack=fgsm(L2(.1)), anew=True, step=0)),
+        ('k must be an integer in 1..123', ValueError, lambda: top_eigenvalues(hessian(model, (x, y)), 0)),
+        ("did you mean 'LA'", ValueError, lambda: top_eigenvalues(hessian(model, (x, y)), which='la')),
+        ('2 or more', ValueError, lambda: trace(hessian(model, (x, y)), 1)),
+        ("did you mean 'empirical'", ValueError, lambda: diagonal_fisher(model, (x, y), 'empiric')),
+        ('those of the outputs|that of the outputs', ValueError, lambda: diagonal_fisher(model, (x, y), family='gaussian')),
+        ('no running statistics|keeps no running', ValueError, lambda: diagonal_fisher(coupled, (x, y))),
+        ('one direction or two', ValueError, lambda: loss_surface(model, (x, y), [])),
+        ("unknown parameter 'tail.bias'", ValueError, lambda: loss_surface(model, (x, y), {'tail.bias': torch.zeros(3)})),
+        ('has shape', ValueError, lambda: loss_surface(model, (x, y), {'head.bias': torch.zeros(4)})),
+        ('dict of parameter name', TypeError, lambda: loss_surface(model, (x, y), [torch.zeros(123)])),
+        ('one entry per weight', ValueError, lambda: as_direction(model, np.zeros(122))),
+    ):
+        with pytest.raises(error, match=match): call()
