@@ -497,6 +497,7 @@ def test_refused_states_and_permutations():
     refused(ValueError, "for 'fc1' is no permutation", permuted, state, spec, {'fc1': torch.arange(31)})
     refused(TypeError, 'int64 tensor of length 32', permuted, state, spec, {'fc1': torch.rand(32)})
     refused(TypeError, 'int64 tensor of length 32', permuted, state, spec, {'fc1': list(range(32))})
+    refused(TypeError, r'not a Sequential: give its state_dict\(\)', permuted, model, spec, {})
     refused(ValueError, 'no .fc2.bias', permuted, {k: v for k, v in state.items() if k != 'fc2.bias'}, spec, {})
     refused(ValueError, r"'fc1.weight' has shape \(24, 20\), the spec expects \(32, ", permuted,
             mlp((20,), 3, hidden=(24, 16)).state_dict(), spec, {})

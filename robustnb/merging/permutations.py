@@ -74,6 +74,9 @@ def permuted(
 # %% ../../nbs/merging/00_permutations.ipynb #a0b0e774
 def _check(state, spec, perms):
     "One sentence if the three do not belong together"
+    if not isinstance(state, Mapping):
+        hint = ': give its state_dict()' if isinstance(state, nn.Module) else ''
+        raise TypeError(f'what is permuted must be a state dict, not a {type(state).__name__}{hint}')
     for s, p in perms.items():
         if s not in spec.sizes:
             raise ValueError(
