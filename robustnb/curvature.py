@@ -29,13 +29,16 @@ def _checked(
     "Raise unless these are a batch: of one length, finite, images in [0,1], labels not negative"
     for name, t in dict(x=x, y=y).items():
         if not isinstance(t, torch.Tensor): raise TypeError(f'{name} is a {type(t).__name__}; expected a tensor')
-    if len(x) != len(y) or len(x) == 0: raise ValueError(f'x has {len(x)} samples and y has {len(y)}; expected as many, and at least one')
+    if len(x) != len(y) or len(x) == 0:
+        raise ValueError(f'x has {len(x)} samples and y has {len(y)}; expected as many, and at least one')
     labels = y if y.ndim == 1 and not (y.is_floating_point() or y.dtype == torch.bool) else None
     if x.ndim in (2, 4) and (x.is_floating_point() or x.dtype == torch.uint8): check_xy(x, labels, box=x.ndim == 4)
 
 def _batches(model, data, batch_size):
-    "Checked copies of the batches (x, y) on the model's device, x in float32 or wider; integers, such as tokens, stay as they are"
-    if not isinstance(batch_size, int) or batch_size < 1: raise ValueError(f'batch_size must be a positive integer, got {batch_size!r}')
+    """Checked copies of the batches (x, y) on the model's device, x in float32 or wider;
+    integers, such as tokens, stay as they are"""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f'batch_size must be a positive integer, got {batch_size!r}')
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     if isinstance(data, Data): data = data.x, data.y
     pair = isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[0], torch.Tensor)
@@ -45,7 +48,8 @@ def _batches(model, data, batch_size):
     empty = True
     with _same_epoch(data):
         for batch in zip(*(t.split(batch_size) for t in data)) if pair else data:
-            if not isinstance(batch, (tuple, list)) or len(batch) < 2: raise TypeError(f'each batch must be a pair (x, y), got {type(batch).__name__}')
+            if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+                raise TypeError(f'each batch must be a pair (x, y), got {type(batch).__name__}')
             (x, y), empty = batch[:2], False
             if not pair: _checked(x, y)
             x, y = x.to(device, copy=True), y.to(device, copy=True)
@@ -54,7 +58,8 @@ def _batches(model, data, batch_size):
 
 # %% ../nbs/04_curvature.ipynb #03f07162
 def _copy(model, mode):
-    "A copy that asks for no gradients, in evaluation mode; with 'train', batch norm uses the statistics of the batch and keeps none"
+    """A copy that asks for no gradients, in evaluation mode; with 'train', batch norm uses the statistics of the
+    batch and keeps none"""
     check_module(model)
     if mode not in ('eval', 'train'): raise ValueError(f"mode must be 'eval' or 'train', batch norm's, not {mode!r}")
     net = _copied(_plain(model)).eval().requires_grad_(False)
@@ -77,7 +82,8 @@ def _outputs(net, weights, x):
     "What `net` says about `x` with `weights` in the place of its own, in float32 or wider"
     x = x.to(floating_type(net), copy=True) if x.is_floating_point() else x.clone()
     out = functional_call(net, weights, (x,))
-    if not isinstance(out, torch.Tensor): raise TypeError(f'the model must return a tensor, got {type(out).__name__}: wrap it in a module that does')
+    if not isinstance(out, torch.Tensor):
+        raise TypeError(f'the model must return a tensor, got {type(out).__name__}: wrap it in a module that does')
     return out if out.dtype in (torch.float32, torch.float64) else out.float()
 
 def _losses(out, y, loss):
@@ -117,10 +123,12 @@ class _Risk:
     def operator(self, product):
         "`product`: {name: tensor} -> [tensors] as a symmetric LinearOperator on vectors of the weights' precision"
         like = next(iter(self.weights.values()))
-        size, dtype = sum(t.numel() for t in self.weights.values()), np.float64 if like.dtype == torch.float64 else np.float32
+        size, dtype = sum(
+            t.numel() for t in self.weights.values()), np.float64 if like.dtype == torch.float64 else np.float32
         def matvec(v):
             v = torch.from_numpy(np.array(v, dtype).reshape(-1)).to(like.device, like.dtype)
-            with torch.inference_mode(False): return _flat(product(self.split(v))).to('cpu', getattr(torch, dtype.__name__)).numpy()
+            with torch.inference_mode(False):
+                return _flat(product(self.split(v))).to('cpu', getattr(torch, dtype.__name__)).numpy()
         return LinearOperator((size, size), matvec=matvec, rmatvec=matvec, dtype=dtype)
 
 def _flat(tensors): return torch.cat([t.detach().reshape(-1) for t in tensors])
@@ -135,7 +143,8 @@ def _forward_mode():
         fwd.make_dual(torch.zeros(1), torch.zeros(1))
 
 def _hessian_vector(f, w, v):
-    "[d/dt of the gradient of f at w + t v], f a scalar function of {name: tensor}; forward over reverse where the operations allow"
+    """[d/dt of the gradient of f at w + t v], f a scalar function of {name: tensor};
+    forward over reverse where the operations allow"""
     with torch.enable_grad():
         leaves = {k: t.detach().requires_grad_() for k, t in w.items()}
         _forward_mode()
@@ -146,7 +155,8 @@ def _hessian_vector(f, w, v):
                 tangents = [fwd.unpack_dual(g).tangent for g in grads]
             return [torch.zeros_like(t) if d is None else d.detach() for t, d in zip(w.values(), tangents)]
         except NotImplementedError:
-            grads = torch.autograd.grad(f(leaves), [*leaves.values()], create_graph=True, allow_unused=True, materialize_grads=True)
+            grads = torch.autograd.grad(f(leaves), [*leaves.values()], create_graph=True, allow_unused=True,
+                                        materialize_grads=True)
             along = sum((g * v[k]).sum() for k, g in zip(leaves, grads))
             if not along.requires_grad: return [torch.zeros_like(t) for t in w.values()]
             return [*torch.autograd.grad(along, [*leaves.values()], allow_unused=True, materialize_grads=True)]
@@ -168,7 +178,8 @@ def hessian(
     risk = _Risk(model, data, loss, names, mode, attack, batch_size)
     if anew: return risk.operator(_difference(risk, step))
     risk.hold()
-    return risk.operator(lambda v: _sum(_hessian_vector(lambda w: risk.share(w, x, y), risk.weights, v) for x, y in risk.batches))
+    return risk.operator(
+        lambda v: _sum(_hessian_vector(lambda w: risk.share(w, x, y), risk.weights, v) for x, y in risk.batches))
 
 # %% ../nbs/04_curvature.ipynb #5836b1ee
 def _gradient(risk, weights):
@@ -181,13 +192,16 @@ def _gradient(risk, weights):
         x = risk.attack(net, x, y)
         with torch.enable_grad():
             leaves = {k: t.detach().requires_grad_() for k, t in weights.items()}
-            total.append(torch.autograd.grad(risk.share(leaves, x, y), [*leaves.values()], allow_unused=True, materialize_grads=True))
+            total.append(
+                torch.autograd.grad(risk.share(leaves, x, y), [*leaves.values()], allow_unused=True,
+                                    materialize_grads=True))
     return _sum(total)
 
 def _difference(risk, step):
     "The product {name: tensor} -> [tensors] by a central difference of gradients, the attack run anew at both ends"
     if risk.attack is None: raise ValueError('anew=True runs an attack again at moved weights: give the attack')
-    if not 0 < step < 1: raise ValueError(f'step is relative to the length of the weights, between 0 and 1, not {step!r}')
+    if not 0 < step < 1:
+        raise ValueError(f'step is relative to the length of the weights, between 0 and 1, not {step!r}')
     at = {k: t.clone() for k, t in risk.weights.items()}
     h = step * _flat(at.values()).norm()
     def product(v):
@@ -198,7 +212,8 @@ def _difference(risk, step):
 
 # %% ../nbs/04_curvature.ipynb #c8fa9400
 def _along(f, w, v):
-    "d/dt of f(w + t v), f a function of {name: tensor} with a tensor as value; forward where the operations allow, else twice backward"
+    """d/dt of f(w + t v), f a function of {name: tensor} with a tensor as value;
+    forward where the operations allow, else twice backward"""
     _forward_mode()
     try:
         with fwd.dual_level(), torch.no_grad():
@@ -209,7 +224,8 @@ def _along(f, w, v):
             leaves = {k: t.detach().requires_grad_() for k, t in w.items()}
             out = f(leaves)
             u = torch.zeros_like(out, requires_grad=True)
-            grads = torch.autograd.grad(out, [*leaves.values()], u, create_graph=True, allow_unused=True, materialize_grads=True)
+            grads = torch.autograd.grad(out, [*leaves.values()], u, create_graph=True, allow_unused=True,
+                                        materialize_grads=True)
             return torch.autograd.grad(sum((g * v[k]).sum() for k, g in zip(leaves, grads)), u)[0]
 
 def _gauss_newton_vector(risk, x, y, v):
@@ -219,7 +235,8 @@ def _gauss_newton_vector(risk, x, y, v):
     with torch.enable_grad():
         leaves = {k: t.detach().requires_grad_() for k, t in risk.weights.items()}
         out = outputs(leaves)
-        bent, = _hessian_vector(lambda z: _losses(z['out'], y, risk.loss).sum() / risk.n, {'out': out.detach()}, {'out': tangent})
+        bent, = _hessian_vector(lambda z: _losses(z['out'], y, risk.loss).sum() / risk.n, {'out': out.detach()},
+                                {'out': tangent})
         return torch.autograd.grad(out, [*leaves.values()], bent, allow_unused=True, materialize_grads=True)
 
 # %% ../nbs/04_curvature.ipynb #a865c323
@@ -233,7 +250,8 @@ def gauss_newton(
     attack=None, # attack(model, x, y) -> x_adv: the examples it makes are held fixed
     batch_size:int=256, # of what is differentiated at once
 )->LinearOperator: # (P,P), symmetric
-    "Products with the generalised Gauss-Newton matrix of the mean loss of the model as it is now; for cross-entropy, the Fisher information"
+    """Products with the generalised Gauss-Newton matrix of the mean loss of the model as it is now;
+    for cross-entropy, the Fisher information"""
     risk = _Risk(model, data, loss, names, mode, attack, batch_size).hold()
     return risk.operator(lambda v: _sum(_gauss_newton_vector(risk, x, y, v) for x, y in risk.batches))
 
@@ -245,12 +263,16 @@ def top_eigenvalues(
     tol=None, # relative accuracy; default 1e-4 for an operator in float32, 1e-8 in float64
     seed:int=0, # of the start
 )->tuple: # (k,), (P,k)
-    "Eigenvalues, from the largest down, and their unit vectors; scipy's ArpackNoConvergence where products are too noisy for `tol`"
+    """Eigenvalues, from the largest down, and their unit vectors;
+    scipy's ArpackNoConvergence where products are too noisy for `tol`"""
     n, seek = op.shape[0], dict(LA=lambda e: -e, SA=lambda e: e, LM=lambda e: -abs(e))
     if which not in seek: raise ValueError(unknown('choice of eigenvalues', which, seek))
-    if not isinstance(k, int) or not 0 < k <= n: raise ValueError(f'k must be an integer in 1..{n}, the size of the operator, got {k!r}')
+    if not isinstance(k, int) or not 0 < k <= n:
+        raise ValueError(f'k must be an integer in 1..{n}, the size of the operator, got {k!r}')
     if 2*k + 20 >= n: values, vectors = _dense_eigenvalues(op)
-    else: values, vectors = eigsh(op, k, which=which, tol=tol or (1e-8 if op.dtype == np.float64 else 1e-4), v0=_signs(n, seed).astype(op.dtype))
+    else:
+        values, vectors = eigsh(op, k, which=which, tol=tol or (1e-8 if op.dtype == np.float64 else 1e-4),
+                                v0=_signs(n, seed).astype(op.dtype))
     kept = np.argsort(seek[which](values), kind='stable')[:k]
     kept = kept[np.argsort(-values[kept], kind='stable')]
     return values[kept], vectors[:, kept]
@@ -268,7 +290,8 @@ def trace(
     seed:int=0,
 )->tuple: # (trace, its standard error)
     "Hutchinson's estimate of the trace by random signs, with its standard error"
-    if not isinstance(samples, int) or samples < 2: raise ValueError(f'samples must be an integer of 2 or more, got {samples!r}')
+    if not isinstance(samples, int) or samples < 2:
+        raise ValueError(f'samples must be an integer of 2 or more, got {samples!r}')
     draws = _signs((samples, op.shape[0]), seed)
     forms = np.array([v @ op.matvec(v) for v in draws])
     return forms.mean(), forms.std(ddof=1) / samples**.5
@@ -277,12 +300,16 @@ def trace(
 KINDS = ('empirical', 'true', 'sampled')
 
 def _seeds(out, y, kind, family, samples, gen):
-    "The vectors u of the table, each (N,K): gradients with respect to the outputs of minus log-likelihoods, weighted by the root of their share"
+    """The vectors u of the table, each (N,K): gradients with respect to the outputs of minus log-likelihoods,
+    weighted by the root of their share"""
     n, k = out.shape
     if family == 'gaussian':
         if kind == 'empirical': return [out - y]
         if kind == 'true': return [e.expand(n, k) for e in torch.eye(k, dtype=out.dtype, device=out.device)]
-        return [torch.randn(out.shape, generator=gen, dtype=out.dtype, device=out.device) / samples**.5 for _ in range(samples)]
+        return [
+            torch.randn(out.shape, generator=gen, dtype=out.dtype, device=out.device) / samples**0.5
+            for _ in range(samples)
+        ]
     p, hot = out.softmax(1), lambda c: F.one_hot(c, k).to(out.dtype)
     if kind == 'empirical': return [p - hot(classified(out, y)[1])]
     if kind == 'true': return [p[:, [c]].sqrt() * (p - hot(torch.full_like(y, c, dtype=torch.int64))) for c in range(k)]
@@ -297,7 +324,8 @@ def _loop_squares(net, weights, x, us):
         for n in range(len(x)):
             out = _outputs(net, leaves, x[n:n+1])
             for u in us:
-                grads = torch.autograd.grad(out, [*leaves.values()], u[n:n+1], retain_graph=True, allow_unused=True, materialize_grads=True)
+                grads = torch.autograd.grad(
+                    out, [*leaves.values()], u[n:n + 1], retain_graph=True, allow_unused=True, materialize_grads=True)
                 for k, g in zip(leaves, grads): total[k] += g.square()
     return total
 
@@ -315,16 +343,19 @@ def _squares(gs): return sum(g.square().sum(0) for g in gs)
 def _linear_squares(m, a, gs):
     "Squares for the weight of a linear layer, from its inputs (N,...,I) and gradients, each (N,...,O)"
     if a.ndim == 2: return sum(g.square() for g in gs).T @ a.square()
-    return _by_parts(lambda a, gs: _squares(g.mT @ a for g in gs), m.weight.numel(), a.flatten(1, -2), [g.flatten(1, -2) for g in gs])
+    return _by_parts(lambda a, gs: _squares(g.mT @ a for g in gs), m.weight.numel(), a.flatten(1, -2),
+                     [g.flatten(1, -2) for g in gs])
 
 _CONV = {nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight}
 
 def _conv_squares(m, a, gs):
-    "Squares for the weight of a convolution, from its inputs (N,C,...) and gradients, each (N,O,...): the samples are groups of one convolution"
+    """Squares for the weight of a convolution, from its inputs (N,C,...) and gradients, each (N,O,...):
+    the samples are groups of one convolution"""
     joint = lambda t: t.reshape(1, -1, *t.shape[2:])
     def rule(a, gs):
         n, o, *filters = len(a), *m.weight.shape
-        gradients = lambda g: _CONV[type(m)](joint(a), (n*o, *filters), joint(g), m.stride, m.padding, m.dilation, n * m.groups)
+        gradients = lambda g: _CONV[type(m)](
+            joint(a), (n * o, *filters), joint(g), m.stride, m.padding, m.dilation, n * m.groups)
         return _squares(gradients(g).view(n, o, *filters) for g in gs)
     return _by_parts(rule, m.weight.numel(), a, gs)
 
@@ -339,14 +370,24 @@ def _bias_squares(m, a, gs):
     "Squares for the bias: the outputs are the last axis for a linear layer, the second for the others"
     return _squares(_per_sample(g.movedim(-1, 1) if isinstance(m, nn.Linear) else g) for g in gs)
 
-_RULES = {nn.Linear: _linear_squares} | dict.fromkeys(_CONV, _conv_squares) | dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _norm_squares)
+_RULES = {nn.Linear: _linear_squares} | dict.fromkeys(_CONV, _conv_squares) | dict.fromkeys(
+    (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _norm_squares)
 
 # %% ../nbs/04_curvature.ipynb #e6b0f58d
 def _layers(net, weights):
-    "{module: {'weight' or 'bias': name}} of the layers that have a rule, so far as their parameters are among `weights`"
+    """{module: {'weight' or 'bias': name}} of the layers that have a rule, so far as their parameters are among
+    `weights`"""
     names = {id(p): k for k, p in net.named_parameters() if k in weights}
-    def fits(m): return type(m) in _RULES and not isinstance(getattr(m, 'padding', None), str) and getattr(m, 'padding_mode', 'zeros') == 'zeros'
-    found = {m: {part: names[id(p)] for part, p in m.named_parameters(recurse=False) if id(p) in names} for m in net.modules() if fits(m)}
+
+    def fits(m):
+        return type(m) in _RULES and not isinstance(getattr(m, 'padding', None), str) and getattr(
+            m, 'padding_mode', 'zeros') == 'zeros'
+
+    found = {
+        m: {part: names[id(p)] for part, p in m.named_parameters(recurse=False) if id(p) in names}
+        for m in net.modules()
+        if fits(m)
+    }
     return {m: parts for m, parts in found.items() if parts}
 
 def _layer_squares(net, layers, x, seeds):
@@ -357,7 +398,8 @@ def _layer_squares(net, layers, x, seeds):
             new = (_RULES[type(m)] if part == 'weight' else _bias_squares)(m, a, gs)
             total[k] = total[k] + new if k in total else new
     def watch(m, args, out):
-        if not out.requires_grad: out = out + anchor.to(out.dtype)  # so that gradients come by, though no weight asks for any
+        # so that gradients come by, though no weight asks for any
+        if not out.requires_grad: out = out + anchor.to(out.dtype)
         a, gs = args[0].detach(), []
         def take(g):
             gs.append(g)
@@ -382,7 +424,10 @@ def _trusted(net, weights, x, few=2):
     if not layers: return {}
     gen = torch.Generator().manual_seed(0)
     got, us = _layer_squares(net, layers, x, lambda out: [torch.randn(out.shape, generator=gen).to(out)])
-    want = _loop_squares(net, {k: t for k, t in weights.items() if any(k in parts.values() for parts in layers.values())}, x, us)
+    want = _loop_squares(
+        net, {k: t for k, t in weights.items() if any(k in parts.values() for parts in layers.values())}, x, us
+    )
+
     def right(k): return (got.get(k, torch.zeros_like(want[k])) - want[k]).abs().max() <= 1e-3 * want[k].max()
     good = {k for k in want if right(k)}
     return {m: kept for m, parts in layers.items() if (kept := {part: k for part, k in parts.items() if k in good})}
@@ -401,7 +446,8 @@ def _vmap_squares(net, weights, x, us):
 def diagonal_fisher(
     model:nn.Module, # gives (N,K), measured in evaluation mode
     data, # a `Data`, a pair (x, y) of tensors, or batches of such pairs, one in memory at a time
-    kind='empirical', # labels: 'empirical' those of the data, 'true' all, weighted by the model, 'sampled' drawn from the model
+    # labels: 'empirical' those of the data, 'true' all, weighted by the model, 'sampled' drawn from the model
+    kind='empirical',
     family='categorical', # outputs are logits of classes; 'gaussian': means of y (N,K) with unit noise
     names=None, # of the parameters it is taken of; default: all
     samples:int=1, # draws per sample, for 'sampled'
@@ -411,15 +457,18 @@ def diagonal_fisher(
     "Diagonal of the Fisher information: the mean over samples of squared gradients of the log-likelihood of one sample"
     for what, value, known in (('kind', kind, KINDS), ('family', family, ('categorical', 'gaussian'))):
         if value not in known: raise ValueError(unknown(what, value, known))
-    if not isinstance(samples, int) or samples < 1: raise ValueError(f'samples must be a positive integer, got {samples!r}')
+    if not isinstance(samples, int) or samples < 1:
+        raise ValueError(f'samples must be a positive integer, got {samples!r}')
     net = _copy(model, 'eval')
     for k, m in net.named_modules():
-        if isinstance(m, _BatchNorm) and m.running_mean is None: raise ValueError(f'{k!r} keeps no running statistics, so no sample has a gradient of its own')
+        if isinstance(m, _BatchNorm) and m.running_mean is None:
+            raise ValueError(f'{k!r} keeps no running statistics, so no sample has a gradient of its own')
     weights, layers, n, gen = _weights(net, names), None, 0, None
     total = {k: torch.zeros_like(t) for k, t in weights.items()}
     for x, y in _batches(net, data, batch_size):
         if layers is None: layers, gen = _trusted(net, weights, x), torch.Generator(x.device).manual_seed(seed)
-        squares, us = _layer_squares(net, layers, x, lambda out: _seeds(_of_family(out, y, family), y, kind, family, samples, gen))
+        squares, us = _layer_squares(
+            net, layers, x, lambda out: _seeds(_of_family(out, y, family), y, kind, family, samples, gen))
         rest = {k: t for k, t in weights.items() if not any(k in parts.values() for parts in layers.values())}
         for k, s in (squares | _any_squares(net, rest, x, us)).items(): total[k] += s
         n += len(x)
@@ -427,10 +476,13 @@ def diagonal_fisher(
 
 def _of_family(out, y, family):
     "`out`, if the targets `y` can be told from it by a likelihood of `family`"
-    if out.ndim != 2 or len(out) != len(y): 
-        raise ValueError(f'the model gives shape {tuple(out.shape)} for {len(y)} samples; expected ({len(y)}, K), one vector per sample: '
-                         'say in a wrapper whether positions are samples of their own, or averaged')
-    if family == 'gaussian' and y.shape != out.shape: raise ValueError(f'targets have shape {tuple(y.shape)}; expected that of the outputs, {tuple(out.shape)}')
+    if out.ndim != 2 or len(out) != len(y):
+        raise ValueError(
+            f'the model gives shape {tuple(out.shape)} for {len(y)} samples; expected ({len(y)}, K), one vector per '
+            'sample: '
+            'say in a wrapper whether positions are samples of their own, or averaged')
+    if family == 'gaussian' and y.shape != out.shape:
+        raise ValueError(f'targets have shape {tuple(y.shape)}; expected that of the outputs, {tuple(out.shape)}')
     if family == 'categorical': classified(out, y)
     return out
 
@@ -471,14 +523,18 @@ def as_direction(
     "`vector` cut into tensors in the shapes of the parameters"
     weights = _weights(model, names)
     sizes, vector = [t.numel() for t in weights.values()], torch.as_tensor(vector)
-    if vector.shape != (sum(sizes),): raise ValueError(f'vector has shape {tuple(vector.shape)}; expected ({sum(sizes)},), one entry per weight')
+    if vector.shape != (sum(sizes),):
+        raise ValueError(f'vector has shape {tuple(vector.shape)}; expected ({sum(sizes)},), one entry per weight')
     return {k: v.view_as(t).to(t) for (k, t), v in zip(weights.items(), vector.split(sizes))}
 
 def _check_direction(weights, direction):
-    if not isinstance(direction, dict): raise TypeError(f'a direction is a dict of parameter name -> tensor, got {type(direction).__name__}')
+    if not isinstance(direction, dict):
+        raise TypeError(f'a direction is a dict of parameter name -> tensor, got {type(direction).__name__}')
     for k, d in direction.items():
         if k not in weights: raise ValueError(unknown('parameter', k, weights))
-        if d.shape != weights[k].shape: raise ValueError(f'the direction of {k!r} has shape {tuple(d.shape)}, the parameter {tuple(weights[k].shape)}')
+        if d.shape != weights[k].shape:
+            raise ValueError(
+                f'the direction of {k!r} has shape {tuple(d.shape)}, the parameter {tuple(weights[k].shape)}')
 
 # %% ../nbs/04_curvature.ipynb #b811cfd1
 @torch.inference_mode(False)
@@ -494,14 +550,17 @@ def loss_surface(
     batch_size:int=256,
 )->pd.DataFrame: # alpha, (beta,) loss, and accuracy where outputs are logits
     "Mean loss at `w + alpha d1 (+ beta d2)`, a row for each point"
-    directions = [random_direction(model)] if directions is None else [directions] if isinstance(directions, dict) else list(directions)
+    directions = [random_direction(model)
+                  ] if directions is None else [directions] if isinstance(directions, dict) else list(directions)
     at = np.linspace(-1, 1, 21) if at is None else np.asarray(at, float)
     if len(directions) not in (1, 2): raise ValueError(f'a surface has one direction or two, got {len(directions)}')
-    if at.ndim != 1 or not len(at) or not np.isfinite(at).all(): raise ValueError(f'at must be a list of finite numbers, got shape {at.shape}')
+    if at.ndim != 1 or not len(at) or not np.isfinite(at).all():
+        raise ValueError(f'at must be a list of finite numbers, got shape {at.shape}')
     risk = _Risk(model, data, loss, None, mode, attack, batch_size)
     for d in directions: _check_direction(risk.weights, d)
     if not anew: risk.hold()
-    at0, grid = {k: t.clone() for k, t in risk.weights.items()}, np.stack(np.meshgrid(*[at] * len(directions), indexing='ij'), -1)
+    at0, grid = {k: t.clone()
+                 for k, t in risk.weights.items()}, np.stack(np.meshgrid(*[at] * len(directions), indexing='ij'), -1)
     def moved(k, point): return sum((a * d[k].to(at0[k]) for a, d in zip(point, directions) if k in d), at0[k])
     def row(point):
         for k, t in risk.weights.items(): t.copy_(moved(k, point))  # these are the copy's own weights
@@ -514,7 +573,8 @@ def _mean_loss(risk, attack):
     for x, y in risk.batches:
         out = _outputs(risk.net, {}, attack(risk.net, x, y) if attack else x)
         loss += _losses(out, y, risk.loss).double().sum()
-        right += (out.argmax(1) == y).sum() if out.ndim == 2 and y.ndim == 1 and not y.is_floating_point() else torch.nan
+        right += (out.argmax(1)
+                  == y).sum() if out.ndim == 2 and y.ndim == 1 and not y.is_floating_point() else torch.nan
     return dict(loss=float(loss) / risk.n) | ({} if right != right else dict(accuracy=float(right) / risk.n))
 
 # %% ../nbs/04_curvature.ipynb #74e87aed
@@ -529,12 +589,14 @@ def plot_surface(
     ax = ax or plt.subplots(figsize=(4.8, 3.4), layout='constrained')[1]
     if isinstance(surfaces, pd.DataFrame) and 'beta' in surfaces:
         grid = surfaces.pivot(index='beta', columns='alpha', values=column)
-        filled = ax.contourf(grid.columns, grid.index, grid, levels, extend='neither' if isinstance(levels, int) else 'both')
+        filled = ax.contourf(grid.columns, grid.index, grid, levels,
+                             extend='neither' if isinstance(levels, int) else 'both')
         ax.figure.colorbar(filled, ax=ax, label=column)
         ax.plot(0, 0, '+', color='white', ms=10)
         ax.set(xlabel='alpha', ylabel='beta')
         return ax
-    for name, s in (surfaces if isinstance(surfaces, dict) else {None: surfaces}).items(): ax.plot(s.alpha, s[column], label=name)
+    for name, s in (surfaces if isinstance(surfaces, dict) else {None: surfaces}).items():
+        ax.plot(s.alpha, s[column], label=name)
     ax.set(xlabel='alpha', ylabel=column)
     if isinstance(surfaces, dict): ax.legend(fontsize='small')
     return ax

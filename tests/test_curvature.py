@@ -88,7 +88,8 @@ def test_hessian_products_are_those_of_the_dense_matrix():
     for make in (small, small_conv):
         model, x, y = make()
         want = dense(risk_of(model.eval(), x, y), *values(model))
-        for size in (5, 256): torch.testing.assert_close(matrix(hessian(model, (x, y), batch_size=size)), want, rtol=1e-9, atol=1e-10)
+        for size in (5, 256):
+            torch.testing.assert_close(matrix(hessian(model, (x, y), batch_size=size)), want, rtol=1e-9, atol=1e-10)
 
 # %% ../nbs/04_curvature.ipynb #89360fad
 def test_batch_norm_in_training_mode_couples_the_samples_of_a_batch():
@@ -103,14 +104,16 @@ def test_hessian_of_squared_errors_of_a_linear_model():
     x, y = torch.rand(50, 4, dtype=torch.float64), torch.randn(50, 3, dtype=torch.float64)
     linear = nn.Linear(4, 3, bias=False).double()
     H = matrix(hessian(linear, (x, y), loss=lambda out, y: F.mse_loss(out, y, reduction='none').mean(1)))
-    torch.testing.assert_close(H.diagonal(), (2 * x.square().mean(0) / 3).repeat(3))  # by images and by outputs, unlike cross-entropy
+    # by images and by outputs, unlike cross-entropy
+    torch.testing.assert_close(H.diagonal(), (2 * x.square().mean(0) / 3).repeat(3))
     torch.testing.assert_close(H[:4, :4], 2 * x.T @ x / 50 / 3)
     assert H[:4, 4:].abs().max() < 1e-12
 
 # %% ../nbs/04_curvature.ipynb #2e115d45
 def test_attack_anew_and_held_fixed_on_a_linear_model():
     torch.manual_seed(0)
-    x, y, w, eps = .4 + .2*torch.rand(30, 5, dtype=torch.float64), torch.randint(2, (30,)), torch.randn(5, dtype=torch.float64), .1
+    x, y, w, eps = .4 + .2 * torch.rand(30, 5, dtype=torch.float64), torch.randint(2, (30,)), torch.randn(
+        5, dtype=torch.float64), .1
     margin = lambda w: (2*y - 1) * (x @ w) - eps * w.norm()
     want = torch.autograd.functional.hessian(lambda w: F.softplus(-margin(w)).mean(), w)
     attack = fgsm(L2(eps))
@@ -127,14 +130,16 @@ def test_gauss_newton_is_the_sum_over_samples_of_jacobians():
         J = torch.cat([j.flatten(2) for j in torch.autograd.functional.jacobian(risk, tuple(values(model)))], 2)  # (N,K,P)
         p = model(x).softmax(1).detach()
         H = torch.diag_embed(p) - p[:, :, None] * p[:, None]
-        torch.testing.assert_close(matrix(gauss_newton(model, (x, y), batch_size=7)), torch.einsum('nkp,nkl,nlq->pq', J, H, J) / len(x), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(matrix(gauss_newton(model, (x, y), batch_size=7)),
+                                   torch.einsum('nkp,nkl,nlq->pq', J, H, J) / len(x), rtol=1e-9, atol=1e-11)
 
 # %% ../nbs/04_curvature.ipynb #c98df532
 def test_gauss_newton_is_the_hessian_of_a_linear_model():
     model, x, y = small()
     linear = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
     torch.testing.assert_close(matrix(gauss_newton(linear, (x, y))), matrix(hessian(linear, (x, y))))
-    assert np.linalg.eigvalsh(matrix(gauss_newton(model, (x, y)))).min() > -1e-12 > np.linalg.eigvalsh(matrix(hessian(model, (x, y)))).min()
+    assert np.linalg.eigvalsh(matrix(gauss_newton(model, (x, y)))).min() > -1e-12 > np.linalg.eigvalsh(
+        matrix(hessian(model, (x, y)))).min()
 
 # %% ../nbs/04_curvature.ipynb #c9c88077
 def test_operations_without_forward_differentiation_are_differentiated_backwards_twice():
@@ -160,10 +165,15 @@ def test_the_model_is_left_alone_and_the_operator_is_of_the_model_as_it_was():
     model.train()[1].bn.eval()
     old, flags = {k: t.clone() for k, t in model.state_dict().items()}, [m.training for m in model.modules()]
     versions = [t._version for t in model.state_dict().values()]
-    ops = [hessian(model, (x, y), mode='train'), gauss_newton(model, (x, y)), hessian(model, (x, y), attack=fgsm(Linf(.1)), anew=True)]
+    ops = [
+        hessian(model, (x, y), mode='train'),
+        gauss_newton(model, (x, y)),
+        hessian(model, (x, y), attack=fgsm(Linf(0.1)), anew=True),
+    ]
     v = np.ones(ops[0].shape[0])
     first = [op @ v for op in ops]
-    assert [m.training for m in model.modules()] == flags and all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert [m.training
+            for m in model.modules()] == flags and all(p.grad is None and p.requires_grad for p in model.parameters())
     assert versions == [t._version for t in model.state_dict().values()]
     assert all(torch.equal(t, old[k]) for k, t in model.state_dict().items())
     with torch.no_grad(): model.head.weight.zero_(), x.zero_()
@@ -201,9 +211,11 @@ def test_trace_within_its_error_and_exact_for_a_diagonal_matrix():
 def test_fisher_against_the_loop_over_samples():
     torch.manual_seed(0)
     convolutions = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=(2, 1), dilation=2), nn.ReLU(inplace=True),
-                                 nn.Conv2d(4, 6, (3, 2), groups=2, bias=False), nn.BatchNorm2d(6), nn.Flatten(), nn.LazyLinear(3))
+                                 nn.Conv2d(4, 6, (3, 2), groups=2, bias=False), nn.BatchNorm2d(6), nn.Flatten(),
+                                 nn.LazyLinear(3))
     convolutions(torch.rand(4, 1, 8, 8))
-    nets = dict(mlp=mlp((1, 8, 8), 3, (16,)), lenet=lenet((1, 8, 8), 3, 4), convnet=convnet((1, 8, 8), 3, 4), resnet=preact_resnet8((1, 8, 8), 3, 2), convolutions=convolutions, odd=Odd())
+    nets = dict(mlp=mlp((1, 8, 8), 3, (16,)), lenet=lenet((1, 8, 8), 3, 4), convnet=convnet((1, 8, 8), 3, 4),
+                resnet=preact_resnet8((1, 8, 8), 3, 2), convolutions=convolutions, odd=Odd())
     x, y = torch.rand(7, 1, 8, 8), torch.randint(3, (7,))
     for name, model in nets.items():
         for _ in range(3): model.train()(torch.rand(16, 1, 8, 8))  # statistics of batch norm
@@ -219,9 +231,16 @@ def test_only_what_is_used_as_it_seems_has_a_rule():
     torch.manual_seed(0)
     model, x = _copy(Odd().double(), 'eval'), torch.rand(4, 1, 8, 8).double()
     trusted = _trusted(model, _weights(model, None), x)
-    assert {k for parts in trusted.values() for k in parts.values()} == {'first.weight', 'first.bias', 'sequence.bias', 'tied.bias', 'direct.bias', 'head.weight', 'head.bias', 'unused.weight', 'unused.bias'}
+    assert {k
+            for parts in trusted.values()
+            for k in parts.values()} == {
+                'first.weight', 'first.bias', 'sequence.bias', 'tied.bias', 'direct.bias', 'head.weight', 'head.bias',
+                'unused.weight', 'unused.bias'
+            }
     model = _copy(preact_resnet8((1, 8, 8), 3, 2), 'eval')
-    assert {k for parts in _trusted(model, _weights(model, None), x.float()).values() for k in parts.values()} == {k for k, _ in model.named_parameters()}
+    assert {k for parts in _trusted(model, _weights(model, None), x.float()).values() for k in parts.values()} == {
+        k for k, _ in model.named_parameters()
+    }
 
 # %% ../nbs/04_curvature.ipynb #0cff1953
 def test_true_fisher_is_the_diagonal_of_the_gauss_newton_matrix():
@@ -239,7 +258,9 @@ def test_scale_with_several_outputs():
         torch.testing.assert_close(fisher['weight'], x.square().mean(0).expand(outputs, 4))  # for any number of outputs
         torch.testing.assert_close(fisher['bias'], torch.ones(outputs, dtype=torch.float64))
         residual = (linear(x) - y[:, :outputs]).detach()
-        torch.testing.assert_close(diagonal_fisher(linear, (x, y[:, :outputs]), family='gaussian')['weight'], residual.square().T @ x.square() / 50)
+        torch.testing.assert_close(
+            diagonal_fisher(linear, (x, y[:, :outputs]), family='gaussian')['weight'],
+            residual.square().T @ x.square() / 50)
 
 # %% ../nbs/04_curvature.ipynb #961e0c60
 def test_sampled_fisher_tends_to_the_true_one():
@@ -255,14 +276,16 @@ def test_fisher_by_batches_of_any_form_of_all_or_some_parameters():
     model, x, y = small_conv()
     want = diagonal_fisher(model, (x, y))
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 5)
-    for data in (Data(x, y, ('a', 'b')), loader, [(x[:3], y[:3]), (x[3:], y[3:])]): assert far(diagonal_fisher(model, data), want) < 1e-12
+    for data in (Data(x, y, ('a', 'b')), loader, [(x[:3], y[:3]), (x[3:], y[3:])]):
+        assert far(diagonal_fisher(model, data), want) < 1e-12
     part = diagonal_fisher(model, (x, y), names=['head.bias', 'block2.bn.weight'])
     assert far(part, {k: want[k] for k in ('block2.bn.weight', 'head.bias')}) < 1e-12
     byte = (x * 255).round().to(torch.uint8)
     assert far(diagonal_fisher(model, (byte, y)), diagonal_fisher(model, (byte / 255., y))) < 1e-6
     batches = Batches(x, y, batch_size=5, seed=1)
     assert far(diagonal_fisher(model, batches), want) < 1e-5 and batches.epoch == 0
-    model, x, y = lenet(classes=3).double(), torch.rand(12, 1, 28, 28, dtype=torch.float64), torch.randint(3, (12,))  # goes by parts
+    # goes by parts
+    model, x, y = lenet(classes=3).double(), torch.rand(12, 1, 28, 28, dtype=torch.float64), torch.randint(3, (12,))
     assert far(diagonal_fisher(model, (x, y)), by_definition(model, x, y)) < 1e-10
 
 # %% ../nbs/04_curvature.ipynb #ac9bee2f
@@ -280,7 +303,9 @@ def test_fisher_leaves_the_model_alone_and_falls_back_on_the_loop():
     torch.manual_seed(0)
     model, x, y = Cubes().double(), torch.rand(9, 4, dtype=torch.float64), torch.randint(3, (9,))
     want = by_definition(model, x, y)
-    old, rng, versions = {k: t.clone() for k, t in model.state_dict().items()}, torch.get_rng_state(), [p._version for p in model.parameters()]
+    old, rng, versions = {k: t.clone()
+                          for k, t in model.state_dict().items()
+                          }, torch.get_rng_state(), [p._version for p in model.parameters()]
     with torch.inference_mode(): assert far(diagonal_fisher(model, (x, y)), want) < 1e-12
     assert torch.equal(rng, torch.get_rng_state()) and versions == [p._version for p in model.parameters()]
     assert all(torch.equal(t, old[k]) for k, t in model.state_dict().items())
@@ -294,7 +319,9 @@ def test_directions():
         if p.ndim == 1: assert (d[k] == 0).all()
         else: torch.testing.assert_close(d[k].flatten(1).norm(dim=1), p.flatten(1).norm(dim=1))
     again = random_direction(model)
-    assert all(torch.equal(d[k], again[k]) for k in d) and not torch.equal(d['head.weight'], random_direction(model, 1)['head.weight'])
+    assert all(torch.equal(d[k], again[k]) for k in d) and not torch.equal(
+        d['head.weight'], random_direction(model, 1)['head.weight']
+    )
     vector = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert all(torch.equal(v, dict(model.named_parameters())[k]) for k, v in as_direction(model, vector).items())
     head = as_direction(model, np.arange(2.), ['head.bias'])
@@ -334,7 +361,8 @@ def test_surface_under_attack():
     model = model.float().eval()
     old = {k: t.clone() for k, t in model.state_dict().items()}
     d = random_direction(model)
-    anew, held, clean = (loss_surface(model, data, d, at, attack=a, anew=n) for a, n in ((attack, True), (attack, False), (None, True)))
+    anew, held, clean = (
+        loss_surface(model, data, d, at, attack=a, anew=n) for a, n in ((attack, True), (attack, False), (None, True)))
     assert anew.loss[1] == held.loss[1] > clean.loss[1] and (anew.loss != held.loss).sum() == 2
     assert all(torch.equal(t, old[k]) for k, t in model.state_dict().items())
     model.load_state_dict({k: t + d.get(k, 0) for k, t in old.items()})  # the point alpha = 1 by hand
@@ -347,7 +375,8 @@ def test_products_equal_those_of_curvlinops():
     for make in (small, small_conv):
         model, x, y = make()
         model.eval()
-        data, v = [(x[:5], y[:5]), (x[5:], y[5:])], np.random.default_rng(0).normal(size=sum(p.numel() for p in model.parameters()))
+        data, v = [(x[:5], y[:5]),
+                   (x[5:], y[5:])], np.random.default_rng(0).normal(size=sum(p.numel() for p in model.parameters()))
         for ours, peer in ((hessian, curvlinops.HessianLinearOperator), (gauss_newton, curvlinops.GGNLinearOperator)):
             theirs = peer(model, nn.CrossEntropyLoss(), [*model.parameters()], data) @ torch.from_numpy(v)
             np.testing.assert_allclose(ours(model, data) @ v, theirs, rtol=0, atol=1e-12)
@@ -362,17 +391,24 @@ def test_fisher_equals_that_of_backpack():
     net, loss = backpack.extend(_copied(model)), backpack.extend(nn.CrossEntropyLoss(reduction='sum'))
     with backpack.backpack(SumGradSquared(), DiagGGNExact()): loss(net(x.clone().requires_grad_()), y).backward()
     for kind, name in dict(empirical='sum_grad_squared', true='diag_ggn_exact').items():
-        assert far(diagonal_fisher(model, (x, y), kind), {k: getattr(p, name) / 9 for k, p in net.named_parameters()}) < 1e-10
+        assert (
+            far(diagonal_fisher(model, (x, y), kind), {k: getattr(p, name) / 9 for k, p in net.named_parameters()}) < 1e-10
+        )
 
 # %% ../nbs/04_curvature.ipynb #565c67c9
 @pytest.mark.gpu
 def test_on_a_gpu():
     model, x, y = small_conv(torch.float32)
     model.eval()
-    v, moved, data = np.ones(sum(p.numel() for p in model.parameters()), np.float32), _copied(model).cuda(), (x.cuda(), y.cuda())
-    for product in (hessian, gauss_newton): np.testing.assert_allclose(product(moved, (x, y)) @ v, product(model, (x, y)) @ v, atol=1e-4)
-    for kind in ('empirical', 'true'): assert far({k: t.cpu() for k, t in diagonal_fisher(moved, data, kind).items()}, diagonal_fisher(model, (x, y), kind)) < 1e-3
-    np.testing.assert_allclose(loss_surface(moved, data, attack=pgd(Linf(.1), 2, random_start=False)), loss_surface(model, (x, y), attack=pgd(Linf(.1), 2, random_start=False)), atol=1e-3)
+    v, moved, data = np.ones(sum(p.numel() for p in model.parameters()),
+                             np.float32), _copied(model).cuda(), (x.cuda(), y.cuda())
+    for product in (hessian, gauss_newton):
+        np.testing.assert_allclose(product(moved, (x, y)) @ v, product(model, (x, y)) @ v, atol=1e-4)
+    for kind in ('empirical', 'true'):
+        assert far({k: t.cpu()
+                    for k, t in diagonal_fisher(moved, data, kind).items()}, diagonal_fisher(model, (x, y), kind)) < 1e-3
+    np.testing.assert_allclose(loss_surface(moved, data, attack=pgd(Linf(.1), 2, random_start=False)),
+                               loss_surface(model, (x, y), attack=pgd(Linf(.1), 2, random_start=False)), atol=1e-3)
 
 # %% ../nbs/04_curvature.ipynb #8209c3be
 def test_refusals():
@@ -380,7 +416,11 @@ def test_refusals():
     positions, nothing = nn.Conv1d(1, 3, 2).double(), nn.Flatten()
     coupled = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16, track_running_stats=False), nn.Linear(16, 3)).double()
     for match, error, call in (
-        (r'logits of shape \(4, classes\).*got \(4, 3, 5\)', ValueError, lambda: hessian(positions, (torch.rand(4, 1, 6).double(), y[:4])) @ np.ones(9)),
+        (
+            r'logits of shape \(4, classes\).*got \(4, 3, 5\)',
+            ValueError,
+            lambda: hessian(positions, (torch.rand(4, 1, 6).double(), y[:4])) @ np.ones(9),
+        ),
         ('positions are samples', ValueError, lambda: diagonal_fisher(positions, (torch.rand(4, 1, 6).double(), y[:4]))),
         ('one value per sample', ValueError, lambda: hessian(model, (x, y), loss=F.cross_entropy) @ np.ones(123)),
         ('one value per sample', ValueError, lambda: loss_surface(model, (x, y), at=[0], loss=lambda out, y: out)),
@@ -396,7 +436,7 @@ def test_refusals():
         ("mode must be 'eval' or 'train'", ValueError, lambda: hessian(model, (x, y), mode='test')),
         ("did you mean 'head.bias'", ValueError, lambda: diagonal_fisher(model, (x, y), names=['head.bais'])),
         ('give the attack', ValueError, lambda: hessian(model, (x, y), anew=True)),
-        ('step is relative', ValueError, lambda: hessian(model, (x, y), attack=fgsm(L2(.1)), anew=True, step=0)),
+        ('step is relative', ValueError, lambda: hessian(model, (x, y), attack=fgsm(L2(0.1)), anew=True, step=0)),
         ('k must be an integer in 1..123', ValueError, lambda: top_eigenvalues(hessian(model, (x, y)), 0)),
         ("did you mean 'LA'", ValueError, lambda: top_eigenvalues(hessian(model, (x, y)), which='la')),
         ('2 or more', ValueError, lambda: trace(hessian(model, (x, y)), 1)),

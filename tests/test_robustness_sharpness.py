@@ -27,10 +27,13 @@ def plain_loss(w, z, eps):
 def test_signed():
     x, y = torch.tensor([[1., 2], [3, 4], [5, 6]]), torch.tensor([0, 1, 0], dtype=torch.uint8)
     assert signed(x, y).tolist() == [[-1, -2], [3, 4], [-5, -6]] and signed(x, y).dtype == torch.float64
-    assert torch.equal(signed(torch.full((2, 1, 2, 2), 255, dtype=torch.uint8), torch.tensor([1, 0]))[0], torch.ones(4).double())
+    assert torch.equal(
+        signed(torch.full((2, 1, 2, 2), 255, dtype=torch.uint8), torch.tensor([1, 0]))[0],
+        torch.ones(4).double())
     exact = torch.tensor([[1/3], [2/3]], dtype=torch.float64)
     assert torch.equal(signed(exact, torch.tensor([1, 1 - 1])), exact*torch.tensor([[1.], [-1]]))  # float64 stays itself
-    for bad, message in ((torch.tensor([0, 1, 2]), '0..2'), (torch.tensor([-1, 1, 1]), '-1..1'), (torch.ones(3).long(), 'one class only')):
+    for bad, message in ((torch.tensor([0, 1, 2]), '0..2'), (torch.tensor(
+        [-1, 1, 1]), '-1..1'), (torch.ones(3).long(), 'one class only')):
         with pytest.raises(ValueError, match=message): signed(x, bad)
     with pytest.raises(ValueError, match='NaN'): signed(x*float('nan'), y)
     with pytest.raises(TypeError, match='bool'): signed(x, y.bool())
@@ -53,7 +56,8 @@ def test_no_perturbation_is_worse():
     noise = torch.randn(1000, 60, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     noise *= .3/noise.norm(dim=2, keepdim=True)
     tried = F.softplus(-(z + noise)@w)
-    assert (tried < F.softplus(-margins(w, z, .3)) + 1e-12).all() and (tried.amax(0) > F.softplus(-margins(w, z, .25))).all()
+    assert (tried < F.softplus(-margins(w, z, .3)) + 1e-12).all() and (tried.amax(0)
+                                                                       > F.softplus(-margins(w, z, .25))).all()
 
 # %% ../nbs/robustness/04_sharpness.ipynb #b20fc0e0
 def test_the_optimum():
@@ -74,9 +78,12 @@ def test_against_scikit_learn_and_a_general_solver():
     from sklearn.linear_model import LogisticRegression
     z, _ = problem(seed=2)
     sign = torch.where(torch.arange(60) % 2 == 0, -1., 1.)[:, None]
-    theirs = LogisticRegression(C=1/(60*.01), fit_intercept=False, tol=1e-12, max_iter=1000).fit((z*sign).numpy(), sign[:, 0].numpy())
+    theirs = LogisticRegression(C=1 / (60 * 0.01), fit_intercept=False, tol=1e-12, max_iter=1000).fit(
+        (z * sign).numpy(), sign[:, 0].numpy()
+    )
     np.testing.assert_allclose(adversarial_logistic(z, 0., .01), theirs.coef_[0], atol=1e-6)
-    theirs = minimize(lambda w: plain_loss(torch.tensor(w), z, .4).item(), np.ones(4), method='Nelder-Mead', options=dict(xatol=1e-9, fatol=1e-14, maxiter=5000))
+    theirs = minimize(lambda w: plain_loss(torch.tensor(w), z, .4).item(), np.ones(4), method='Nelder-Mead',
+                      options=dict(xatol=1e-9, fatol=1e-14, maxiter=5000))
     np.testing.assert_allclose(adversarial_logistic(z, .4), theirs.x, atol=1e-5)
 
 # %% ../nbs/robustness/04_sharpness.ipynb #8d92a617
@@ -87,7 +94,9 @@ def test_where_there_is_an_optimum():
     apart, _ = problem(apart=5.)
     with pytest.raises(ValueError, match='can be separated; give decay'): adversarial_logistic(apart)
     assert adversarial_logistic(apart, decay=.01).norm() > 0
-    widest = max(margins(w/w.norm(), apart, 0.).min().item() for w in [adversarial_logistic(apart, decay=10.**-k) for k in range(9)])
+    widest = max(
+        margins(w / w.norm(), apart, 0.).min().item()
+        for w in [adversarial_logistic(apart, decay=10.**-k) for k in range(9)])
     with pytest.raises(ValueError, match='can be separated'): adversarial_logistic(apart, .99*widest)
     assert margins(adversarial_logistic(apart, 1.01*widest), apart, 1.01*widest).min() < 0
     half = torch.cat([z, torch.zeros(60, 1, dtype=torch.float64)], 1)
@@ -102,7 +111,9 @@ def test_an_intercept():
     y = torch.arange(200) % 2
     x = torch.randn(200, 3, generator=g, dtype=torch.float64) + .7*y[:, None] + 5
     ones = torch.ones(200, 1, dtype=torch.float64)
-    def fitted(shift): return adversarial_logistic(signed(torch.cat([x - shift, ones], 1), y), torch.tensor([.2, .2, .2, 0]))
+
+    def fitted(shift):
+        return adversarial_logistic(signed(torch.cat([x - shift, ones], 1), y), torch.tensor([.2, .2, .2, 0]))
     w, moved = fitted(0.), fitted(5.)
     torch.testing.assert_close(moved[:3], w[:3])                   # moving the data moves the intercept only
     torch.testing.assert_close(moved[3], w[3] + 5*w[:3].sum())
@@ -130,13 +141,16 @@ def test_what_it_is_compared_with():
     z, w = problem()
     fuzzy = noisy(z, .3, copies=7)
     torch.testing.assert_close((fuzzy.view(7, 60, 4) - z).norm(dim=2), torch.full((7, 60), .3, dtype=torch.float64))
-    assert torch.equal(fuzzy, noisy(z, .3, 7)) and not torch.equal(fuzzy, noisy(z, .3, 7, seed=1)) and torch.equal(noisy(z, 0., 1), z)
+    assert torch.equal(fuzzy, noisy(z, .3, 7)) and not torch.equal(fuzzy, noisy(z, .3, 7, seed=1)) and torch.equal(
+        noisy(z, 0., 1), z)
     assert (noisy(z, 1., 2000) - z.repeat(2000, 1)).mean(0).norm() < .01                       # no direction is preferred
     for eps in (.3, torch.tensor([.5, 0., 1., .2], dtype=torch.float64)):
         shifted = aligned(z, eps, w)
-        torch.testing.assert_close(derivatives(w, shifted, 0.)[:2], derivatives(w, z, eps)[:2])  # attack held fixed: value and slope agree
+        # attack held fixed: value and slope agree
+        torch.testing.assert_close(derivatives(w, shifted, 0.)[:2], derivatives(w, z, eps)[:2])
         excess = derivatives(w, z, eps)[2] - derivatives(w, shifted, 0.)[2]
-        assert -1e-12 < torch.linalg.eigvalsh(excess)[0] < 1e-12 and excess.trace() > 0          # eq. 3: the second term, flat along D^2 w
+        # eq. 3: the second term, flat along D^2 w
+        assert -1e-12 < torch.linalg.eigvalsh(excess)[0] < 1e-12 and excess.trace() > 0
     assert torch.equal(aligned(z, 0., w), z)
 
 # %% ../nbs/robustness/04_sharpness.ipynb #3be7593b
@@ -161,7 +175,8 @@ def test_a_linear_network_has_the_sharpness_of_the_closed_form():
     z, _ = problem(n=80, d=30, apart=.2)
     w, y = adversarial_logistic(z, .3, .01), torch.arange(80) % 2
     x, model = z*(2*y - 1)[:, None], Pair(w)
-    for kw, closed in ((dict(attack=worst), sharpness(w, z, .3)), (dict(attack=worst, anew=False), sharpness(w, aligned(z, .3, w))), ({}, sharpness(w, z))):
+    for kw, closed in ((dict(attack=worst), sharpness(w, z, .3)), (dict(
+            attack=worst, anew=False), sharpness(w, aligned(z, .3, w))), ({}, sharpness(w, z))):
         got = network_sharpness(model, (x, y), tol=1e-7, **kw)
         for name in ('eigenvalue', 'norm', 'scaled'): np.testing.assert_allclose(got[name], closed[name], rtol=1e-4)
     assert torch.equal(model.w, w) and model.w.grad is None
@@ -201,9 +216,11 @@ def test_the_linear_experiment():
     top = {name: o['eigenvalue'] for name, o in out.items()}
     for name, values in top.items(): assert name == 'fixed objective' or values[0.] == pytest.approx(top['adversarial'][0.])
     for f in (.1, .5, .9):
-        assert top['held fixed'][f] < top['adversarial'][f] and out['equal norm']['norm'][f] == pytest.approx(out['adversarial']['norm'][f])
+        assert top['held fixed'][f] < top['adversarial'][f] and out['equal norm']['norm'][f] == pytest.approx(
+            out['adversarial']['norm'][f])
         assert out['adversarial']['rise'][f] == pytest.approx(np.log2(top['adversarial'][f]/top['adversarial'][0.]))
-    assert top['fixed objective'][.5] == pytest.approx(top['adversarial'][.5]) and top['fixed objective'][0.] == pytest.approx(top['equal weights'][.5])
+    assert top['fixed objective'][.5] == pytest.approx(
+        top['adversarial'][.5]) and top['fixed objective'][0.] == pytest.approx(top['equal weights'][.5])
     again = run(Trial(paper, Job('tiny', '3v8', 'random', (), 1)))
     assert again == out['random'] and again != run(Trial(paper, Job('tiny', '3v8', 'random', (), 2)))
 
@@ -219,4 +236,5 @@ def test_the_network_experiment():
         first, again = (run(Trial(paper, Job('tiny', 'digits', 'random'), artifacts=Artifacts(dir))) for _ in range(2))
         own = run(Trial(paper, Job('tiny', 'digits', 'adversarial'), artifacts=Artifacts(dir)))
     assert first == again                                          # whether the networks are trained or read back
-    assert own['eigenvalue'][0.] == pytest.approx(first['eigenvalue'][0.], rel=.02) and own['accuracy'][0.] > .9 > own['accuracy'][1.]
+    assert own['eigenvalue'][0.] == pytest.approx(first['eigenvalue'][0.],
+                                                  rel=.02) and own['accuracy'][0.] > .9 > own['accuracy'][1.]
