@@ -64,7 +64,8 @@ def test_jumps():
         gradient = partial(logistic_gradient, z=z, threat=threat)
         return gradient_ratio(gradient, at, 1e-5*way)/gradient_ratio(gradient, at, 1e-3*way)
     assert abs(growth(on_axis, L2(.4)) - 1) < .01 and 99 < growth(on_axis, Linf(.4)) < 101
-    assert 95 < growth(0*way, L2(.4)) < 105 and abs(growth(0*way, None) - 1) < .01 and abs(growth(on_axis + .5, Linf(.4)) - 1) < .01
+    assert 95 < growth(0*way, L2(.4)) < 105 and abs(growth(0*way, None) - 1) < .01
+    assert abs(growth(on_axis + .5, Linf(.4)) - 1) < .01
 
 # %% ../nbs/robustness/05_smoothness.ipynb #7c9e2cae
 def test_smoothness_against_the_hessian():
@@ -86,7 +87,8 @@ def test_smoothness_leaves_the_model_alone_and_its_parts():
     found = smoothness(net, x, y, pgd(Linf(.1), 3), directions=3)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and net.training
     assert all(p.grad is None for p in net.parameters())
-    assert found == smoothness(net, x, y, pgd(Linf(.1), 3), directions=3) != smoothness(net, x, y, pgd(Linf(.1), 3), directions=3, seed=1)
+    again, other = (smoothness(net, x, y, pgd(Linf(.1), 3), directions=3, seed=s) for s in (0, 1))
+    assert found == again != other
     def fails(model, x, y):
         if torch.equal(model[1].weight, before['1.weight']): return x
         raise KeyError('at the moved weights')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'RIVALS', 'arms', 'sgd', 'settings', 'LINEAR', 'NETWORK', 'DOUBLINGS', 'SLOPE', 'claims', 'paper', 'cnn',
-           'linear', 'network', 'balls', 'pair_of', 'linear_run', 'objective', 'landscape', 'scores', 'remedy', 'run',
-           'line_figure', 'remedy_figure']
+           'linear', 'network', 'balls', 'pair_of', 'linear_run', 'doublings', 'objective', 'landscape', 'scores',
+           'remedy', 'run', 'line_figure', 'remedy_figure']
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #d0e33597
 import math
@@ -51,13 +51,15 @@ def linear(pair, source, n, l2, linf, lrs=(.5, .1, .02), **kw):
 
 def network(build, l2, linf, n=500, epochs=60, lr=.03, **kw):
     "A network on `n` images"
-    kw = dict(valid=1000, test=2000, seen=150, steps=4, inner=20, short=1., lengths=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)) | kw
+    lengths = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+    kw = dict(valid=1000, test=2000, seen=150, steps=4, inner=20, short=1., lengths=lengths) | kw
     return Setting(build, n, recipe=Recipe(epochs, lr, 50, None, sgd, cosine()), l2=l2, linf=linf, **kw)
 
 settings = {
     ('tiny', '3v8'): linear((3, 8), 'digits', 200, .4, .05, (.5, .1), looks=(3,)),
-    ('tiny', 'digits'): network(partial(mlp, (1, 8, 8), 10, (32,), .3, 1.), .5, .1, 300, 20, .1, valid=0, test=200, seen=50,
-                                steps=2, lengths=(1e-3, 1e-2), arms=[*KINDS, 'sgd', 'entropy'], tune=False, looks=(3,)),
+    ('tiny', 'digits'): network(
+        partial(mlp, (1, 8, 8), 10, (32,), .3, 1.), .5, .1, 300, 20, .1, valid=0, test=200, seen=50, steps=2,
+        lengths=(1e-3, 1e-2), arms=[*KINDS, 'sgd', 'entropy'], tune=False, looks=(3,)),
     ('small', '3v7'): linear((3, 7), 'mnist', 2000, .8, .05),
     ('small', '0v1'): linear((0, 1), 'mnist', 2000, .8, .05),
     ('small', 'fashion'): network(partial(cnn, .286), 1.5, .1),
@@ -89,6 +91,8 @@ def linear_run(trial):
                 descent={lr: late(lr) for lr in trial.setting.lrs})
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #88ff62ca
+def doublings(ratio): return math.log2(max(ratio, 2**-30))    # a loss that is flat to the last bit has ratio 0
+
 def objective(trial, kind, updates, stages=6, share=.3):
     "Training under a kind of attack, which grows in stages at first: at once, it keeps these networks from learning"
     ball, steps = balls(trial.setting)[kind], trial.setting.steps
@@ -107,15 +111,17 @@ def landscape(trial):
     own, out = dict(random={}, gradient={}), {}
     def probe(model, epoch):
         if (epoch + 1) % (trial.recipe.epochs//5) == 0:
-            for way in own: own[way][(epoch + 1)/trial.recipe.epochs] = math.log2(measured(model, along=way)['ratio'])
+            for way in own: own[way][(epoch + 1)/trial.recipe.epochs] = doublings(measured(model, along=way)['ratio'])
     model = trial.fit(trial.model(), objective(trial, trial.arm, trial.updates), callback=probe)
     for way, seen in own.items():
-        out |= {f'course_{way}': seen, f'own_{way}': sum(v for t, v in seen.items() if t > .5)/sum(t > .5 for t in seen)}
-    shared = {k: trial.network(k, loss=objective(trial, k, trial.updates), depends=(k, s.l2, s.linf, s.steps)) for k in KINDS}
+        late = [v for t, v in seen.items() if t > .5]
+        out |= {f'course_{way}': seen, f'own_{way}': sum(late)/len(late)}
+    def trained(k): return trial.network(k, loss=objective(trial, k, trial.updates), depends=(k, s.l2, s.linf, s.steps))
+    shared = {k: trained(k) for k in KINDS}
     found = {k: measured(m) for k, m in shared.items()}
-    lengths = {v: math.log2(measured(shared['clean'], length=v)['ratio']) for v in s.lengths}
-    return out | dict(shared={k: math.log2(f['ratio']) for k, f in found.items()}, by_length=lengths,
-                      held={k: math.log2(f['held']) for k, f in found.items()},
+    lengths = {v: doublings(measured(shared['clean'], length=v)['ratio']) for v in s.lengths}
+    return out | dict(shared={k: doublings(f['ratio']) for k, f in found.items()}, by_length=lengths,
+                      held={k: doublings(f['held']) for k, f in found.items()},
                       moved={k: f['moved'] for k, f in found.items()},
                       accuracy=accuracy(model, *trial.tensors(trial.heldout)).item())
 
@@ -126,24 +132,27 @@ def scores(trial, model):
     x, y = trial.tensors(trial.heldout)
     if trial.tuning: return dict(robust=accuracy(model, best_of(*judges(ball))(model, x, y), y).item())
     xt, yt = trial.tensors(trial.train)
-    return dict(accuracy=accuracy(model, x, y).item(), train_robust=accuracy(model, judges(ball)[1](model, xt, yt), yt).item(),
-                robust=accuracy(model, strongest_attack(ball, False)(model, x, y), y).item())
+    found = dict(accuracy=(x, y), robust=(strongest_attack(ball, False)(model, x, y), y),
+                 train_robust=(judges(ball)[1](model, xt, yt), yt))
+    return {name: accuracy(model, *pair).item() for name, pair in found.items()}
 
 def remedy(trial):
     "A training under Linf with as many passes as every other: accuracies, and the ratio of the result"
     s, x_y = trial.setting, trial.tensors(trial.train.take(trial.setting.seen))
     extra = trial.arm in ('sam', 'awp')                      # one pass more per update, for the perturbation
-    recipe = replace(trial.recipe, lr=trial.values['lr'], epochs=round(trial.recipe.epochs*(s.steps + 1)/(s.steps + 1 + extra)))
+    epochs = round(trial.recipe.epochs*(s.steps + 1)/(s.steps + 1 + extra))
+    recipe = replace(trial.recipe, lr=trial.values['lr'], epochs=epochs)
     model, how = trial.model(), trial.method
     loss = objective(trial, 'linf', trial.updates*recipe.epochs/trial.recipe.epochs)
     recipe.fit(model.train(), trial.train, loss, trial.seed, trial.device, progress=False, **how)
     if 'averages' in how: model = how['averages'].averaged(model)
     out = scores(trial, model.eval())
     if trial.tuning: return out
-    found = {way: smoothness(model, *x_y, pgd(Linf(s.linf), s.steps), along=way)['ratio'] for way in ('random', 'gradient')}
+    attack, ways = pgd(Linf(s.linf), s.steps), ('random', 'gradient')
+    found = {way: smoothness(model, *x_y, attack, along=way)['ratio'] for way in ways}
     norm = torch.cat([p.detach().flatten() for p in model.parameters()]).norm().item()
-    return out | {f'ratio_{way}': math.log2(v) for way, v in found.items()} | dict(
-        norm=norm, scaled=math.log2(found['random']*norm**2), gap=out['train_robust'] - out['robust'])
+    return out | {f'ratio_{way}': doublings(v) for way, v in found.items()} | dict(
+        norm=norm, scaled=doublings(found['random']*norm**2), gap=out['train_robust'] - out['robust'])
 
 def run(trial):
     "What an arm measures in its setting"
@@ -163,31 +172,35 @@ claims = [
           better='lower', **SLOPE),
     Claim(2, 'Along gradient descent of a linear classifier, the gradient changes faster under Linf than under L2',
           'descent', 'linf', ['l2'], at=[.5, .1], datasets=LINEAR, **DOUBLINGS),
-    Claim('2b', 'And faster under L2 than without attack', 'descent', 'l2', ['clean'], at=[.5, .1], datasets=LINEAR,
+    Claim('2b', 'Along gradient descent of a linear classifier, the gradient changes faster under L2 than without '
+                'attack', 'descent', 'l2', ['clean'], at=[.5, .1], datasets=LINEAR,
           **DOUBLINGS),
     Claim('2c', 'At equal weights of a network, the gradient changes faster under Linf than under L2', 'shared', 'linf',
           ['l2'], at=KINDS, datasets=NETWORK, **DOUBLINGS),
-    Claim('2d', 'At equal weights of a network, it changes faster under L2 than without attack', 'shared', 'l2', ['clean'],
-          at=KINDS, datasets=NETWORK, **DOUBLINGS),
+    Claim('2d', 'At equal weights of a network, the gradient changes faster under L2 than without attack', 'shared',
+          'l2', ['clean'], at=KINDS, datasets=NETWORK, **DOUBLINGS),
     Claim('2e', 'Along its own training, the gradient of a network changes faster under Linf than under L2 and without '
                 'attack', ['own_random', 'own_gradient'], 'linf', ['l2', 'clean'], datasets=NETWORK, **DOUBLINGS),
-    Claim('2f', 'Along its own training, it changes faster under L2 than without attack', ['own_random', 'own_gradient'],
-          'l2', ['clean'], datasets=NETWORK, **DOUBLINGS),
-    Claim('2g', 'When the weights of a network move a little, Linf examples move further than L2 examples, in parts of their '
-                'distance from the image', 'moved', 'linf', ['l2'], at=KINDS, datasets=NETWORK),
+    Claim('2f', 'Along its own training, the gradient of a network changes faster under L2 than without attack',
+          ['own_random', 'own_gradient'], 'l2', ['clean'], datasets=NETWORK, **DOUBLINGS),
+    Claim('2g', 'When the weights of a network move a little, Linf examples move further than L2 examples, in parts of '
+                'their distance from the image', 'moved', 'linf', ['l2'], at=KINDS, datasets=NETWORK),
     Claim(3, 'EntropySGD finds weights at which the gradient under Linf changes less fast than SGD does',
           ['ratio_random', 'ratio_gradient'], 'entropy', ['sgd'], better='lower', datasets=NETWORK, **DOUBLINGS),
-    Claim('3b', 'It does so better than SAM, SWA and AWP', ['ratio_random', 'ratio_gradient'], 'entropy', RIVALS,
+    Claim('3b', 'EntropySGD finds weights at which the gradient under Linf changes less fast than SAM, SWA and AWP do',
+          ['ratio_random', 'ratio_gradient'], 'entropy', RIVALS,
           better='lower', datasets=NETWORK, **DOUBLINGS),
     Claim('3c', 'EntropySGD raises robust accuracy over SGD', 'robust', 'entropy', ['sgd'], datasets=NETWORK),
-    Claim('3d', 'It raises robust accuracy over SAM, SWA and AWP', 'robust', 'entropy', RIVALS, datasets=NETWORK)]
+    Claim('3d', 'EntropySGD raises robust accuracy over SAM, SWA and AWP', 'robust', 'entropy', RIVALS,
+          datasets=NETWORK)]
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #88eb5f98
 def line_figure(metric, xlabel, ylabel):
     "A figure of a metric over its conditions, a panel per data set and a line per arm"
     def figure(records):
-        return panels(records[records.metric == metric], lambda r, ax: along(r, metric, ax, marker='.'), xlabel=xlabel,
-                      ylabel=ylabel, size=(3.2, 3.))
+        def draw(r, ax):
+            along(r, metric, ax, marker='.').set_xscale('log' if metric == 'by_length' else 'linear')
+        return panels(records[records.metric == metric], draw, xlabel=xlabel, ylabel=ylabel, size=(3.2, 3.))
     return figure
 
 def remedy_figure(records):
@@ -199,9 +212,10 @@ def remedy_figure(records):
                   xlabel='log2 of the ratio, random directions', ylabel='robust accuracy (%)')
 
 paper = Paper(
-    'smoothness', 'Smoothness Analysis of Adversarial Training', 'Kanai, Yamada, Takahashi, Yamanaka, Ida', 2021, '2103.01400',
-    claims, arms, settings, run, choose='robust', figures={
+    'smoothness', 'Smoothness Analysis of Adversarial Training', 'Kanai, Yamada, Takahashi, Yamanaka, Ida', 2021,
+    '2103.01400', claims, arms, settings, run, choose='robust', figures={
         'Across a sign change': line_figure('crossing', 'log10 of the step', 'log10 of the ratio'),
         'Ratio along training': line_figure('course_random', 'part of the training', 'log2 of the ratio'),
-        'Ratio against the length of the step': line_figure('by_length', 'step / length of the weights', 'log2 of the ratio'),
+        'Ratio against the length of the step': line_figure('by_length', 'step / length of the weights',
+                                                            'log2 of the ratio'),
         'Smoothness and robustness': remedy_figure})

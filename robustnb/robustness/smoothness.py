@@ -65,7 +65,7 @@ def gradient_ratio(
     w:torch.Tensor,
     step:torch.Tensor, # shaped as `w`, not zero
 )->float:
-    "Change of the gradient from `w - step/2` to `w + step/2`, per length of the step: a lower bound of its Lipschitz constant"
+    "Change of the gradient from `w - step/2` to `w + step/2` per length of the step: its Lipschitz constant is no less"
     return ((gradient(w + step/2) - gradient(w - step/2)).norm()/step.norm()).item()
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #67b5c1f8
@@ -80,8 +80,8 @@ def smoothness(
     seed=0, # of the directions
     loss=ce_loss, # loss(logits, y) -> (N,)
 )->dict: # ratio, held, moved
-    """Change of the gradient per length of a step of the weights, with the attack run anew (`ratio`) and with its examples
-    held fixed (`held`), and how far the examples move, relative to their distance from `x` (`moved`);
+    """Change of the gradient per length of a step of the weights, with the attack run anew (`ratio`) and with its
+    examples held fixed (`held`), and how far the examples move, relative to their distance from `x` (`moved`);
     geometric means over the directions"""
     _check_smoothness(length, along, directions)
     params = [p for p in model.parameters() if p.requires_grad]
@@ -96,17 +96,20 @@ def smoothness(
                 after = _examples(attack, model, x, y)
                 changes = [_slope(model, params, at, y, loss) - slope for at in (after, x_adv)]
             finally: _move(params, old)
-            shift = (after - x_adv).flatten(1).norm(dim=1).mean()/(x_adv - x).flatten(1).norm(dim=1).mean().clamp(min=1e-12)
-            rows.append(torch.stack([*(c.norm()/step.norm() for c in changes), shift]))
+            moved = _distance(after, x_adv)/_distance(x_adv, x).clamp(min=1e-12)
+            rows.append(torch.stack([*(c.norm()/step.norm() for c in changes), moved]))
     return dict(zip(('ratio', 'held', 'moved'), torch.stack(rows).log().mean(0).exp().tolist()))
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #f54b4af4
 def _check_smoothness(length, along, directions):
     if along not in ('random', 'gradient'): raise ValueError(f"along is 'random' or 'gradient', not {along!r}")
-    if not 0 < length < 1: raise ValueError(f'length is relative to that of the weights, between 0 and 1, not {length!r}')
+    if not 0 < length < 1:
+        raise ValueError(f'length is relative to that of the weights, between 0 and 1, not {length!r}')
     if not directions >= 1: raise ValueError(f'directions are 1 or more, not {directions!r}')
 
 def _examples(attack, model, x, y): return x if attack is None else attack(model, x, y)
+
+def _distance(a, b): return (a - b).flatten(1).norm(dim=1).mean()
 
 def _flat(tensors): return torch.cat([t.reshape(-1) for t in tensors])
 
@@ -129,8 +132,8 @@ def _move(params, old, step=None):
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #9238ec5d
 class EntropySGD:
-    """Step of `train` and `fit` that descends the local entropy of the loss (Chaudhari et al., 2017; eq. 7): every `inner`
-    batches, each of them one update of a noisy copy, the weights move towards the copy's mean.
+    """Step of `train` and `fit` that descends the local entropy of the loss (Chaudhari et al., 2017; eq. 7):
+    every `inner` batches, each of them one update of a noisy copy, the weights move towards the copy's mean.
     Within a loop the model holds the copy: train for a multiple of `inner` batches, or call `finish`"""
     def __init__(self,
         inner=20, # batches of a loop, L of the paper
@@ -140,7 +143,8 @@ class EntropySGD:
         share=1., # part of the way to the mean that the weights go, eta gamma of the paper
         seed=0, # of the noise
     ):
-        if not (isinstance(inner, int) and inner > 0): raise ValueError(f'inner is a whole number from 1 on, not {inner!r}')
+        if not (isinstance(inner, int) and inner > 0):
+            raise ValueError(f'inner is a whole number from 1 on, not {inner!r}')
         for name, v in dict(gamma=gamma, noise=noise).items():
             if not 0 <= v < math.inf: raise ValueError(f'{name} is a finite number >= 0, not {v!r}')
         for name, v in dict(alpha=alpha, share=share).items():
@@ -165,7 +169,8 @@ class EntropySGD:
         if not self.start:
             self.start, self.mean = ([p.detach().clone() for p in params] for _ in range(2))
             opt.state.clear()
-        self.start, self.mean = ([t.to(p) for t, p in zip(ts, params)] for ts in (self.start, self.mean)) # after a checkpoint
+        # a checkpoint holds them on the CPU
+        self.start, self.mean = ([t.to(p) for t, p in zip(ts, params)] for ts in (self.start, self.mean))
         return params
 
     @torch.no_grad()
@@ -180,11 +185,14 @@ class EntropySGD:
     @torch.no_grad()
     def finish(self, model):
         "End a loop: put the weights between where it started and its mean"
-        for p, s, m in zip((p for p in model.parameters() if p.requires_grad), self.start, self.mean): p.copy_(s.lerp(m, self.share))
+        params = [p for p in model.parameters() if p.requires_grad]
+        for p, s, m in zip(params, self.start, self.mean): p.copy_(s.lerp(m, self.share))
         self.start, self.mean = [], []
 
     def state_dict(self): return dict(done=self.done, start=self.start, mean=self.mean)
-    def load_state_dict(self, state): self.done, self.start, self.mean = state['done'], list(state['start']), list(state['mean'])
+
+    def load_state_dict(self, state):
+        self.done, self.start, self.mean = state['done'], list(state['start']), list(state['mean'])
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #a99945e4
 def uphill(
