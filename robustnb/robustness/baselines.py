@@ -437,6 +437,7 @@ def _found(objective, model, x, y):
 def awp(
     gamma=0.01, # size of the perturbation relative to the weights
     step=update, # the step that is made at the perturbed weights
+    move=perturb, # move(model, gradients, gamma) -> pairs (parameter, what it was): another perturbation
 ): # step for `train` and `fit`
     """Adversarial weight perturbation (Wu et al., 2020) of any objective:
     the step's gradient is taken where the loss is higher nearby (eq. 14)"""
@@ -446,7 +447,7 @@ def awp(
         # the examples are found once, at the weights as they are
         if hasattr(inner, 'outer'): inner = _found(inner, model, x, y)
         grads = _ascent(model, x, y, inner, precision, reduce, opt)
-        with torch.no_grad(): moved = [(w, old, w.clone()) for w, old in perturb(model, grads, gamma)]
+        with torch.no_grad(): moved = [(w, old, w.clone()) for w, old in move(model, grads, gamma)]
         if reduce: kw['reduce'] = reduce
         try: return step(model, x, y, inner, opt, precision=precision, **kw)
         finally:
