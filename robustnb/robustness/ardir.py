@@ -11,7 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ..attacks.gradient import pgd
+from ..attacks.gradient import autocast, pgd
 from ..data import unknown
 from ..models import _module, check_module, eval_mode, find_head, logits_of
 from .baselines import Objective, _at_least_0, kl, scores
@@ -156,7 +156,7 @@ def distil_pgd(
     _check(teacher, weight, distance)
     (own, other), plain = _names(layer), pgd(threat, steps, step_size, **kw)
     def attack(model, x, y):
-        aim = seen_by(teacher, x, other, weight)
+        with autocast(x): aim = seen_by(teacher, x, other, weight)
         k = aim[0].shape[1]
         def loss(row, y): return mismatch(aim, (row[:, :k], row[:, k:]), weight, distance)
         return pgd(threat, steps, step_size, loss, **kw)(Joined(model, own) if weight else model, x, y)
