@@ -31,12 +31,12 @@ def away(trial, **kw):
 
 def distilled(trial, weight, layer, distance, target, ascends):
     "ARDIR in one of its readings: its attack ascends the 'output' part, the 'whole' loss, or the cross-entropy, 'ce'"
-    inner = dict(weight=weight, layer=layer or None, distance=distance)
+    inner = dict(weight=weight, layer=None if layer == 'last' else layer, distance=distance)
     attack = trial.recipe.attack() if ascends == 'ce' else away(trial, **(inner if ascends == 'whole' else {}))
     return ardir(attack, teacher_of(trial), target=target, **inner)
 
 # %% ../../nbs/robustness/06_ardir.ipynb #12bd7c4e
-USUAL = dict(weight=1., layer='', distance='unit', target='clean', ascends='output')
+USUAL = dict(weight=1., layer='last', distance='unit', target='clean', ascends='output')
 READINGS = [dict(), dict(weight=.1), dict(weight=.3), dict(weight=10.), dict(layer='block3'), dict(layer='block2'),
             dict(distance='mse'), dict(target='attacked'), dict(ascends='whole'), dict(ascends='ce')]
 def plain(t): return adversarial(t.recipe.attack())
@@ -68,14 +68,14 @@ def trained(trial):
 def run(trial):
     "Accuracies, the gap to training images and the angle to the teacher; for the first seed AutoAttack on some images"
     teacher = teacher_of(trial)
-    before, model = checksum(teacher.cpu().state_dict()), trained(trial)
+    before, model = checksum({k: v.cpu() for k, v in teacher.state_dict().items()}), trained(trial)
     if trial.tuning: return robust_metrics(model, trial)
     (x, y), threat, n = trial.tensors(trial.heldout), trial.recipe.threat, trial.setting.in_full
     def left(x, y, attack): return accuracy(model, attack(model, x, y), y).item()
     out, attack = dict(accuracy=accuracy(model, x, y).item()), strongest_attack(threat, whole=False)
     out['apgd'] = left(x, y, attack)
     out['gap'] = left(*trial.tensors(trial.train.take(min(len(y), len(trial.train)))), attack) - out['apgd']
-    with torch.no_grad(): seen = [represented(net, x)[1] for net in (teacher.to(x.device), model)]
+    with torch.no_grad(): seen = [represented(net, x)[1] for net in (teacher, model)]
     out |= dict(angle=angle(*seen).mean().item(), teacher=int(before[:12], 16)) # 48 bits of the hash
     return out if trial.seed or not n else out | dict(autoattack=left(x[:n], y[:n], autoattack(threat)))
 
