@@ -48,7 +48,8 @@ arms = {
     'mart': Arm(lambda t, beta: mart(t.recipe.attack(), beta), beta=[5, 2.5, 1]),
     'awp': Arm(lambda t, gamma: plain(t), gamma=[.01, .005, .02]),
     'output': Arm(lambda t: ardir(away(t), teacher_of(t), weight=0)),
-    'ard': Arm(lambda t, **kw: ard(t.recipe.attack(), teacher_of(t), **kw), share=[1., 1., .5], temperature=[30., 1., 1.]),
+    'ard': Arm(lambda t, **kw: ard(t.recipe.attack(), teacher_of(t), **kw), share=[1., 1., .5],
+               temperature=[30., 1., 1.]),
     'rslad': Arm(lambda t, share: rslad(away(t), teacher_of(t), share), share=[5/6, 1/2, .95]),
     'iad': Arm(lambda t, beta: Later(round(.3*t.updates), ard(t.recipe.attack(), teacher_of(t)),
                                      iad(t.recipe.attack(), teacher_of(t), beta)), beta=[.1, .5, 1.]),
@@ -90,7 +91,8 @@ def over_teacher(records):
 # %% ../../nbs/robustness/06_ardir.ipynb #b00c0c13
 def arms_figure(records):
     "Clean accuracy and accuracy under attack, a panel per data set"
-    return panels(records, lambda r, ax: dots(r, dict(accuracy='clean', apgd='APGD'), ax, list(arms)), size=(4.5, 3.6), xlabel='accuracy (%)')
+    def draw(r, ax): dots(r, dict(accuracy='clean', apgd='APGD'), ax, list(arms))
+    return panels(records, draw, size=(4.5, 3.6), xlabel='accuracy (%)')
 
 def copies_figure(records):
     "Points above the teacher against the angle to it, a panel per data set"
@@ -112,8 +114,8 @@ settings = {
 
 # %% ../../nbs/robustness/06_ardir.ipynb #b3c07245
 claims = [
-    Claim(1, 'Distilling the internal representation as well as the output withstands attacks better than distilling the '
-             'output alone', 'apgd', 'ardir', ['output']),
+    Claim(1, 'Distilling the internal representation as well as the output withstands attacks better than distilling '
+             'the output alone', 'apgd', 'ardir', ['output']),
     Claim(2, 'It withstands attacks better than adversarial training, TRADES and MART', 'apgd', 'ardir',
           ['at', 'trades', 'mart']),
     Claim('2b', 'It withstands attacks better than ARD, RSLAD and IAD', 'apgd', 'ardir', ['ard', 'rslad', 'iad'])]

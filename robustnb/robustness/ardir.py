@@ -106,8 +106,9 @@ def mismatch(
 )->torch.Tensor: # (N,)
     "Divergence of the outputs plus `weight` times the distance of the representations (eq. 5)"
     out = kl(*_alike('logits', target[0], found[0]))
-    if weight: _alike('numbers in the representation', target[1], found[1], ': train mapped(student, teacher, x, layer)')
-    return out + weight * DISTANCES[distance](target[1], found[1]) if weight else out
+    if not weight: return out
+    h_t, h_s = _alike('numbers in the representation', target[1], found[1], ': train mapped(student, teacher, x, layer)')
+    return out + weight * DISTANCES[distance](h_t, h_s)
 
 # %% ../../nbs/robustness/06_ardir.ipynb #b66725b4
 def _check(teacher, weight, distance, target='clean'):
