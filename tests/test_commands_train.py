@@ -87,8 +87,10 @@ def test_objectives_by_name():
                                   ('sovr', dict(shar=1), "did you mean 'share'"), ('at', dict(beta=1), 'no settings')):
         with pytest.raises(ValueError, match=words): objective(name, ball, **settings)
     taught = distil_pgd(ball, 2, teacher=model)
-    assert value(objective('ardir', ball, 2, teacher=model, layer='0', weight=.3)) == value(ardir(taught, model, .3, '0'))
-    for name, more, words in (('ardir', {}, 'ardir distils a teacher'), ('at', dict(teacher=model), 'at has no teacher'),
+    made = objective('ardir', ball, 2, teacher=model, layer='0', weight=.3)
+    assert value(made) == value(ardir(taught, model, .3, '0'))
+    for name, more, words in (('ardir', {}, 'ardir distils a teacher'),
+                              ('at', dict(teacher=model), 'at has no teacher'),
                               ('ard', dict(teacher=model, layer='0'), 'ard looks at no layer')):
         with pytest.raises(ValueError, match=words): objective(name, ball, **more)
 
@@ -141,7 +143,8 @@ def test_a_teacher():
         Path('m.safetensors').rename('teacher.safetensors')
         held = Path('teacher.safetensors').read_bytes()
         taught = (*SMALL, '--epochs', '2', '--teacher', 'teacher.safetensors', '--objective')
-        for more in (('ard',), ('rslad',), ('iad', '--set', 'beta=.5'), ('ardir', '--set', 'weight=3', '--layer', 'relu1')):
+        settings = ('--set', 'weight=3', '--layer', 'relu1')
+        for more in (('ard',), ('rslad',), ('iad', '--set', 'beta=.5'), ('ardir', *settings)):
             status, out, err = told(*taught, *more)
             assert status == 0 and not err and f'mlp by {more[0]} in the' in out, err
         assert Path('teacher.safetensors').read_bytes() == held and load_model('m.safetensors')

@@ -47,7 +47,7 @@ def test_softened_outputs_against_closed_values():
     for tau, value in ((1, .433040), (2, .493138), (4, .482670), (1e4, 4/9)):
         found = softened(two, none, tau)
         assert found.shape == (1,) and abs(found.item() - value) < (1e-6 if tau < 10 else 1e-4)
-        eight = softened(two.repeat(8, 1), none.repeat(8, 1), tau) # a sum over classes: of each image, whatever the batch
+        eight = softened(two.repeat(8, 1), none.repeat(8, 1), tau) # whatever the batch: per image a sum over classes
         torch.testing.assert_close(eight, found.repeat(8))
         by_torch = tau**2*F.kl_div((none/tau).log_softmax(1), (two/tau).softmax(1), reduction='batchmean')
         torch.testing.assert_close(eight.mean(), by_torch)
@@ -120,7 +120,8 @@ def test_the_objective_by_hand():
         same(ardir(attack, teacher, **kw), by_hand(**kw), student, x, y)
     objective = ardir(attack, teacher)
     assert objective.attack is attack
-    assert torch.equal(objective.outer(student, x, x, y)[0], objective.outer(student, x, x, y.int().flip(0))[0]) # no labels
+    one, other = (objective.outer(student, x, x, labels)[0] for labels in (y, y.int().flip(0)))
+    assert torch.equal(one, other) # labels are not looked at
     logs = objective(student, x, y)[1]
     assert set(logs) == {'robust_accuracy', 'margin'} and not any(v.requires_grad for v in logs.values())
 
@@ -217,7 +218,8 @@ def test_refusals():
                             (ardir, dict(weight=math.nan), 'weight must be'),
                             (ardir, dict(distance='unti'), "did you mean 'unit'"),
                             (ardir, dict(target='adv'), 'unknown target'),
-                            (ard, dict(share=1.5), 'share must be in'), (ard, dict(temperature=0), 'temperature must be'),
+                            (ard, dict(share=1.5), 'share must be in'),
+                            (ard, dict(temperature=0), 'temperature must be'),
                             (rslad, dict(share=-1), 'share must be in'), (iad, dict(beta=-1), 'beta must be')):
         with pytest.raises(ValueError, match=words): make(attack, teacher, **kw)
     with pytest.raises(ValueError, match='steps must be'): distil_pgd(Linf(.1), 0, teacher=teacher)
@@ -229,7 +231,8 @@ def test_refusals():
 # %% ../nbs/robustness/06_ardir.ipynb #b2cb1985
 def test_arms():
     for name, arm in paper.arms.items():
-        assert len(arm.candidates) == (10 if name == 'ardir' else 1 if name in ('at', 'at twice', 'teacher', 'output') else 3)
+        single = name in ('at', 'at twice', 'teacher', 'output')
+        assert len(arm.candidates) == (10 if name == 'ardir' else 1 if single else 3)
     readings = [dict(values) for values in paper.arms['ardir'].candidates]
     assert [sum(r[k] != readings[0][k] for k in r) for r in readings] == [0] + [1]*9 # each differs in one thing
 
@@ -241,8 +244,8 @@ def test_experiment():
     taught, student = (run(Trial(paper, j, artifacts=folder)) for j in jobs)
     assert taught['angle'] < .001 < student['angle'] < .3 and taught['teacher'] == student['teacher'] > 0
     assert all(m in student for c in paper.claims for m in c.metric) and student['accuracy'] > .7
-    tuned = Trial(paper, Job('tiny', 'digits', 'ardir', paper.arms['ardir'].candidates[8], stage='tuning'), artifacts=folder)
-    assert set(run(tuned)) == {'robust'}
+    whole = Job('tiny', 'digits', 'ardir', paper.arms['ardir'].candidates[8], stage='tuning')
+    assert set(run(Trial(paper, whole, artifacts=folder))) == {'robust'}
     rows = [dict(arm=a, seed=s, scale='tiny', dataset='digits', metric='apgd', value=v, condition=None)
             for a, s, v in (('teacher', 0, .5), ('teacher', 1, .6), ('at', 0, .4), ('at', 1, .7))]
     more = over_teacher(pd.DataFrame(rows))

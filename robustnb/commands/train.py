@@ -32,7 +32,8 @@ OBJECTIVES = { # name: (module, function, attack)
 
 def made_attack(name, threat, steps, step_size, precision=None, teacher=None):
     "The training attack called `name`"
-    if name == 'distil_pgd': return lib(DISTIL).distil_pgd(threat, steps, step_size, teacher=teacher, precision=precision)
+    if name == 'distil_pgd':
+        return lib(DISTIL).distil_pgd(threat, steps, step_size, teacher=teacher, precision=precision)
     make = lib('attacks.gradient').pgd if name == 'pgd' else getattr(lib('robustness.baselines'), name)
     if name == 'fgsm_rs': return make(threat, precision=precision)
     return make(threat, steps, step_size, precision=precision)

@@ -120,5 +120,5 @@ claims = [
           ['at', 'trades', 'mart']),
     Claim('2b', 'It withstands attacks better than ARD, RSLAD and IAD', 'apgd', 'ardir', ['ard', 'rslad', 'iad'])]
 paper = Paper('ardir', 'ARDIR: Improving Robustness using Knowledge Distillation of Internal Representation',
-              'Takahashi, Yamada, Yamanaka, Yamashita', 2022, '2211.00239', claims, arms, settings, run, choose='robust',
-              derive=over_teacher, figures={'Accuracy': arms_figure, 'Copies of the teacher': copies_figure})
+              'Takahashi, Yamada, Yamanaka, Yamashita', 2022, '2211.00239', claims, arms, settings, run,
+              choose='robust', derive=over_teacher, figures={'Accuracy': arms_figure, 'Copies of the teacher': copies_figure})
