@@ -236,6 +236,12 @@ def test_arms():
     readings = [dict(values) for values in paper.arms['ardir'].candidates]
     assert [sum(r[k] != readings[0][k] for k in r) for r in readings] == [0] + [1]*9 # each differs in one thing
 
+# %% ../nbs/robustness/06_ardir.ipynb #746fd974
+def test_layers_of_every_setting():
+    for (scale, dataset), s in paper.settings.items():
+        names = dict(s.build().named_modules())
+        assert s.layers.keys() == {'map', 'middle'} and set(s.layers.values()) <= names.keys(), (scale, dataset)
+
 # %% ../nbs/robustness/06_ardir.ipynb #8b2542c4
 def test_experiment():
     usual = paper.arms['ardir'].candidates[0]
