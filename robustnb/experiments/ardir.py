@@ -111,8 +111,8 @@ settings = {
                                 | blocks | dict(arms=['at', 'teacher', 'output', 'ardir'], in_full=0)),
     ('small', 'fashion'): Setting(small, 500, 1000, 1000, few, short=1., **own, **blocks),
     ('small', 'cifar10'): Setting(**vars(SETTINGS['small', 'cifar10']) | own | dict(
-        layers=dict(map='stage3', middle='stage2'), test=1000, looks=(3,), arms=['at', 'teacher', 'trades', 'awp', 'output', 'rslad',
-                                                                          'ardir']))}
+        layers=dict(map='stage3', middle='stage2'), test=1000, looks=(3,),
+        arms=['at', 'teacher', 'trades', 'awp', 'output', 'rslad', 'ardir']))}
 
 # %% ../../nbs/robustness/06_ardir.ipynb #b3c07245
 FULL = ['digits', 'fashion'] # CIFAR-10 has some of the arms only
