@@ -13,9 +13,10 @@ from robustnb.cli import answer, new_folder
 from robustnb.data import load
 from robustnb.evaluation import evaluate
 from robustnb.models import load_model, mlp
+from robustnb.robustness.ardir import ardir, distil_pgd
 from robustnb.robustness.baselines import adversarial
 from robustnb.robustness.sovr import sovr
-from robustnb.commands.train import OBJECTIVES, objective, run
+from robustnb.commands.train import DISTIL, OBJECTIVES, objective, run
 
 # %% ../nbs/commands/06_train.ipynb #5d6f4735
 told = partial(answer, 'train')
@@ -77,14 +78,21 @@ def test_objectives_by_name():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     value = lambda loss: loss(model, x, y)[0]
-    for name in OBJECTIVES:
-        v = value(objective(name, ball, 2))
+    for name, (module, *_) in OBJECTIVES.items():
+        v = value(objective(name, ball, 2, **({'teacher': model} if module == DISTIL else {})))
         assert v.isfinite() and v.requires_grad, name
     assert value(objective('sovr', ball, 2, share=.5, weight=.3)) == value(sovr(pgd(ball, 2), .5, .3))
     assert value(objective('at', ball, 2)) == value(adversarial(pgd(ball, 2)))
     for name, settings, words in (('trade', {}, "did you mean 'trades'"),
                                   ('sovr', dict(shar=1), "did you mean 'share'"), ('at', dict(beta=1), 'no settings')):
         with pytest.raises(ValueError, match=words): objective(name, ball, **settings)
+    taught = distil_pgd(ball, 2, teacher=model)
+    made = objective('ardir', ball, 2, teacher=model, layer='0', weight=.3)
+    assert value(made) == value(ardir(taught, model, .3, '0'))
+    for name, more, words in (('ardir', {}, 'ardir distils a teacher'),
+                              ('at', dict(teacher=model), 'at has no teacher'),
+                              ('ard', dict(teacher=model, layer='0'), 'ard looks at no layer')):
+        with pytest.raises(ValueError, match=words): objective(name, ball, **more)
 
 # %% ../nbs/commands/06_train.ipynb #28b57956
 def test_train_and_what_is_written():
@@ -127,6 +135,29 @@ def test_refuses_in_one_sentence():
                             (('--out', 'm.pt'), '.safetensors'), (('--lr', '1e30'), 'smaller --lr'),
                             (('--model', 'nothing:Net'), 'nothing')):
             assert words in refused(*SMALL, *more)
+
+# %% ../nbs/commands/06_train.ipynb #ca53694f
+def test_a_teacher():
+    with new_folder(own_net=NET):
+        assert told(*SMALL)[0] == 0
+        Path('m.safetensors').rename('teacher.safetensors')
+        held = Path('teacher.safetensors').read_bytes()
+        taught = (*SMALL, '--epochs', '2', '--teacher', 'teacher.safetensors', '--objective')
+        settings = ('--set', 'weight=3', '--layer', 'relu1')
+        for more in (('ard',), ('rslad',), ('iad', '--set', 'beta=.5'), ('ardir', *settings)):
+            status, out, err = told(*taught, *more)
+            assert status == 0 and not err and f'mlp by {more[0]} in the' in out, err
+        assert Path('teacher.safetensors').read_bytes() == held and load_model('m.safetensors')
+        narrow = (*taught, 'ardir', '--arch', 'convnet', '--width', '2', '--layer', 'flatten:relu2')
+        assert told(*narrow)[0] == 0 and load_model('m.safetensors').spec['name'] == 'convnet' # without the map
+        for more, words in ((('at',), 'at has no teacher'), (('ard', '--layer', 'relu1'), 'ard looks at no layer'),
+                            (('ardir', '--layer', 'relo1'), "did you mean 'relu1'"),
+                            (('ardir', '--teacher', 'nothing.safetensors'), 'there is no file nothing.safetensors')):
+            assert words in refused(*taught, *more)
+        assert 'ardir distils a teacher' in refused(*SMALL, '--objective', 'ardir')
+        photos('photos', dict(dark=0, light=128))
+        other = ('--data', 'photos', '--size', '8', '--model', 'own_net:Net', '--batch-size', '8', '--valid', '0')
+        assert '--teacher teacher.safetensors: the model cannot take' in refused(*taught, 'ardir', *other)
 
 # %% ../nbs/commands/06_train.ipynb #51cb3838
 def test_numbers_that_cannot_be():
