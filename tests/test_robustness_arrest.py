@@ -4,13 +4,19 @@ import copy, math
 import numpy as np
 import torch
 from torch import nn
+import pandas as pd
 import pytest
 from scipy.optimize import linprog
 from robustnb.attacks.gradient import pgd
 from robustnb.attacks.threat_models import Linf
+from robustnb.evidence.store import Job
+from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, features, mlp, preact_resnet8
 from robustnb.robustness.baselines import adversarial, awp
+import math
+from robustnb.models import convnet
 from robustnb.robustness.arrest import Reference, angle, arrest, front, grown, replayed, represented
+from robustnb.experiments.arrest import FRONTS, derive, mixed, paper, run
 
 # %% ../nbs/robustness/07_arrest.ipynb #0113a2cc
 def batch(size=16, seed=0):
@@ -186,3 +192,22 @@ def test_front():
     assert front([.2, .6], [.9, .7], .4) == pytest.approx(.8) and front([.2, .6], [.9, .7], .7) == .7
     for bad in (([], [], .5), ([.1], [.1, .2], .5), ([math.nan], [.1], .5), ([.1], [.2], math.nan)):
         with pytest.raises(ValueError, match='finite accuracies'): front(*bad)
+
+# %% ../nbs/robustness/07_arrest.ipynb #ae96a427
+def test_experiment():
+    job = lambda arm, *values: Trial(paper, Job('tiny', 'digits', arm, values))
+    out = {arm: run(job(arm, *paper.arms[arm].candidates[0])) for arm in ('standard', 'arrest', 'awp_0.01', 'trades_1')}
+    assert out['standard']['angle']['clean'] == 0 and out['standard']['accuracy'] > .9 > .3 > out['standard']['apgd']
+    assert out['arrest']['apgd'] > .3 and 0 < out['arrest']['angle']['clean'] < out['awp_0.01']['angle']['clean']
+    assert all(len(a.candidates) == 1 for a in paper.arms.values()), 'nothing is tuned'
+    assert len(FRONTS) == 7 and all(FRONTS.values()) and not {'at', 'standard'} & {a for f in FRONTS.values() for a in f}
+
+# %% ../nbs/robustness/07_arrest.ipynb #65b7de9b
+def test_lead():
+    points = {'standard': (.9, 0.), 'at': (.7, .6), 'grown_at': (.8, .5), 'arrest': (.86, .25), 'aft': (.7, .55)}
+    rows = [dict(paper='arrest', arm=a, seed=0, scale='small', dataset='fashion', metric=m, condition=None, value=v)
+            for a, pair in points.items() for m, v in zip(('accuracy', 'apgd'), pair)]
+    got = derive(pd.DataFrame(rows))
+    lead = got[got.metric == 'lead'].set_index('arm')
+    assert set(lead.condition) == {'grown'}, 'a front needs all its strengths'
+    assert lead.value['arrest'] == pytest.approx(.86 - .85) and lead.value['aft'] == pytest.approx(.7 - .75)

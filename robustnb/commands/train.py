@@ -24,7 +24,8 @@ OBJECTIVES = { # name: (module, function, attack)
     'mart': ('robustness.baselines', 'mart', 'pgd'), 'mail': ('robustness.baselines', 'mail', 'pgd'),
     'ewat': ('robustness.baselines', 'ewat', 'pgd'), 'mma': ('robustness.baselines', 'mma', 'pgd'),
     'gairat': ('robustness.baselines', 'gairat', ''),
-    'sovr': ('robustness.sovr', 'sovr', 'pgd'), 'tsovr': ('robustness.sovr', 'tsovr', 'kl_pgd')}
+    'sovr': ('robustness.sovr', 'sovr', 'pgd'), 'tsovr': ('robustness.sovr', 'tsovr', 'kl_pgd'),
+    'arrest': ('robustness.arrest', 'arrest', 'pgd')}
 
 def made_attack(name, threat, steps, step_size, precision=None):
     "The training attack called `name`"
@@ -39,6 +40,7 @@ def objective(
     steps=10, # of the training attack
     step_size=None, # default 2.5 eps / steps
     precision=None, # 'bf16': the attack's gradients under autocast
+    standard=None, # the network that a fine-tuning starts from
     **settings, # of the objective: beta=6., share=0.4, ...
 ): # loss(model, x, y) -> (scalar, dict)
     "The objective called `name`; ValueError names what it can be set to"
@@ -49,6 +51,9 @@ def objective(
     check_settings(settings, [k for k in numbers if k not in ('steps', 'seed')], name)
     if attack is None: return lambda model, x, y: make(model, x, y, **settings)
     if name == 'gairat': return make(threat, steps, step_size, precision=precision, **settings)
+    if 'standard' in inspect.signature(make).parameters:
+        if standard is None: raise bad(f'--objective {name} starts from a network trained on clean images: give its --weights')
+        settings['standard'] = standard
     return make(made_attack(attack, threat, steps, step_size, precision), **settings)
 
 # %% ../../nbs/commands/06_train.ipynb #601b939c
@@ -61,6 +66,7 @@ interrupted training goes on.'''
 EXAMPLES = '''examples:
   robustnb train --objective sovr --data cifar10 --arch preact_resnet18 --out sovr.safetensors
   robustnb train --objective trades --set beta=3 --awp .005 --data photos --size 64 --model mine:Net --out n.safetensors
+  robustnb train --objective arrest --weights standard.safetensors --set lam=20 --data cifar10 --out a.safetensors
   accelerate launch -m robustnb.cli train --objective at --data cifar10 --precision bf16 --out at.safetensors
 '''
 
@@ -102,7 +108,7 @@ def model_arguments(p):
     p.add_argument('--width', type=count, metavar='N', help="the architecture's width (default: its own)")
     p.add_argument('--model', metavar='MODULE:NAME',
                    help='instead of --arch: function or class that makes the nn.Module when called without arguments')
-    p.add_argument('--weights', metavar='FILE', help='.safetensors with weights to start from')
+    p.add_argument('--weights', metavar='FILE', help='.safetensors with weights to start from; for arrest, of the standard network')
     p.add_argument('--out', required=True, metavar='FILE',
                    help='where the model goes, .safetensors; until it is done, the state of the training lies '
                         'beside it')
@@ -246,9 +252,10 @@ def run(args, argv):
     out, (device, accelerator, main), training = model_name(args.out), placed(args), lib('training')
     if args.json: writable(args.json)
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
-    loss = asked(objective, args.objective, threat, args.steps, args.step_size, args.precision, **dict(args.set))
     data, valid, test = train_data(args)
     model, attacked = train_model(args, data).to(device), args.objective != 'standard' or bool(args.valid or test)
+    loss = asked(objective, args.objective, threat, args.steps, args.step_size, args.precision,
+                 model if args.weights else None, **dict(args.set))
     for d in filter(None, (data, test)): try_out(model, d, device, gradient=attacked)
     step, average = step_of(args, accelerator), asked(training.EMA, args.ema) if args.ema else None
     state, kept = begun(args, out)
