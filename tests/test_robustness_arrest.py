@@ -196,8 +196,8 @@ def test_front():
 # %% ../nbs/robustness/07_arrest.ipynb #ae96a427
 def test_experiment():
     job = lambda arm, *values: Trial(paper, Job('tiny', 'digits', arm, values))
-    out = {arm: run(job(arm, *paper.arms[arm].candidates[0])) for arm in ('standard', 'arrest', 'awp_0.01', 'trades_1')}
-    assert out['standard']['angle']['clean'] == 0 and out['standard']['accuracy'] > .9 > .3 > out['standard']['apgd']
+    out = {arm: run(job(arm, *paper.arms[arm].candidates[0])) for arm in ('standard', 'arrest', 'awp_0.01')}
+    assert out['standard']['angle']['clean'] == 0 and out['standard']['accuracy'] > .8 > .3 > out['standard']['apgd']
     assert out['arrest']['apgd'] > .3 and 0 < out['arrest']['angle']['clean'] < out['awp_0.01']['angle']['clean']
     assert all(len(a.candidates) == 1 for a in paper.arms.values()), 'nothing is tuned'
     assert len(FRONTS) == 7 and all(FRONTS.values()) and not {'at', 'standard'} & {a for f in FRONTS.values() for a in f}

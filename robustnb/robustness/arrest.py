@@ -92,7 +92,7 @@ def arrest(
     attack, # attack(model, x, y) -> x_adv; with a finite `tau`, one that has its ball as `attack.threat`
     standard, # the network that the training starts from, copied here, or a `Reference` to it
     lam=20., # lambda of the paper: weight of the angle; 0: none
-    tau=0.3, # angle in units of pi beyond which an image is replaced by a noisy one; inf: none
+    tau=0.1, # angle in units of pi beyond which an image is replaced by a noisy one; inf: none
     layer=None, # see `represented`
 )->Objective:
     """ARREST (Suzuki et al., 2023): cross-entropy under attack, plus `lam` times the angle to the standard network's
