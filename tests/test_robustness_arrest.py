@@ -48,7 +48,8 @@ def test_the_representation():
     assert (represented(inplace, x, '1')[1] < 0).any(), 'the output of the layer, not what the ReLU made of it'
     for layer, words in {'blok3': "did you mean 'block3'", 'block3.bm': 'unknown layer', '': 'unknown layer'}.items():
         with pytest.raises(ValueError, match=words): represented(net, x, layer)
-    with pytest.raises(ValueError, match='runs 2 times'): represented(nn.Sequential(net, twice := nn.Linear(10, 10), twice), x, '1')
+    twice = nn.Sequential(net, again := nn.Linear(10, 10), again)
+    with pytest.raises(ValueError, match='runs 2 times'): represented(twice, x, '1')
     with pytest.raises(ValueError, match='a row or a map per image'):
         represented(nn.Sequential(nn.Flatten(2), nn.Flatten(), nn.Linear(192, 3)), x, '0')
 
@@ -91,15 +92,16 @@ def test_replayed():
     assert torch.equal(out[~moved], x_adv[~moved]) and out.min() >= 0 and out.max() <= 1
     shift = (out - x)[moved][(x[moved] - .5).abs() < .4] # of pixels that the box leaves free
     assert shift.abs().max() <= .1 + 1e-6 and abs(shift.mean()) < .003 and abs(shift.std() - .1/3**.5) < .002 # uniform
-    assert torch.equal(out, replayed(x, x_adv, moved, threat)) and not torch.equal(out, replayed(x, x_adv, moved, threat, 1))
+    assert torch.equal(out, replayed(x, x_adv, moved, threat))
+    assert not torch.equal(out, replayed(x, x_adv, moved, threat, seed=1))
 
 # %% ../nbs/robustness/07_arrest.ipynb #e892d8bf
 def test_limits_of_arrest():
     attack = pgd(Linf(.1), 3)
     for size in (2, 16):
         standard, m, x, y = batch(size)
-        none, plain = (value_and_gradients(o, m, x, y) for o in (arrest(attack, standard, 0, math.inf), adversarial(attack)))
-        for a, b in zip(none, plain): assert torch.equal(a, b)          # lambda = 0, tau = inf: AFT
+        aft = arrest(attack, standard, 0, math.inf)
+        for a, b in zip(*(value_and_gradients(o, m, x, y) for o in (aft, adversarial(attack)))): assert torch.equal(a, b)
         for lam in (0, 7.): # tau = 2 is more than any angle, tau = 0 less: off, and noise for all
             off, never = (value_and_gradients(arrest(attack, standard, lam, tau), m, x, y) for tau in (2., math.inf))
             for a, b in zip(off, never): assert torch.equal(a, b)
@@ -125,7 +127,8 @@ def test_arrest_by_hand():
     torch.testing.assert_close(value_and_gradients(objective, m, x, y)[0], value_and_gradients(by_hand, m, x, y)[0])
     logs = objective(m, x, y)[1]
     assert logs['replayed'] == (away > tau).float().mean() and 0 < logs['replayed'] < 1
-    assert set(logs) == {'robust_accuracy', 'margin', 'angle', 'replayed'} and not any(v.requires_grad for v in logs.values())
+    assert set(logs) == {'robust_accuracy', 'margin', 'angle', 'replayed'}
+    assert not any(v.requires_grad for v in logs.values())
     assert objective.attack is attack and standard.training is False
 
 # %% ../nbs/robustness/07_arrest.ipynb #0b229d2a

@@ -52,7 +52,8 @@ def objective(
     if attack is None: return lambda model, x, y: make(model, x, y, **settings)
     if name == 'gairat': return make(threat, steps, step_size, precision=precision, **settings)
     if 'standard' in inspect.signature(make).parameters:
-        if standard is None: raise bad(f'--objective {name} starts from a network trained on clean images: give its --weights')
+        if standard is None:
+            raise bad(f'--objective {name} starts from a network trained on clean images: give its --weights')
         settings['standard'] = standard
     return make(made_attack(attack, threat, steps, step_size, precision), **settings)
 
@@ -108,7 +109,8 @@ def model_arguments(p):
     p.add_argument('--width', type=count, metavar='N', help="the architecture's width (default: its own)")
     p.add_argument('--model', metavar='MODULE:NAME',
                    help='instead of --arch: function or class that makes the nn.Module when called without arguments')
-    p.add_argument('--weights', metavar='FILE', help='.safetensors with weights to start from; for arrest, of the standard network')
+    p.add_argument('--weights', metavar='FILE',
+                   help='.safetensors with weights to start from; for arrest, of the standard network')
     p.add_argument('--out', required=True, metavar='FILE',
                    help='where the model goes, .safetensors; until it is done, the state of the training lies '
                         'beside it')

@@ -52,8 +52,8 @@ def angle(
 )->torch.Tensor: # (N,), in [0,1]
     "Angle between rows in units of pi (equation 1): 0 same direction, 1 opposite; 1/2 to a row of zeros"
     if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f'representations have the shapes {tuple(a.shape)} and {tuple(b.shape)}; expected twice (N,D): '
-                         'is it another architecture, or another layer?')
+        raise ValueError(f'representations have the shapes {tuple(a.shape)} and {tuple(b.shape)}; expected twice '
+                         '(N,D): is it another architecture, or another layer?')
     u, v = (_unit(t) for t in (a, b))
     # the floor keeps the gradient finite where both are zeros or exactly opposite
     return 2/math.pi * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1).clamp_min(1e-12))
@@ -123,7 +123,8 @@ def grown(
     stages=8, # sizes of the ball, in equal steps
 ): # objective; given to `fit`, its count survives a checkpoint
     "An objective whose ball grows over the first `updates` updates"
-    if not isinstance(stages, int) or stages < 2: raise ValueError(f'stages is a whole number from 2 on, not {stages!r}')
+    if not isinstance(stages, int) or stages < 2:
+        raise ValueError(f'stages is a whole number from 2 on, not {stages!r}')
     bounds, objective = [k*updates//(stages - 1) for k in range(stages)], make(1.)
     for k in range(stages - 1, 0, -1): objective = Later(bounds[k] - bounds[k-1], make(k/stages), objective)
     return objective
