@@ -114,8 +114,8 @@ claims = [
           paper_value=3.1, source=SOURCE, same_setting=''),
     Claim('1b', 'ARREST withstands attacks no less than adversarial training, but for a point', 'apgd', 'arrest',
           ['at'], margin=-1., paper_value=6.16, source=SOURCE + ', AutoAttack', same_setting=''),
-    Claim('1c', 'At its robust accuracy, ARREST has more clean accuracy than the front of every rival', 'lead', 'arrest',
-          [0.], at=list(FRONTS)),
+    Claim('1c', 'At its robust accuracy, ARREST has more clean accuracy than the front of every rival', 'lead',
+          'arrest', [0.], at=list(FRONTS)),
     Claim(2, 'Starting from a standard network adds clean accuracy to adversarial training', 'accuracy', 'aft',
           ['at', 'grown_at']),
     Claim('2b', 'Holding the representation (RGKD) adds clean accuracy to AFT', 'accuracy', 'rgkd', ['aft']),
@@ -131,5 +131,5 @@ settings = {
         Recipe(8, batch=100, cycle=True, augment=None, eps=.15, steps=4, step_size=.094),
         **shared | dict(judged=1000, ensemble=True))}
 paper = Paper('arrest', 'Adversarial Finetuning with Latent Representation Constraint to Mitigate Accuracy-Robustness '
-              'Tradeoff', 'Suzuki, Yamaguchi, Takeda, Kanai, Makishima, Ando, Masumura', 2023, '2308.16454', claims, arms,
-              settings, run, derive=derive, figures={'Clean and robust accuracy': front_figure})
+              'Tradeoff', 'Suzuki, Yamaguchi, Takeda, Kanai, Makishima, Ando, Masumura', 2023, '2308.16454', claims,
+              arms, settings, run, derive=derive, figures={'Clean and robust accuracy': front_figure})
