@@ -10,9 +10,9 @@ from torch import nn
 from robustnb.attacks.gradient import pgd
 from robustnb.attacks.threat_models import Linf
 from robustnb.cli import answer, new_folder
-from robustnb.data import load
+from robustnb.data import as_float, load
 from robustnb.evaluation import evaluate
-from robustnb.models import load_model, mlp
+from robustnb.models import features, load_model, mlp
 from robustnb.robustness.ardir import ardir, distil_pgd
 from robustnb.robustness.baselines import adversarial
 from robustnb.robustness.sovr import sovr
@@ -79,12 +79,13 @@ def test_objectives_by_name():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     value = lambda loss: loss(model, x, y)[0]
     for name, (module, *_) in OBJECTIVES.items():
-        v = value(objective(name, ball, 2, **({'teacher': model} if module == DISTIL else {})))
+        v = value(objective(name, ball, 2, standard=model, **({'teacher': model} if module == DISTIL else {})))
         assert v.isfinite() and v.requires_grad, name
     assert value(objective('sovr', ball, 2, share=.5, weight=.3)) == value(sovr(pgd(ball, 2), .5, .3))
     assert value(objective('at', ball, 2)) == value(adversarial(pgd(ball, 2)))
     for name, settings, words in (('trade', {}, "did you mean 'trades'"),
-                                  ('sovr', dict(shar=1), "did you mean 'share'"), ('at', dict(beta=1), 'no settings')):
+                                  ('sovr', dict(shar=1), "did you mean 'share'"), ('at', dict(beta=1), 'no settings'),
+                                  ('arrest', {}, 'give its --weights')):
         with pytest.raises(ValueError, match=words): objective(name, ball, **settings)
     taught = distil_pgd(ball, 2, teacher=model)
     made = objective('ardir', ball, 2, teacher=model, layer='0', weight=.3)
@@ -107,6 +108,20 @@ def test_train_and_what_is_written():
         before = load_file('m.safetensors')
         assert told(*argv)[0] == 0 # the seed decides
         assert all(v.equal(before[k]) for k, v in load_file('m.safetensors').items())
+
+# %% ../nbs/commands/06_train.ipynb #11ee9d06
+def test_fine_tuning_from_a_standard_network():
+    with new_folder() as at:
+        assert told(*SMALL, '--objective', 'standard', '--valid', '0')[0] == 0
+        Path('m.safetensors').rename('standard.safetensors')
+        own = (*SMALL, '--objective', 'arrest', '--epochs', '1', '--lr', '.01')
+        assert '--objective arrest starts from a network trained on clean images: give its --weights' in refused(*own)
+        own += ('--weights', 'standard.safetensors')
+        assert "did you mean 'lam'" in refused(*own, '--set', 'lamb=3') and 'lam must be' in refused(*own, '--set', 'lam=-1')
+        kept = {lam: (told(*own, '--set', f'lam={lam}'), load_model('m.safetensors').eval())[1] for lam in (0, 100)}
+        x, net = as_float(load('digits', 'test').x), load_model('standard.safetensors').eval()
+        turned = {lam: (1 - torch.cosine_similarity(features(m, x), features(net, x))).mean() for lam, m in kept.items()}
+        assert 0 < turned[100] < turned[0]
 
 # %% ../nbs/commands/06_train.ipynb #c5d7facb
 def test_a_folder_and_a_model_of_ones_own():

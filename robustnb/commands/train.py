@@ -28,7 +28,7 @@ OBJECTIVES = { # name: (module, function, attack)
     'gairat': ('robustness.baselines', 'gairat', ''),
     'sovr': ('robustness.sovr', 'sovr', 'pgd'), 'tsovr': ('robustness.sovr', 'tsovr', 'kl_pgd'),
     'ard': (DISTIL, 'ard', 'pgd'), 'rslad': (DISTIL, 'rslad', 'distil_pgd'), 'iad': (DISTIL, 'iad', 'pgd'),
-    'ardir': (DISTIL, 'ardir', 'distil_pgd')}
+    'ardir': (DISTIL, 'ardir', 'distil_pgd'), 'arrest': ('robustness.arrest', 'arrest', 'pgd')}
 
 def made_attack(name, threat, steps, step_size, precision=None, teacher=None):
     "The training attack called `name`"
@@ -47,6 +47,7 @@ def objective(
     precision=None, # 'bf16': the attack's gradients under autocast
     teacher=None, # network to distil, for those that have one
     layer=None, # see `ardir`
+    standard=None, # the network that a fine-tuning starts from
     **settings, # of the objective: beta=6., share=0.4, ...
 ): # loss(model, x, y) -> (scalar, dict)
     "The objective called `name`; ValueError names what it can be set to"
@@ -57,6 +58,10 @@ def objective(
     numbers = [k for k, p in inspect.signature(make).parameters.items() if isinstance(p.default, (int, float))]
     check_settings(settings, [k for k in numbers if k not in ('steps', 'seed')], name)
     if attack is None: return lambda model, x, y: make(model, x, y, **settings)
+    if 'standard' in inspect.signature(make).parameters:
+        if standard is None:
+            raise bad(f'--objective {name} starts from a network trained on clean images: give its --weights')
+        settings['standard'] = standard
     if name == 'gairat': return make(threat, steps, step_size, precision=precision, **settings)
     return make(made_attack(attack, threat, steps, step_size, precision, teacher), **taught,
                 **({'layer': layer} if layer else {}), **settings)
@@ -80,6 +85,7 @@ EXAMPLES = '''examples:
   robustnb train --objective sovr --data cifar10 --arch preact_resnet18 --out sovr.safetensors
   robustnb train --objective trades --set beta=3 --awp .005 --data photos --size 64 --model mine:Net --out n.safetensors
   robustnb train --objective ardir --teacher at.safetensors --data cifar10 --out student.safetensors
+  robustnb train --objective arrest --weights standard.safetensors --set lam=20 --data cifar10 --out a.safetensors
   accelerate launch -m robustnb.cli train --objective at --data cifar10 --precision bf16 --out at.safetensors
 '''
 
@@ -127,7 +133,8 @@ def model_arguments(p):
     p.add_argument('--width', type=count, metavar='N', help="the architecture's width (default: its own)")
     p.add_argument('--model', metavar='MODULE:NAME',
                    help='instead of --arch: function or class that makes the nn.Module when called without arguments')
-    p.add_argument('--weights', metavar='FILE', help='.safetensors with weights to start from')
+    p.add_argument('--weights', metavar='FILE',
+                   help='.safetensors with weights to start from; for arrest, of the standard network')
     p.add_argument('--out', required=True, metavar='FILE',
                    help='where the model goes, .safetensors; until it is done, the state of the training lies '
                         'beside it')
@@ -288,10 +295,10 @@ def run(args, argv):
     if args.json: writable(args.json)
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
     teacher, layer = teacher_of(args, device), args.layer and tuple(args.layer.split(':', 1)*2)[:2]
-    loss = asked(objective, args.objective, threat, args.steps, args.step_size, args.precision, teacher, layer,
-                 **dict(args.set))
     data, valid, test = train_data(args)
     model, attacked = train_model(args, data).to(device), args.objective != 'standard' or bool(args.valid or test)
+    loss = asked(objective, args.objective, threat, args.steps, args.step_size, args.precision, teacher, layer,
+                 model if args.weights else None, **dict(args.set))
     for d in filter(None, (data, test)): try_out(model, d, device, gradient=attacked)
     if teacher: model = beside(model, teacher, data, layer, args)
     step, average = step_of(args, accelerator), asked(training.EMA, args.ema) if args.ema else None
