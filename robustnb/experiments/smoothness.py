@@ -199,7 +199,7 @@ def line_figure(metric, xlabel, ylabel):
     "A figure of a metric over its conditions, a panel per data set and a line per arm"
     def figure(records):
         def draw(r, ax):
-            along(r, metric, ax, marker='.').set_xscale('log' if metric == 'by_length' else 'linear')
+            along(r, metric, ax, KINDS, marker='.').set_xscale('log' if metric == 'by_length' else 'linear')
         return panels(records[records.metric == metric], draw, xlabel=xlabel, ylabel=ylabel, size=(3.2, 3.))
     return figure
 
