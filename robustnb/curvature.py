@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 from torch.func import functional_call, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 from torch.nn.modules.batchnorm import _BatchNorm
 from .data import Data, check_xy, unknown
@@ -145,7 +146,7 @@ def _forward_mode():
 def _hessian_vector(f, w, v):
     """[d/dt of the gradient of f at w + t v], f a scalar function of {name: tensor};
     forward over reverse where the operations allow"""
-    with torch.enable_grad():
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has one derivative only
         leaves = {k: t.detach().requires_grad_() for k, t in w.items()}
         _forward_mode()
         try:
@@ -216,11 +217,11 @@ def _along(f, w, v):
     forward where the operations allow, else twice backward"""
     _forward_mode()
     try:
-        with fwd.dual_level(), torch.no_grad():
+        with fwd.dual_level(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             out, tangent = fwd.unpack_dual(f({k: fwd.make_dual(t, v[k]) for k, t in w.items()}))
             return torch.zeros_like(out) if tangent is None else tangent.clone()
     except NotImplementedError:
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             leaves = {k: t.detach().requires_grad_() for k, t in w.items()}
             out = f(leaves)
             u = torch.zeros_like(out, requires_grad=True)
@@ -269,6 +270,7 @@ def top_eigenvalues(
     if which not in seek: raise ValueError(unknown('choice of eigenvalues', which, seek))
     if not isinstance(k, int) or not 0 < k <= n:
         raise ValueError(f'k must be an integer in 1..{n}, the size of the operator, got {k!r}')
+    _warn_if_skew(op, seed)
     if 2*k + 20 >= n: values, vectors = _dense_eigenvalues(op)
     else:
         values, vectors = eigsh(op, k, which=which, tol=tol or (1e-8 if op.dtype == np.float64 else 1e-4),
@@ -276,6 +278,15 @@ def top_eigenvalues(
     kept = np.argsort(seek[which](values), kind='stable')[:k]
     kept = kept[np.argsort(-values[kept], kind='stable')]
     return values[kept], vectors[:, kept]
+
+def _warn_if_skew(op, seed):
+    "A warning if two random products contradict symmetry"
+    u, v = _signs((2, op.shape[0]), seed).astype(op.dtype)
+    there, back = op.matvec(v), op.matvec(u)
+    if abs(u @ there - v @ back) > 1e-2 * np.linalg.norm(there):
+        warnings.warn(
+            'the products are not those of a symmetric matrix, so its eigenvalues mean little: '
+            'an attack run anew jumps within the step, or an operation of the model has a wrong second derivative')
 
 def _dense_eigenvalues(op):
     A = op @ np.eye(op.shape[0], dtype=op.dtype)

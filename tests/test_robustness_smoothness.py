@@ -71,7 +71,9 @@ def test_jumps():
 def test_smoothness_against_the_hessian():
     net, x, y = batch()
     params = list(net.parameters())
-    def loss(w): return F.cross_entropy(torch.func.functional_call(net, dict(zip(dict(net.named_parameters()), w)), (x,)), y)
+
+    def loss(w):
+        return F.cross_entropy(torch.func.functional_call(net, dict(zip(dict(net.named_parameters()), w)), (x,)), y)
     slope = torch.autograd.grad(loss(params), params)
     product = torch.autograd.functional.hvp(lambda *w: loss(w), tuple(params), slope)[1]
     def norm(ts): return torch.cat([t.flatten() for t in ts]).norm().item()
@@ -176,7 +178,8 @@ def test_sam_against_the_step_by_hand():
 def test_the_experiment():
     folder = tempfile.TemporaryDirectory()
     def trial(dataset, arm, **kw):
-        return Trial(paper, Job('tiny', dataset, arm, paper.arms[arm].candidates[0], **kw), artifacts=Artifacts(folder.name))
+        return Trial(paper, Job('tiny', dataset, arm, paper.arms[arm].candidates[0], **kw),
+                     artifacts=Artifacts(folder.name))
     outs = {(d, a): run(trial(d, a)) for d, a in [('3v8', 'linf'), ('digits', 'linf'), ('digits', 'entropy')]}
     for claim in paper.claims:
         for metric in claim.metric:
@@ -185,8 +188,11 @@ def test_the_experiment():
             conditions = claim.at if isinstance(claim.at, list) else [] if claim.at is None else [claim.at]
             assert all(c in held[0][metric] for c in conditions)
     assert -1.01 < np.polyfit(*zip(*outs['3v8', 'linf']['crossing'].items()), 1)[0] < -.95
-    assert outs['digits', 'entropy']['gap'] == outs['digits', 'entropy']['train_robust'] - outs['digits', 'entropy']['robust']
-    for name, arm in paper.arms.items(): assert len(arm.candidates) == (1 if name in ('clean', 'l2', 'linf') else 4), 'the same effort'
+    assert (
+        outs['digits', 'entropy']['gap'] == outs['digits', 'entropy']['train_robust'] - outs['digits', 'entropy']['robust']
+    )
+    for name, arm in paper.arms.items():
+        assert len(arm.candidates) == (1 if name in ('clean', 'l2', 'linf') else 4), 'the same effort'
 
 # %% ../nbs/robustness/05_smoothness.ipynb #6c428049
 def test_the_attack_grows():
