@@ -94,7 +94,7 @@ def test_shown():
     runs = [(a, v, s, 'final', {'m': (a == 'b')*(.1 + .001*s)}) for s in range(3) for a, v in (('a', {}), ('b', dict(k=2)))]
     t = show_ledger(p, store=stored(p, *TRIES, *runs))
     first = lambda table, column: table.loc[1, column].split('\n')[0]
-    assert t.loc[1, 'verdict'] == 'reproduced' and t.loc[1, 'measured'] == '10.1 % b (k=2)\nagainst 0.0 % a' and first(t, 'difference') == '+10.1 points'
+    assert t.loc[1, 'verdict'] == 'reproduced' and t.loc[1, 'measured'] == 'b (k=2): 10.1 %\nagainst a: 0.0 %' and first(t, 'difference') == '+10.1 points'
     assert first(t, 'the paper') == '+3 points' and t.loc[1, 'difference'].endswith('threshold: above 0\nmatters from +1.5 points') and 'scale' not in t
     assert first(show_ledger(p, store=stored(p)), 'difference') == '-' and isinstance(t, Table)
     of = show_comparisons(p, 'tiny', stored(p, *TRIES, *runs))

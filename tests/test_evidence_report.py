@@ -109,7 +109,7 @@ class Check(HTMLParser):
 def test_a_row_as_columns():
     cells = ledger_columns(rows[1])
     assert cells['claim'].split('\n')[1:] == ['digits: accuracy, higher is better', 'the interval includes zero; about 17 seeds would settle it']
-    assert cells['verdict'] == 'partly\n1 of 2 hold' and cells['measured'] == '86.0 % method\nagainst 80.0 % decay'
+    assert cells['verdict'] == 'partly\n1 of 2 hold' and cells['measured'] == 'method: 86.0 %\nagainst decay: 80.0 %'
     assert cells['difference'] == '+0.7 points\n[-1.1, 2.5]\nthreshold: above 0\nmatters from +1 points' and ledger_columns(rows[6])['difference'].startswith('-\n')
     assert threshold_text(rows[3]) == ('below 0', 'matters from -0.5 nats') and threshold_text(rows[5]) == ('within ±2 points', '')
     assert threshold_text(rows[4]) == ('above -5 %', '') and threshold_text(rows[4] | dict(better='lower')) == ('below +5 %', '')

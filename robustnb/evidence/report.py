@@ -106,7 +106,7 @@ def ledger_columns(row)->dict:
     settle = f"about {row['settle']} seeds would settle it" if row['settle'] else ''
     return dict(claim=stacked(row['statement'], about, '; '.join(filter(None, [reason, settle]))),
                 verdict=stacked(row['verdict'], f"{row['held']} hold" if len(row['comparisons']) > 1 else ''),
-                measured=stacked(f"{arm} {row['arm'] or ''}".rstrip(), 'against ' + (baseline if row['constant'] else f"{baseline} {row['baseline'] or ''}".rstrip())),
+                measured=row['arm'] and stacked(f"{row['arm']}: {arm}", 'against ' + (baseline if row['constant'] else f"{row['baseline']}: {baseline}")),
                 difference=difference(row, row), **{'the paper': stacked(paper_text(row), PREDICTED[row['in_prediction']])}, seeds=row['n_seeds'])
 
 def comparison_columns(row, c)->dict:

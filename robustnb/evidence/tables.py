@@ -70,7 +70,7 @@ def kind(texts):
 def inner(text):
     "HTML of a cell's text: a verdict is marked, and so are the lines below the first"
     first, *more = text.split('\n')
-    def amount(l): return ' num' * bool(AMOUNT.match(l) and len(l) < 28) # stays in one line
+    def amount(l): return ' num' * bool(AMOUNT.match(l) and len(l) < (28 if l[0] == '[' else 16)) # stays in one line
     head = f'<span class="verdict {first.replace(" ", "-")}">{first}</span>' if VERDICT.fullmatch(first) else \
            f'<span class="num">{escape(first)}</span>' if more and amount(first) else escape(first)
     return head + ''.join(f' <span class="why{amount(l)}">{escape(l)}</span>' for l in more if l)

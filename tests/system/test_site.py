@@ -79,6 +79,8 @@ def test_nothing_is_cut_off_at_any_width(site, built, window):
             resize(window, width)
             if width == 1400: show(window, site, page)
             found += [f'{page} at {width} px: {o}' for o in clipped(window)]
+            wide = window.execute_script('return document.documentElement.scrollWidth - document.documentElement.clientWidth')
+            if wide > 0: found.append(f'{page} at {width} px scrolls sideways as a whole, by {wide} px')
     assert not found, '\n'.join(found)
 
 def test_what_is_cut_off_is_found(site, window):
