@@ -7,9 +7,13 @@ def columns(row):
     "A claim as columns, with the pooled effect below the difference"
     cells, pooled = ledger_columns(row), row['pooled']
     if pooled: cells['difference'] += f"\npooled {effect_text(row, pooled)}, {pooled['datasets']} data sets"
-    return {'no': row['claim']} | cells | dict(scale=row['scale'])
+    return {'no': row['claim']} | cells
 
-def table(rows): return '<div class="wide cell_output">' + table_html(Table([columns(r) for r in rows])).replace('\n', '') + '</div>'
+def table(rows):
+    "The claims of a paper as HTML, with their scale where there are several"
+    several = len({r['scale'] for r in rows}) > 1
+    html = table_html(Table([columns(r) | (dict(scale=r['scale']) if several else {}) for r in rows]))
+    return '<div class="wide cell_output">' + html.replace('\n', '') + '</div>'
 
 def known(rows):
     "For how many claims the paper's own number is known"
@@ -24,9 +28,10 @@ def ledger_page(project):
     total = f"{len(papers)} paper{'s' * (len(papers) > 1)}; {summary(rows)}, each at every scale that was run."
     out = [f'{total} {known(rows)}', '']
     pages = {module.rpartition('.')[2]: page for module, page in project.modules}
+    scales = {k: dict.fromkeys(r['scale'] for r in rows if r['paper'] == k) for k in papers}
     for key, p in papers.items():
         where = f'{{doc}}`Its page </{pages[key]}>`' if key in pages else ''
         arxiv = f'[arXiv:{p.arxiv}](https://arxiv.org/abs/{p.arxiv})' if p.arxiv else ''
-        out += [f'## {key}', '', f'*{p.title}*, {p.authors}, {p.year}. {arxiv} {where}', '']
+        out += [f'## {key}', '', f'*{p.title}*, {p.authors}, {p.year}. {arxiv} {where}. Scale {", ".join(scales[key])}.', '']
         out += [table([r for r in rows if r['paper'] == key]), '']
     return '\n'.join(out)

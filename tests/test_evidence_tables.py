@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from robustnb.evidence.tables import STYLE, Table, as_text, plain, table_html
+from robustnb.evidence.tables import STYLE, Table, as_text, inner, plain, table_html
 
 # %% ../nbs/evidence/05_tables.ipynb #676d339f
 def test_numbers_as_text():
@@ -28,8 +28,8 @@ def test_digits_of_a_column():
 # %% ../nbs/evidence/05_tables.ipynb #ad1e38f1
 def test_table():
     t = Table(
-        dict(claim=['a < b is claimed here, and at some length', 'c'], n=[3., 12.], effect=['+0.4\n[-1.0, 2.0]', '-'],
-             verdict=['partly\nsee', 'not run']), index=[1, '5b'])
+        dict(claim=['a < b is claimed here, and that at no small length', 'c'], n=[3., 12.],
+             effect=['+0.4\n[-1.0, 2.0]', '-'], verdict=['partly\nsee', 'not run']), index=[1, '5b'])
     t.index.name = 'no'
     html = table_html(t)
     # thead is one more
@@ -41,6 +41,7 @@ def test_table():
     assert '<span class="verdict not-run">not run</span>' in html and '<td class="text">c</td>' in html
     t.attrs['shown'] = dict(n=('share, %', 100))
     assert '<th class="num">share, %</th>' in table_html(t[t.n > 3]) and '>1200<' in table_html(t[t.n > 3])
+    assert inner('b (k=2): 10.1 %\nagainst a') == 'b (k=2): 10.1\u00a0% <span class="why">against a</span>'
     assert isinstance(t[t.n > 3], Table) and isinstance(t.query('n > 3').round(1),
                                                         Table) and t._repr_html_() == STYLE + table_html(t)
 

@@ -117,7 +117,7 @@ def dots(
                     color=('#0b7285', '#c2255c', '#e69f00')[i], label=m.called(scale_of(records)))
     ax.set(yticks=range(len(names)), yticklabels=names)
     ax.invert_yaxis()
-    if len(metrics) > 1: ax.legend(fontsize='small')
+    if len(metrics) > 1: ax.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, .5), frameon=False)
     return ax
 
 # %% ../../nbs/evidence/05_figures.ipynb #e2c39d0d

@@ -65,13 +65,13 @@ AMOUNT = re.compile(r'([<>±≥≤] ?)?[-+]?(\d|inf\b)|-?$|\[|not known$')
 
 def kind(texts):
     "'num', 'text' or '': how the cells of a column are laid out"
-    longest = max((len(l) for t in texts for l in t.split('\n')), default=0)
+    longest = max((len(t.split('\n')[0]) for t in texts), default=0)
     if any(texts) and all(AMOUNT.match(t) and '\n' not in t for t in texts) and longest < 28: return 'num'
-    return 'text' if longest > 36 and not all(AMOUNT.match(t) for t in texts) else ''
+    return 'text' if longest > 48 else ''
 
 def inner(text):
     "HTML of a cell's text: a verdict is marked, and so are the lines below the first"
-    first, *more = text.split('\n')
+    first, *more = re.sub(r'(?<=\d) (?=%)', '\u00a0', text).split('\n')
     def amount(l): return ' num' * bool(AMOUNT.match(l) and len(l) < (28 if l[0] == '[' else 16)) # stays in one line
     head = f'<span class="verdict {first.replace(" ", "-")}">{first}</span>' if VERDICT.fullmatch(first) else \
            f'<span class="num">{escape(first)}</span>' if more and amount(first) else escape(first)

@@ -38,7 +38,7 @@ def resize(browser, width=None, height=900):
 
 STILL = """
 const style = document.createElement('style')
-style.textContent = '* { transition: none !important; animation: none !important }'
+style.textContent = '* { transition: none !important; animation: none !important } mjx-assistive-mml { display: none !important }'
 document.head.append(style)
 document.querySelectorAll('details').forEach(d => d.open = true)
 const done = arguments[0]
