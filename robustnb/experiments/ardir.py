@@ -91,7 +91,7 @@ def over_teacher(records):
 # %% ../../nbs/robustness/06_ardir.ipynb #b00c0c13
 def arms_figure(records):
     "Clean accuracy and accuracy under attack, a panel per data set"
-    def draw(r, ax): dots(r, dict(accuracy='clean', apgd='APGD'), ax, list(arms))
+    def draw(r, ax): dots(r, dict(accuracy='clean', apgd='APGD'), ax, list(arms)).get_legend().remove()  # one for all
     return panels(records, draw, size=(4.5, 3.6), xlabel='accuracy (%)')
 
 def copies_figure(records):
