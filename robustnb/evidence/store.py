@@ -155,7 +155,7 @@ def from_git(*args):
 
 def device_name(device):
     "Name of the hardware"
-    if device.type == 'cuda': return torch.cuda.getdevice_name(device)
+    if device.type == 'cuda': return torch.cuda.get_device_name(device)
     info = Path('/proc/cpuinfo')
     names = [
         l.split(':')[1].strip() for l in info.read_text('utf-8', 'replace').splitlines() if l.startswith('model name')

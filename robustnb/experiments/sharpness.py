@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARMS', 'arms', 'LASTING', 'DEEP', 'SHARES', 'full', 'pooled', 'settings', 'LINEAR', 'NETWORK', 'kind', 'claims',
-           'paper', 'linear', 'deep', 'examples', 'linear_landscape', 'attack', 'unchanged', 'deep_landscape', 'run',
-           'sharpness_figure']
+           'metrics', 'paper', 'linear', 'deep', 'examples', 'linear_landscape', 'attack', 'unchanged',
+           'deep_landscape', 'run', 'sharpness_figure']
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #7c9a9938
 import math
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ..attacks.gradient import pgd
 from ..attacks.threat_models import L2
 from ..data import as_float, load
-from ..evidence.claims import Claim
+from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, panels
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import mlp, preact_resnet18
@@ -148,12 +148,18 @@ claims = [
 # %% ../../nbs/robustness/04_sharpness.ipynb #0a0f1a8d
 def sharpness_figure(records, metric='eigenvalue'):
     "A measure of sharpness against the size of the attack, a line per arm"
-    colours = {a: f'C{i}' for i, a in enumerate(arms)}
-    def draw(r, ax): along(r, metric, ax, list(arms), colours=colours, marker='.').set_yscale('log')
+    def draw(r, ax): along(r, metric, ax, list(arms), marker='.').set_yscale('log')
     return panels(records[records.metric == metric], draw, xlabel='eps / E (network: / size)', size=(3., 3.))
 
+metrics = {
+    'eigenvalue': Metric('largest eigenvalue of the Hessian', at='at eps {} E'),
+    'scaled': Metric('largest eigenvalue times squared norm', at='at eps {} E'),
+    'norm': Metric('norm of the weights', at='at eps {} E'),
+    'accuracy': Metric('accuracy under the loss looked at', '%', at='at eps {} E'),
+    'rise': Metric('rise of the largest eigenvalue above that without attack', 'doublings', at='at eps {} E'),
+    'scaled_rise': Metric('rise of eigenvalue times squared norm', 'doublings', at='at eps {} E')}
 paper = Paper('sharpness', 'Adversarial Training Makes Weight Loss Landscape Sharper in Logistic Regression',
               'Yamada, Kanai, Iwata, Takahashi, Yamanaka, Takahashi, Kumagai', 2021, '2102.02950', claims, arms,
-              settings, run, figures={
+              settings, run, metrics=metrics, figures={
                   'Largest eigenvalue': sharpness_figure,
                   'Largest eigenvalue times squared norm': lambda r: sharpness_figure(r, 'scaled')})
