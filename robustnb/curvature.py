@@ -447,9 +447,10 @@ def _vmap_squares(net, weights, x, us):
     "As `_loop_squares`, for as many samples at once as there is room for"
     size, total = sum(t.numel() for t in weights.values()), {k: torch.zeros_like(t) for k, t in weights.items()}
     def one(x, u): return vjp(lambda w: _outputs(net, w, x[None]), weights)[1](u[None])[0]
-    for part in zip(*(t.split(max(1, 4 * _ROOM // size)) for t in (x, *us))):
-        for u in part[1:]:
-            for k, g in vmap(one)(part[0], u).items(): total[k] += g.square().sum(0)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no batched form
+        for part, *vectors in zip(*(t.split(max(1, 4 * _ROOM // size)) for t in (x, *us))):
+            for u in vectors:
+                for k, g in vmap(one)(part, u).items(): total[k] += g.square().sum(0)
     return total
 
 # %% ../nbs/04_curvature.ipynb #5b828fad
