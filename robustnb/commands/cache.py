@@ -14,6 +14,7 @@ def arguments(p):
     p.add_argument('name', nargs='?', default='*', metavar='NAME',
                    help="only artifacts of this name, or pattern such as 'net*'")
     p.add_argument('--clear', action='store_true', help='delete them')
+    p.add_argument('--json', action='store_true', help='print one JSON object per artifact, as a list')
     p.add_argument('--dir', metavar='DIR', help="folder of the artifacts (default: the user's cache)")
 
 def run(args, argv):
@@ -22,6 +23,7 @@ def run(args, argv):
     artifacts = trials.Artifacts(args.dir)
     if args.clear: print(f'deleted: {trials.cleared(artifacts, args.name)}'); return
     table = trials.kept(artifacts, args.name)
+    if args.json: print(table.to_json(orient='records', indent=1)); return
     if len(table): print(table.to_string(index=False))
     print(f'{len(table)} artifacts, {table.megabytes.sum():.0f} MB in {artifacts.dir}')
 

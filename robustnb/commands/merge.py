@@ -6,11 +6,11 @@
 __all__ = ['METHODS', 'MERGE', 'EXAMPLES', 'AVERAGED', 'COMMANDS', 'arguments', 'data_arguments', 'check_files', 'check_options',
            'check_many', 'method_settings', 'Whole', 'whole', 'tied', 'check_headers', 'check_same', 'check_types',
            'merge_data', 'inputs', 'units', 'fill', 'built', 'norms', 'check_network', 'merged', 'repaired', 'all_ways',
-           'distance', 'summary', 'along', 'measured', 'barriers', 'table_row', 'run', 'on_device', 'batches_of',
-           'write', 'names_of', 'report', 'write_curves']
+           'distance', 'summary', 'along', 'measured', 'barriers', 'record', 'table_row', 'run', 'on_device',
+           'batches_of', 'write', 'names_of', 'report', 'write_curves']
 
 # %% ../../nbs/commands/07_merge.ipynb #97b2d69a
-import inspect, warnings
+import inspect, json, warnings
 from collections.abc import Mapping
 from .common import (Command, asked, bad, check_settings, columns, count, find_device, lib, natural,
                                       options, setting)
@@ -54,6 +54,7 @@ def arguments(p):
                         'deviation it should have')
     p.add_argument('--curve', metavar='FILE',
                    help='.csv or .json: loss and accuracy along the line from the first file to the second')
+    p.add_argument('--json', metavar='PATH', help='write loss and accuracy of the files and of each way to merge them')
     p.add_argument('--points', type=count, default=11, metavar='N', help='of the curve (default: 11)')
     p.add_argument('--seed', type=natural, default=0,
                    help='of the order in which units are visited, and of the batches')
@@ -81,6 +82,7 @@ def check_files(args):
     for i, f in enumerate(files):
         if any(f.samefile(g) for g in files[:i]): raise bad(f'{f} is named twice: there is nothing to merge')
     out, line = model_name(args.out), args.curve and writable(args.curve)
+    if args.json: writable(args.json)
     if out.exists() and any(out.samefile(f) for f in files):
         raise bad(f'--out {out} is one of the files to merge: choose another name')
     if line and line.suffix not in ('.csv', '.json'):
@@ -93,7 +95,7 @@ def check_options(args):
     if args.t is not None and not 0 <= args.t <= 1: raise bad(f'--t {args.t} is not between 0 and 1')
     if args.points < 2: raise bad(f'--points {args.points}: a curve has two points or more')
     if len(args.files) > 2: check_many(args)
-    needs = ['--repair']*args.repair + ['--curve']*bool(args.curve)
+    needs = ['--repair']*args.repair + ['--curve']*bool(args.curve) + ['--json']*bool(args.json)
     if args.method in ('activations', 'straight_through'): needs.append(f'--method {args.method}')
     if needs and not args.data: raise bad(f'{needs[0]} needs images: give --data')
 
@@ -297,7 +299,7 @@ def along(points, ends):
     return points['loss'] - rest('loss'), rest('accuracy') - points['accuracy']
 
 # %% ../../nbs/commands/07_merge.ipynb #c19d0c73
-def measured(args, model, states, names, ways, batches, tests): # (table as text, curves as frame or None)
+def measured(args, model, states, names, ways, batches, tests): # (table as text, its records, curves as frame or None)
     "Loss and accuracy of the files and of each way to merge them"
     import pandas as pd
     m, curves, shown = lib('merging.matching'), [], []
@@ -311,11 +313,12 @@ def measured(args, model, states, names, ways, batches, tests): # (table as text
             curves.append(points.assign(way=name))
             high, low = (float(v.max()) for v in along(points, ends))
         else: high, low = barriers(args, r, ends)
-        shown.append(table_row(name, r, f'{high:.4f}', f'{low:.1%}'))
-    files = [table_row(name, e) for name, e in zip(names, ends)]
+        shown.append(record(name, r, loss_barrier=float(high), accuracy_barrier=float(low)))
+    files = [record(name, e) for name, e in zip(names, ends)]
     between = 1 if len(files) == 2 else len(files) # of two files the second stands last
-    rows = [('', 'loss', 'accuracy', 'loss barrier', 'accuracy barrier'), *files[:between], *shown, *files[between:]]
-    return columns(rows), pd.concat(curves)[['way', 't', 'loss', 'accuracy']] if curves else None
+    rows = [*files[:between], *shown, *files[between:]]
+    text = columns([('', 'loss', 'accuracy', 'loss barrier', 'accuracy barrier'), *map(table_row, rows)])
+    return text, rows, pd.concat(curves)[['way', 't', 'loss', 'accuracy']] if curves else None
 
 # %% ../../nbs/commands/07_merge.ipynb #15df1ecc
 def barriers(args, r, ends):
@@ -324,7 +327,12 @@ def barriers(args, r, ends):
     mean = lambda k: sum(e[k] for e in ends) / len(ends)
     return r.loss - mean('loss'), mean('accuracy') - r.accuracy
 
-def table_row(name, r, high='', low=''): return name, f'{r.loss:.4f}', f'{r.accuracy:.1%}', high, low
+def record(name, r, **barriers): return dict(name=name, loss=float(r.loss), accuracy=float(r.accuracy), **barriers)
+
+def table_row(r):
+    "A record as text; files have no barrier"
+    more = (f"{r['loss_barrier']:.4f}", f"{r['accuracy_barrier']:.1%}") if 'loss_barrier' in r else ('', '')
+    return r['name'], f"{r['loss']:.4f}", f"{r['accuracy']:.1%}", *more
 
 # %% ../../nbs/commands/07_merge.ipynb #7d11f97c
 @current_folder()
@@ -352,6 +360,7 @@ def run(args, argv):
     done = [out]
     try:
         names = names_of(files)
+        print(f"{' + '.join(names)}, matched by {args.method}, on {device}")
         print(summary(names, states, moved, perms, spec, kept))
         if tests: done += report(args, line, model, states, names, ways, batches, tests)
     finally:
@@ -379,14 +388,16 @@ def names_of(files):
     return stems if len(set(stems)) == len(files) else list(map(str, files))
 
 # %% ../../nbs/commands/07_merge.ipynb #2507a331
-def report(args, line, model, states, names, ways, batches, tests): # [the curve's file], if one was asked for
+def report(args, line, model, states, names, ways, batches, tests): # the files written
     "Measure, write the curve, print the table"
     held_out = batches_of(args, tests, batches.x.device, shuffle=False)
-    text, curves = asked(measured, args, model, states, names, ways, batches, held_out)
+    text, rows, curves = asked(measured, args, model, states, names, ways, batches, held_out)
     if line: put(line, lambda path: write_curves(curves, path, line.suffix))
     where = f': the worst of {args.points} points' if line else f' at t = {args.t:g}'
     print(f'\n{text}\non {len(tests)} images that matching and REPAIR have not seen; barriers{where}\n')
-    return [line] if line else []
+    written = [line] if line else []
+    if args.json: written.append(put(writable(args.json), lambda path: path.write_text(json.dumps(rows, indent=1))))
+    return written
 
 def write_curves(curves, path, suffix):
     "As .csv or as .json"

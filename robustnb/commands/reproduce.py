@@ -9,7 +9,7 @@ __all__ = ['REPRODUCE', 'EXAMPLES', 'COMMANDS', 'list_papers', 'list_arguments',
 import argparse, json, sys
 from .common import (Command, amount, complain, count, count_of, find_device, lib, options,
                                       to_go_on)
-from .files import writable
+from .files import put, writable
 from .ledger import SCALES, known_papers, paper_arguments, publish, selected
 
 # %% ../../nbs/commands/04_reproduce.ipynb #e147541a
@@ -80,6 +80,7 @@ def arguments(p):
                    help='processes that share the jobs and the threads: small networks profit, measured times suffer '
                         '(default: 1)')
     p.add_argument('--again', action='store_true', help='run finished jobs again, and replace their results')
+    p.add_argument('--json', metavar='PATH', help='write the verdicts, one JSON object per claim, as a list')
     p.add_argument('--html', metavar='PATH',
                    help='write the ledger as one HTML file with figures (default at scale tiny: report.html)')
 
@@ -107,6 +108,7 @@ def run(args, argv):
     ev, runner, papers, status = lib('evidence.store'), lib('evidence.runner'), known_papers(args), 0
     path = args.html or ('report.html' if args.scale == 'tiny' else None)
     some, device, path = plan(args, papers), find_device(args.device), path and writable(path)
+    if args.json: writable(args.json)
     store = ev.default_store(args.scale) if args.results is None else ev.Store(args.results)
     jobs = args.scale, store, args.seeds, args.arm, args.dataset
     header = [f'{count_of(len(some), "paper")} at scale {args.scale} on {device}, '
@@ -120,8 +122,9 @@ def run(args, argv):
     except runner.JobsFailed as e: complain(e); status = 1
     except KeyboardInterrupt: print('\n' + go_on(args, argv, some, store), file=sys.stderr); return 130
     print()
-    publish(
-        lib('evidence.ledger').ledger(some, args.scale, store), papers, store, path, stored_too=args.results is None)
+    rows = lib('evidence.ledger').ledger(some, args.scale, store)
+    if args.json: put(writable(args.json), lambda p: p.write_text(json.dumps(rows, indent=1, allow_nan=False)))
+    publish(rows, papers, store, path, stored_too=args.results is None)
     return status
 
 # %% ../../nbs/commands/04_reproduce.ipynb #261b0536
