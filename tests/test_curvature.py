@@ -50,6 +50,13 @@ class Binary(nn.Module):
     def __init__(self, w): super().__init__(); self.w = nn.Parameter(w)
     def forward(self, x): return torch.stack([torch.zeros(len(x), dtype=x.dtype), x @ self.w], 1)
 
+# %% ../nbs/04_curvature.ipynb #c0beba5e
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x): ctx.save_for_backward(x); return x**3
+    @staticmethod
+    def backward(ctx, g): return 3 * ctx.saved_tensors[0]**2 * g
+
 # %% ../nbs/04_curvature.ipynb #febabe8e
 def by_definition(model, x, y, kind='empirical'):
     "The diagonal Fisher of a classifier from the log-probabilities of one image at a time"
@@ -144,12 +151,6 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model():
 
 # %% ../nbs/04_curvature.ipynb #c9c88077
 def test_operations_without_forward_differentiation_are_differentiated_backwards_twice():
-    class Cube(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x): ctx.save_for_backward(x); return x**3
-        @staticmethod
-        def backward(ctx, g): return 3 * ctx.saved_tensors[0]**2 * g
-
     class Cubes(nn.Module):
         def __init__(self, f): super().__init__(); self.fc, self.f = nn.Linear(4, 3).double(), f
         def forward(self, x): return self.f(self.fc(x))
@@ -304,12 +305,6 @@ def test_fisher_by_batches_of_any_form_of_all_or_some_parameters():
 
 # %% ../nbs/04_curvature.ipynb #ac9bee2f
 def test_fisher_leaves_the_model_alone_and_falls_back_on_the_loop():
-    class Cube(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x): ctx.save_for_backward(x); return x**3
-        @staticmethod
-        def backward(ctx, g): return 3 * ctx.saved_tensors[0]**2 * g
-
     class Cubes(nn.Module):
         def __init__(self): super().__init__(); self.scale, self.fc = nn.Parameter(torch.ones(4)), nn.Linear(4, 3)
         def forward(self, x): return Cube.apply(self.fc(x * self.scale))
