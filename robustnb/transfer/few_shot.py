@@ -182,7 +182,9 @@ class maml:
     def rates(self, model)->dict: # name -> step size
         "Which parameters the inner steps move, and how far"
         head = find_head(model)[0] + '.' if self.adapts != 'all' else ''
-        return {k: self.lr for k, _ in model.named_parameters() if k.startswith(head) == (self.adapts != 'body')}
+        still = getattr(model, 'still', ())    # beginnings of names that a module of its own kind keeps out
+        return {k: self.lr for k, _ in model.named_parameters()
+                if k.startswith(head) == (self.adapts != 'body') and not k.startswith(tuple(still))}
 
     def predict(self, model, x, y, queries, weights=None):
         "Outputs for `queries` (m,...) after adaptation to the support `x`, `y`"
