@@ -10,7 +10,7 @@ __all__ = ['without', 'class_number', 'method', 'gone_classes', 'within', 'retra
            'relearn_time', 'unlearning_report', 'plot_report']
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #4d0a1b03
-import hashlib, math, time
+import hashlib, math, time, warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -71,7 +71,8 @@ def _check(model, forgotten, kept):
     "One sentence for what no method can work with"
     check_module(model)
     for name, d in dict(forgotten=forgotten, kept=kept).items():
-        if not isinstance(d, Data): raise TypeError(f'{name} is a {type(d).__name__}; expected a Data, as `without` makes')
+        if not isinstance(d, Data):
+            raise TypeError(f'{name} is a {type(d).__name__}; expected a Data, as `without` makes')
         if len(d) == 0: raise ValueError(f'{name} is empty')
     if forgotten.x.shape[1:] != kept.x.shape[1:] or forgotten.x.dtype != kept.x.dtype:
         raise ValueError(f'forgotten and kept are not of one set: {forgotten} and {kept}')
@@ -118,7 +119,8 @@ def within(
     for k, p in params.items():
         if k not in mask: raise ValueError(f'the mask says nothing about {k!r}: give every parameter its mask')
         if mask[k].shape != p.shape or mask[k].dtype != torch.bool:
-            raise ValueError(f'the mask of {k!r} is {mask[k].dtype} {tuple(mask[k].shape)}; expected bool {tuple(p.shape)}')
+            raise ValueError(f'the mask of {k!r} is {mask[k].dtype} {tuple(mask[k].shape)}; '
+                             f'expected bool {tuple(p.shape)}')
     held = [(p, ~mask[k].to(p.device), p.detach().clone()) for k, p in params.items()]
     def go(model, x, y, loss, opt, **kw):
         logs = step(model, x, y, loss, opt, **kw)
@@ -246,7 +248,8 @@ def impair_repair(
         y = torch.tensor(labels, device=like.device).repeat_interleave(len(noise) // len(labels))
         mixed = _shuffled(noise.repeat(batches, *[1]*like.ndim), y.repeat(batches), few, seed)
         recipe = Recipe(1, lr)
-        fit(_ready(net), mixed, cross_entropy, recipe.optimiser(net.parameters(), lr=lr), 1, within(net, mask), progress=False)
+        opt = recipe.optimiser(net.parameters(), lr=lr)
+        fit(_ready(net), mixed, cross_entropy, opt, step=within(net, mask), progress=False)
         _train(net, few, recipe, seed, mask)
     return method(edit, seed)
 
@@ -260,7 +263,7 @@ def per_class(
     return data.pick(torch.cat([order[data.y[order] == c][:n] for c in data.y.unique()]))
 
 def _shuffled(x, y, data, seed, batch=128):
-    "Batches of `x, y` and the examples of `data` in a random order; noise has no place in a `Batches`, which expects images"
+    "Batches of `x, y` and the examples of `data` in a random order; `Batches` would refuse noise, which is no image"
     x, y = torch.cat([x, as_float(data.x).to(x.device)]), torch.cat([y, data.y.to(y.device)])
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     return [(x[i], y[i]) for i in order.split(batch)]
@@ -270,9 +273,10 @@ _KEPT = OrderedDict() # fingerprint -> statistic, the last used at the end
 
 def _fingerprint(model, data, *about):
     "Of the weights, of what the model answers to a few examples, and of the data"
-    h = hashlib.blake2b(repr((data.x.dtype, data.x.shape, about)).encode())
-    tensors = [*model.state_dict().values(), predict(model, data.x[:16]), data.x, data.y]
-    for t in tensors: h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    h, tensors = hashlib.blake2b(), dict(says=predict(model, data.x[:16]), x=data.x, y=data.y) | model.state_dict()
+    for k, t in tensors.items():
+        h.update(repr((k, t.dtype, t.shape, t.device, about)).encode())
+        h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return h.digest()
 
 def remembered(
@@ -299,7 +303,8 @@ def batch_fisher(
     batch:int=64, # examples whose mean gradient is squared
     seed:int=0, # of the order
 )->dict: # name -> tensor in the shape of the parameter
-    "Mean over mini-batches of the squared gradient of their mean loss: what SSD's published code takes for the Fisher information"
+    """Mean over mini-batches of the squared gradient of their mean loss:
+    what SSD's published code takes for the Fisher information"""
     net = _copied(_plain(model)).eval().requires_grad_()
     params, batches = dict(net.named_parameters()), Batches(data, batch_size=batch, seed=seed)
     total, device = {k: torch.zeros_like(p) for k, p in params.items()}, next(net.parameters()).device
@@ -321,12 +326,16 @@ def _importances(model, forgotten, kept, batch, seed):
 def ssd(
     alpha:float=10, # a weight is chosen if it matters so many times more to the forgotten examples than to all
     weight:float=1, # lambda: the larger, the less the chosen weights are dampened
-    batch:int|None=None, # None: per-sample Fisher; a number: squared gradients of so many, as the published code has it
+    batch:int|None=64, # squared gradients of so many examples, as the published code has it; None: per-sample Fisher
     seed:int=0, # of the order of the batches
 ):
     "Selective synaptic dampening (Foster et al., 2024): weights that matter to the forgotten examples are shrunk"
     def edit(net, forgotten, kept):
         f, d = _importances(net, forgotten, kept, batch, seed)
+        top = 1 + len(kept)/len(forgotten)
+        if not batch and alpha >= top: warnings.warn(
+            f'alpha={alpha:g} chooses no weight: the forgotten examples are one in {top:.3g}, and so a weight matters at '
+            f'most {top:.3g} times more to them than to all')
         with torch.no_grad():
             for k, p in net.named_parameters():
                 chosen = f[k] > alpha*d[k]
@@ -335,7 +344,7 @@ def ssd(
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #654f9845
 def _noise(net, fisher, alpha, gone):
-    "name -> (where to reset the mean to 0, variance of the noise) by the published rules; `gone`: rows of the head to reset"
+    "name -> (where the mean becomes 0, variance of the noise) by the published rules; `gone`: rows of the head to reset"
     head, _ = find_head(net)
     def of(k, p):
         top = k.rpartition('.')[0] == head
@@ -351,13 +360,14 @@ def fisher_forgetting(
     alpha:float=1e-6, # scale of the noise
     seed:int=0, # of the noise
 ):
-    "Fisher forgetting (Golatkar et al., 2020): noise where the kept examples need no precision; the rows of forgotten classes reset"
+    """Fisher forgetting (Golatkar et al., 2020): noise where the kept examples need no precision,
+    and new rows of the head for classes that are forgotten as a whole"""
     def edit(net, forgotten, kept):
         fisher = remembered(partial(diagonal_fisher, kind='true'), net, kept, 'true')
-        g = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for (k, p), (reset, v) in zip(net.named_parameters(), _noise(net, fisher, alpha, gone_classes(forgotten, kept)).values()):
-                p.copy_(p.masked_fill(reset, 0) + v.sqrt()*torch.randn(p.shape, generator=g).to(p))
+        noise, g = _noise(net, fisher, alpha, gone_classes(forgotten, kept)), torch.Generator().manual_seed(seed)
+        for k, p in net.named_parameters():
+            reset, v = noise[k]
+            p.data.masked_fill_(reset, 0).add_(v.sqrt()*torch.randn(p.shape, generator=g).to(p))
     return method(edit, seed)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #73107db2
@@ -367,8 +377,8 @@ def _jacobian(net, data, names):
     x = as_input(net, data.x).to(next(iter(weights.values())).device)
     out, d = predict(net, x), sum(t.numel() for t in weights.values())
     if out.numel()*d > 2**28:
-        raise ValueError(f'{len(x)} examples, {out.shape[1]} outputs and {d} weights are too many for the tangent kernel: '
-                         'take fewer examples, or name fewer parameters')
+        raise ValueError(f'{len(x)} examples, {out.shape[1]} outputs and {d} weights are too many for the tangent '
+                         'kernel: take fewer examples, or name fewer parameters')
     f = lambda w, one: functional_call(net, w, (one[None],))[0]
     parts = vmap(jacrev(f), (None, 0), chunk_size=64)(weights, x)
     return torch.cat([j.reshape(out.numel(), -1) for j in parts.values()], 1), out
@@ -386,7 +396,13 @@ def _ridge_steps(G, r, gone, c):
     rest = S[gone:, gone:] if dual else S - G[:gone].T @ G[:gone]
     return step(G, r, S, c), step(G[gone:], r[gone:], rest, c*(1 - gone/len(G)))
 
-def _chosen(net, names): return {k: p.detach() for k, p in net.named_parameters() if names is None or k in names}
+def _chosen(net, names):
+    "{name: tensor} of the parameters `names`, in the model's order; None: all"
+    every = {k: p.detach() for k, p in net.named_parameters()}
+    for k in names or ():
+        if k not in every: raise ValueError(unknown('parameter', k, every))
+    return {k: p for k, p in every.items() if names is None or k in names}
+
 def _vector(net, names): return torch.cat([p.double().flatten() for p in _chosen(net, names).values()])
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #0caec24e
@@ -400,10 +416,9 @@ def ntk_forgetting(
     """NTK forgetting (Golatkar et al., 2020): the difference of two linearised trainings,
     without and with the forgotten examples"""
     if loss not in ('cross_entropy', 'squared'): raise ValueError(unknown('loss', loss, ('cross_entropy', 'squared')))
-    if scale == 'trapezium' and start is None: raise ValueError("scale='trapezium' needs the initial weights: give start")
+    if scale == 'trapezium' and start is None:
+        raise ValueError("scale='trapezium' needs the initial weights: give start")
     def edit(net, forgotten, kept):
-        for k in names or (): 
-            if k not in dict(net.named_parameters()): raise ValueError(unknown('parameter', k, dict(net.named_parameters())))
         data, at = _joined(forgotten, kept), _copied(net).double().eval()
         if start is not None: at.load_state_dict(start)
         G, out = _jacobian(at, data, names)
@@ -431,8 +446,8 @@ def masked(
     "The outputs of forgotten classes switched off in the head: nothing is forgotten but the answer"
     def edit(net, forgotten, kept):
         (name, head), gone = find_head(net), gone_classes(forgotten, kept)
-        if not gone: raise ValueError('masked forgets whole classes, and each class of the forgotten examples is also kept')
-        if head.bias is None: raise ValueError(f'the head {name!r} has no bias, so an output cannot be switched off in it')
+        if not gone: raise ValueError('masked forgets whole classes, and all classes of `forgotten` are kept as well')
+        if head.bias is None: raise ValueError(f'the head {name!r} has no bias that could switch an output off')
         with torch.no_grad(): head.weight[gone], head.bias[gone] = 0., bias
     return method(edit)
 
@@ -473,7 +488,8 @@ def untrained(
             reset = getattr(m, 'reset_parameters', getattr(m, '_reset_parameters', None))
             if reset: reset()
             elif [*m.parameters(recurse=False)]:
-                raise ValueError(f'{k!r} ({type(m).__name__}) does not say how its weights are drawn: give an untrained network')
+                raise ValueError(f'{k!r} ({type(m).__name__}) does not say how its weights are drawn: '
+                                 'it has no reset_parameters')
     return net
 
 def zero_retrain_forgetting(
@@ -548,7 +564,7 @@ def _sets(forgotten, kept, test, held_out):
     alike = torch.isin(test.y, forgotten.y.unique().to(test.y.device))
     sets = dict(forgotten=forgotten, kept=kept, test=test.pick(~gone))
     if gone.any(): sets['test, forgotten classes'] = test.pick(gone)
-    return sets | dict(others=held_out or test.pick(alike))
+    return sets | dict(others=test.pick(alike) if held_out is None else held_out)
 
 def _vectors(net, reference, ignorant, sets, target, repeats, seed):
     "measure -> one value per example, split or repetition, in an order that is the same for every network"
@@ -558,7 +574,8 @@ def _vectors(net, reference, ignorant, sets, target, repeats, seed):
     if splits > 1:
         folds = membership_attack(net, forgotten, sets['others'], splits=splits, seed=seed, per_split=True)
         out |= {f'membership, {k}': folds[k] for k in folds}
-    if repeats: out['relearn steps'] = [relearn_time(net, forgotten, kept, target, seed=seed + i) for i in range(repeats)]
+    steps = [relearn_time(net, forgotten, kept, target, seed=seed + i) for i in range(repeats)]
+    if steps: out['relearn steps'] = steps
     for k in ('forgotten', 'test'):
         out |= {f'activation distance, {k}': activation_distance(net, reference, sets[k]),
                 f'prediction distance, {k}': prediction_distance(net, reference, sets[k])}
@@ -584,10 +601,10 @@ def unlearning_report(
     for name, made in {'retrained': retrained, **methods}.items():
         networks[name], seconds[name] = _made(made, model, forgotten, kept)
     sets, target = _sets(forgotten, kept, test, held_out), mean_loss(model, forgotten) + margin
-    ignorant = untrained(model, seed)
-    found = {name: _vectors(net, networks['retrained'], ignorant, sets, target, repeats, seed) for name, net in networks.items()}
+    common = networks['retrained'], untrained(model, seed), sets, target, repeats, seed
+    found = {name: _vectors(net, *common) for name, net in networks.items()}
     for name, s in seconds.items(): found[name]['seconds'] = np.array([s])
-    rows = [_row(measure, name, v, found['retrained'][measure]) for name, vs in found.items() for measure, v in vs.items()]
+    rows = [_row(measure, name, v, found['retrained'][measure]) for name in found for measure, v in found[name].items()]
     return pd.DataFrame(rows).set_index(['measure', 'method'])
 
 def _made(made, model, forgotten, kept):
@@ -601,7 +618,8 @@ def _row(measure, name, v, r):
     (value, low, high), (d, d_low, d_high) = _interval(v), _difference(v, r)
     over = measure == 'membership, loss' and high < 0.5 and d_high < 0
     return dict(measure=measure, method=name, value=value, low=low, high=high, retrained=float(r.mean()), distance=d,
-                distance_low=d_low, distance_high=d_high, note='over-forgetting' if over else '')
+                distance_low=d_low, distance_high=d_high,
+                note=f'over-forgetting: separable by {0.5 - value:.2f}' if over else '')
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #3f42ab28
 def plot_report(
