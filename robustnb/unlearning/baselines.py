@@ -311,7 +311,7 @@ def batch_fisher(
     for x, y in batches:
         value = cross_entropy(net, x.to(device), y.to(device))[0]
         grads = torch.autograd.grad(value, [*params.values()], allow_unused=True, materialize_grads=True)
-        for t, g in zip(total.values(), grads): t += g.square()
+        for t, g in zip(total.values(), grads): t.addcmul_(g, g)
     return {k: t / len(batches) for k, t in total.items()}
 
 def _importances(model, forgotten, kept, batch, seed):
@@ -646,4 +646,5 @@ def _panel(ax, t, names, measure):
         ax.plot(r.value, at[name], 'o', color=color, ms=5)
     ref = t.loc['retrained']
     ax.axvspan(ref.low, ref.high, color='0.85', lw=0) if ref.low < ref.high else ax.axvline(ref.value, color='0.7')
-    ax.set_yticks(range(len(names)), names); ax.set_title(measure, fontsize='small')
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(-0.6, len(names) - 0.4))
+    ax.set_title(measure, fontsize='small')
