@@ -334,8 +334,8 @@ def ssd(
         f, d = _importances(net, forgotten, kept, batch, seed)
         top = 1 + len(kept)/len(forgotten)
         if not batch and alpha >= top: warnings.warn(
-            f'alpha={alpha:g} chooses no weight: the forgotten examples are one in {top:.3g}, and so a weight matters at '
-            f'most {top:.3g} times more to them than to all')
+            f'alpha={alpha:g} chooses no weight: the forgotten examples are one in {top:.3g}, and so a weight matters '
+            f'at most {top:.3g} times more to them than to all')
         with torch.no_grad():
             for k, p in net.named_parameters():
                 chosen = f[k] > alpha*d[k]
