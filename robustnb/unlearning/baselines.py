@@ -54,6 +54,7 @@ def class_number(
     name, # a class number, or one of `data.classes`
 )->int:
     "The number of a class of which `data` has examples; ValueError with the near misses for another"
+    if isinstance(name, torch.Tensor): name = name.item()
     number = data.classes.index(name) if name in data.classes else name
     there = data.y.unique().tolist()
     if isinstance(number, Integral) and number in there: return int(number)
