@@ -271,10 +271,10 @@ class _Condensation:
     def __init__(self, data, method, k, build, lr, momentum, real, operations, init, box, seed):
         self.data, self.method, self.build, self.box, self.seed = data, method, build, box, seed
         self.momentum, self.operations, self.own = momentum, operations, by_class(data, k)
-        self.labels = torch.tensor([c for c, _ in self.own])
+        self.labels = torch.tensor([c for c, _ in self.own], device=data.x.device)
         self.real = min(real, *(len(own) for _, own in self.own))
         start = as_float(coreset(data, k, seed=seed).x).unflatten(0, (-1, k))
-        noise = lambda: (.5 + .25*torch.randn(start.shape, generator=_draws(seed, 1))).clamp(0, 1)
+        noise = lambda: (.5 + .25*torch.randn(start.shape, generator=_draws(seed, 1))).clamp(0, 1).to(start.device)
         self.x = start.contiguous() if init == 'real' else noise()
         self.speed, net = torch.zeros_like(self.x), self.network(0)
         norm = next((m for m in net.modules() if isinstance(m, Normalize)), None)
@@ -287,7 +287,7 @@ class _Condensation:
         "The network of iteration `i`"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=_draws(self.seed, 2, i))))
-            return self.build()
+            return self.build().to(self.labels.device)
 
     def fakes(self): return self.x.flatten(0, 1), self.labels.repeat_interleave(self.x.shape[1])
 
