@@ -162,7 +162,8 @@ def test_what_comes_back():
     for method in ('dc', 'dsa', 'dm'):
         for init in ('real', 'noise'):
             small = quick(method, init=init, images_per_class=2)
-            assert small.x.shape == (20, 1, 8, 8) and small.x.dtype == torch.float32 and small.y.tolist() == sorted([*range(10)]*2)
+            assert small.x.shape == (20, 1, 8, 8) and small.x.dtype == torch.float32
+            assert small.y.tolist() == sorted([*range(10)]*2)
             assert small.x.min() >= 0 and small.x.max() <= 1 and small.name == f'digits-{method}-2'
             assert small.x.equal(quick(method, init=init, images_per_class=2).x)
             assert not small.x.equal(quick(method, init=init, images_per_class=2, seed=1).x)
@@ -234,7 +235,8 @@ def test_condense_refuses():
     data = load('digits')
     for text, kw in (("method 'dx'", dict(method='dx')), ("init 'nois'", dict(init='nois')),
                      ('batch norm mixes', dict(build=lambda: convnet((1, 8, 8), width=2))),
-                     ("operation 'turn'", dict(operations=['turn'])), ('images_per_class is -1', dict(images_per_class=-1))):
+                     ("operation 'turn'", dict(operations=['turn'])),
+                     ('images_per_class is -1', dict(images_per_class=-1))):
         with pytest.raises(ValueError, match=text): quick(**kw)
     with pytest.raises(ValueError, match='x has values in .* expected'):
         quick(data=Data(2*as_float(data.x), data.y, data.classes))

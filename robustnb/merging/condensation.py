@@ -257,7 +257,7 @@ _METHODS = dict(dc=_Method(gradient_matching, .1, 1000),
 def rounds_of(
     images_per_class:int,
 )->tuple: # (steps per network O, epochs of training between them I)
-    "The schedule of gradient matching: the authors' for 1, 10, 20 and 50 images per class, between them as many updates"
+    "The schedule of gradient matching: the authors' for 1, 10, 20 and 50 images per class, in between as many updates"
     outer = min(images_per_class, 50)
     return (1, 1) if outer == 1 else (outer, round(500/outer))
 
@@ -386,7 +386,8 @@ def resume(self:_Condensation, path, about):
     return held['done']
 
 @patch
-def save(self:_Condensation, path, about, done): save_state(dict(x=self.x, speed=self.speed, done=done, about=about), path)
+def save(self:_Condensation, path, about, done):
+    save_state(dict(x=self.x, speed=self.speed, done=done, about=about), path)
 
 # %% ../../nbs/merging/03_condensation.ipynb #cca60cb7
 def save_data(
@@ -400,7 +401,8 @@ def save_data(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder)/path.name
-        save_file(dict(x=data.x.detach().cpu().contiguous(), y=data.y.cpu().contiguous()), part, dict(data=json.dumps(said)))
+        tensors = dict(x=data.x.detach().cpu().contiguous(), y=data.y.cpu().contiguous())
+        save_file(tensors, part, dict(data=json.dumps(said)))
         os.replace(part, path)
     return path
 
@@ -412,8 +414,10 @@ def load_data(
     if not path.exists(): raise FileNotFoundError(f'{path} does not exist')
     try:
         with safe_open(path, 'pt') as f: about, held = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-    except (SafetensorError, OSError) as e: raise ValueError(f'{path} is not a safetensors file, or is truncated ({e})') from e
-    if 'data' not in about or set(held) != {'x', 'y'}: raise ValueError(f'{path} holds no data: it was not written by save_data')
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f'{path} is not a safetensors file, or is truncated ({e})') from e
+    if 'data' not in about or set(held) != {'x', 'y'}:
+        raise ValueError(f'{path} holds no data: it was not written by save_data')
     said = json.loads(about['data'])
     return Data(held['x'], held['y'], said['classes'], said['name'])
 

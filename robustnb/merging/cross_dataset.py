@@ -52,7 +52,7 @@ def union(
     "Both sets, the smaller one repeated until it has as many images, so that both count alike"
     for d in (a, b): check_xy(d.x, d.y)
     if a.x.shape[1:] != b.x.shape[1:]:
-        raise ValueError(f'the images have shapes {tuple(a.x.shape[1:])} and {tuple(b.x.shape[1:])}; expected equal ones')
+        raise ValueError(f'images of shapes {tuple(a.x.shape[1:])} and {tuple(b.x.shape[1:])} make no union')
     n = max(len(a), len(b))
     x, y = (torch.cat([part(d)[torch.arange(n) % len(d)] for d in (a, b)]) for part in (_images(a, b), lambda d: d.y))
     return Data(x, y, a.classes if len(a.classes) >= len(b.classes) else b.classes, f'{a.name}+{b.name}')
