@@ -64,8 +64,8 @@ def test_union_and_steps():
     assert len(both) == 140 and both.x[:70].equal(a.x) and both.x.dtype == torch.uint8 and both.name == 'digits+b'
     assert both.x[70:].equal(b.x[torch.arange(70) % 30]) and both.y[70:].equal(b.y[torch.arange(70) % 30])
     mixed = union(a, replace(b, x=as_float(b.x)))
-    assert mixed.x.equal(as_float(both.x)) and union(b, a).x[30:60].equal(b.x)
-    with pytest.raises(ValueError, match=r'shapes \(1, 8, 8\) and \(64,\)'): union(a, replace(b, x=b.x.flatten(1)))
+    assert mixed.x.equal(as_float(both.x)) and union(b, a).x[30:60].equal(b.x) and len(union(b, a, b)) == 210
+    with pytest.raises(ValueError, match=r'shapes \[\(1, 8, 8\), \(64,\)\]'): union(a, replace(b, x=b.x.flatten(1)))
     batches = steps_of(both, 5, 50)
     assert len(batches) == 5 and all(len(x) == 50 for x, _ in batches) and len(steps_of(b, 4)) == 4
     assert len(steps_of(b, 1)[0][0]) == 30 and not batches[0][0].equal(batches[2][0])

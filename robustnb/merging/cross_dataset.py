@@ -46,18 +46,17 @@ def line_terms(
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #c43acf0d
 def union(
-    a:Data,
-    b:Data, # with the same class numbers and images of the same shape
+    *sets, # of `Data`, with the same class numbers and images of the same shape
 )->Data:
-    "Both sets, the smaller one repeated until it has as many images, so that both count alike"
-    for d in (a, b): check_xy(d.x, d.y)
-    if a.x.shape[1:] != b.x.shape[1:]:
-        raise ValueError(f'images of shapes {tuple(a.x.shape[1:])} and {tuple(b.x.shape[1:])} make no union')
-    n = max(len(a), len(b))
-    x, y = (torch.cat([part(d)[torch.arange(n) % len(d)] for d in (a, b)]) for part in (_images(a, b), lambda d: d.y))
-    return Data(x, y, a.classes if len(a.classes) >= len(b.classes) else b.classes, f'{a.name}+{b.name}')
-
-def _images(a, b): return (lambda d: d.x) if a.x.dtype == b.x.dtype else (lambda d: as_float(d.x))
+    "All of the sets, each repeated until it has as many images as the largest, so that all count alike"
+    for d in sets: check_xy(d.x, d.y)
+    shapes = list(dict.fromkeys(tuple(d.x.shape[1:]) for d in sets))
+    if len(shapes) != 1: raise ValueError(f'images of the shapes {shapes} make no union: expected one')
+    n, alike = max(map(len, sets)), len({d.x.dtype for d in sets}) == 1
+    again = [torch.arange(n) % len(d) for d in sets]
+    x = torch.cat([(d.x if alike else as_float(d.x))[i] for d, i in zip(sets, again)])
+    y = torch.cat([d.y[i] for d, i in zip(sets, again)])
+    return Data(x, y, max((d.classes for d in sets), key=len), '+'.join(d.name for d in sets))
 
 def steps_of(
     data:Data,
