@@ -121,10 +121,8 @@ def test_condensed_images_take_the_place_of_the_data():
         condensed = ('--condensed', 'A.safetensors', 'B.safetensors', '--method', 'straight_through', '--set', 'epochs=4')
         status, out, err = told(*OWN, *condensed, '--set', 'sweeps=1', '--set', 'lr=2', '--repair')
         assert status == 0 and 'accuracy' not in out, err
-        batches = Batches(union(*few), batch_size=250)
-        perms = matching.straight_through(model, *AB, permutations(model, torch.zeros(2, 1, 8, 8)), batches, epochs=4, lr=2.,
-                                          sweeps=1)
-        spec, (a, b) = permutations(model, torch.zeros(2, 1, 8, 8)), map(load_file, AB)
+        batches, spec = Batches(union(*few), batch_size=250), permutations(model, torch.zeros(2, 1, 8, 8))
+        perms, (a, b) = matching.straight_through(model, *AB, spec, batches, epochs=4, lr=2., sweeps=1), map(load_file, AB)
         right = matching.repair(model, matching.interpolate(a, permuted(b, spec, perms), .5), (), batches)
         assert all(v.equal(right[k]) for k, v in load_file('m.safetensors').items())
         assert 'merged, REPAIR' in told(*OWN, *condensed, '--repair', '--data', 'digits')[1]

@@ -35,7 +35,7 @@ def arguments(p):
     p.add_argument('--per-class', type=count, default=10, metavar='N', help='images of each class (default: 10)')
     p.add_argument('--iterations', type=count, metavar='N', help='random networks (default: 1000 for dm, else 200)')
     p.add_argument('--lr', type=amount, metavar='X', help='of the images (default: as published)')
-    p.add_argument('--real', type=count, default=64, metavar='N', help='real images of each class per step (default: 64)')
+    p.add_argument('--real', type=count, default=64, metavar='N', help='real images per class and step (default: 64)')
     p.add_argument('--operations', metavar='A,B', help='augmentations among colour, crop, cutout, flip, scale, rotate')
     p.add_argument('--seed', type=natural, default=0, help='of networks, images and augmentations')
     options(p, '--model', '--size', '--root', '--device')
