@@ -33,7 +33,8 @@ def test_condense_equals_the_library():
 def test_condense_refuses():
     with new_folder(own_net=NET):
         for words, argv in (('batch norm mixes', ('--model', 'own_net:norm')),
-                            ("operation 'turn'", ('--operations', 'turn')), ("did you mean 'herding'", ('--method', 'herdin')), ('fewer than', ('--per-class', '9999'))):
+                            ("operation 'turn'", ('--operations', 'turn')), ("did you mean 'herding'", ('--method', 'herdin')),
+                            ('fewer than', ('--per-class', '9999'))):
             status, out, err = told(*argv)
             assert status == 2 and words in err and not out, (words, err)
         assert told('--out', 'few.pt')[0] == 2 and not list(Path().glob('few*'))

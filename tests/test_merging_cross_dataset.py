@@ -19,7 +19,7 @@ from robustnb.training import Recipe, train
 from robustnb.merging.matching import interpolate, weight_matching
 from robustnb.merging.permutations import permutations, permuted
 from robustnb.training import Recipe
-from robustnb.merging.cross_dataset import Ensemble, accuracies, best_point, finetuned, flipped_loss, line_terms, mean_distance, rotated, scaled, search, stacked, steps_of, union
+from robustnb.merging.cross_dataset import Ensemble, Steps, accuracies, best_point, finetuned, flipped_loss, line_terms, mean_distance, rotated, scaled, search, stacked, union
 from robustnb.experiments.cross_dataset import few
 
 # %% ../nbs/merging/04_cross_dataset.ipynb #db792722
@@ -66,9 +66,11 @@ def test_union_and_steps():
     mixed = union(a, replace(b, x=as_float(b.x)))
     assert mixed.x.equal(as_float(both.x)) and union(b, a).x[30:60].equal(b.x) and len(union(b, a, b)) == 210
     with pytest.raises(ValueError, match=r'shapes \[\(1, 8, 8\), \(64,\)\]'): union(a, replace(b, x=b.x.flatten(1)))
-    batches = steps_of(both, 5, 50)
-    assert len(batches) == 5 and all(len(x) == 50 for x, _ in batches) and len(steps_of(b, 4)) == 4
-    assert len(steps_of(b, 1)[0][0]) == 30 and not batches[0][0].equal(batches[2][0])
+    steps = Steps(both, 5, 50)
+    batches = list(steps)
+    assert len(steps) == len(batches) == 5 and all(len(x) == 50 for x, _ in batches) and len(list(Steps(b, 4))) == 4
+    assert len(next(iter(Steps(b, 1)))[0]) == 30 and not batches[0][0].equal(batches[2][0])
+    assert all(x.equal(z) for (x, _), (z, _) in zip(steps, batches))    # every pass is the same
 
 # %% ../nbs/merging/04_cross_dataset.ipynb #d7b50e28
 def test_search():

@@ -6,9 +6,11 @@
 __all__ = ['LEARNED', 'CHOSEN', 'CONDENSE', 'EXAMPLES', 'COMMANDS', 'arguments', 'run', 'learned']
 
 # %% ../../nbs/commands/10_condense.ipynb #811648b4
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from .common import (Command, amount, asked, bad, count, count_of, find_device, lib, natural, options,
+from .common import (Command, amount, asked, count, count_of, find_device, lib, natural, options,
                                       to_go_on)
 from .files import model_name, writable
 from .models import both_sets, current_folder, found_model
@@ -59,14 +61,14 @@ def run(args, argv):
 
 def learned(args, argv, data, device, state):
     "The synthetic images; a line that says how to go on where it is interrupted"
-    from dataclasses import replace
     data = replace(data, x=data.x.to(device), y=data.y.to(device))
     args.iterations = args.iterations or LEARNED[args.method]
     build = partial(found_model, args.model) if args.model else None
     more = {} if args.operations is None else dict(operations=tuple(filter(None, args.operations.split(','))))
     try:
         return asked(lib('merging.condensation').condense, data, args.method, args.per_class, build, args.iterations,
-                     lr=args.lr, real=args.real, seed=args.seed, checkpoint=state, **more)
+                     lr=args.lr, real=args.real, seed=args.seed, checkpoint=state, progress=sys.stderr.isatty(),
+                     **more)
     except KeyboardInterrupt:
         print(to_go_on(argv))
         raise
