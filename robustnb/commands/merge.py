@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METHODS', 'MERGE', 'EXAMPLES', 'AVERAGED', 'COMMANDS', 'arguments', 'data_arguments', 'check_files', 'check_options',
            'check_many', 'method_settings', 'Whole', 'whole', 'tied', 'check_headers', 'check_same', 'check_types',
-           'merge_data', 'inputs', 'units', 'fill', 'built', 'norms', 'check_network', 'merged', 'repaired', 'all_ways',
-           'distance', 'summary', 'along', 'measured', 'barriers', 'record', 'table_row', 'run', 'on_device',
-           'batches_of', 'write', 'names_of', 'report', 'write_curves']
+           'merge_data', 'few_images', 'inputs', 'units', 'fill', 'built', 'norms', 'check_network', 'merged',
+           'repaired', 'all_ways', 'distance', 'summary', 'along', 'measured', 'barriers', 'record', 'table_row', 'run',
+           'on_device', 'batches_of', 'write', 'names_of', 'report', 'write_curves']
 
 # %% ../../nbs/commands/07_merge.ipynb #97b2d69a
 import inspect, json, warnings
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from .common import (Command, asked, bad, check_settings, columns, count, find_device, lib, natural,
                                       options, setting)
 from .files import header, model_name, put, weights_file, writable
-from .models import both_sets, check_kinds, current_folder, few, found_model, model_of, try_out
+from .models import both_sets, check_kinds, current_folder, few, found_model, loaded, model_of, try_out
 from .models import fill as fill_by_name
 
 # %% ../../nbs/commands/07_merge.ipynb #e2f67e1d
@@ -25,12 +25,15 @@ measure the result.
 
 Files of robustnb.models.save_model know their architecture; for others --model names the code that builds it. The
 result has the keys, types and metadata of the first file. --data is needed by --repair, by --curve and by two of
-the methods; its training images are for matching and REPAIR, its test images for the table.'''
+the methods; its training images are for matching and REPAIR, its test images for the table. --condensed gives
+matching and REPAIR the few images of robustnb condense instead, of one data set or of each.'''
 EXAMPLES = '''examples:
   robustnb merge a.safetensors b.safetensors --data mnist --repair --out merged.safetensors
   robustnb merge a.safetensors b.safetensors --model pkg.mod:build --shape 3,32,32 --out merged.safetensors
   robustnb merge a.safetensors b.safetensors --model mine:Net --data photos --repair --curve c.csv --out m.safetensors
   robustnb merge a.safetensors b.safetensors c.safetensors --data cifar10 --repair --out mean.safetensors
+  robustnb merge a.safetensors b.safetensors --condensed A.safetensors B.safetensors --method straight_through \
+--set epochs=200 --set lr=10 --set sweeps=1 --out merged.safetensors
 '''
 
 # %% ../../nbs/commands/07_merge.ipynb #062099a0
@@ -67,6 +70,9 @@ def data_arguments(p):
                    help='data set known to robustnb.data, or a folder with one subfolder of images per class')
     p.add_argument('--test', metavar='DIR', help='folder with images for the table, where --data is a folder '
                                                  '(default: a quarter of --data is held out for it)')
+    p.add_argument('--condensed', nargs='+', metavar='FILE',
+                   help='images for matching and REPAIR in place of those of --data, as robustnb condense writes them: '
+                        'one file for each data set; all sets count alike')
     options(p, '--size', '--root')
     p.add_argument('-n', type=count, default=2000, metavar='N',
                    help='at most N images for matching and REPAIR, and as many for the table (default: 2000)')
@@ -95,9 +101,10 @@ def check_options(args):
     if args.t is not None and not 0 <= args.t <= 1: raise bad(f'--t {args.t} is not between 0 and 1')
     if args.points < 2: raise bad(f'--points {args.points}: a curve has two points or more')
     if len(args.files) > 2: check_many(args)
-    needs = ['--repair']*args.repair + ['--curve']*bool(args.curve) + ['--json']*bool(args.json)
+    shows, needs = ['--curve']*bool(args.curve) + ['--json']*bool(args.json), ['--repair']*args.repair
     if args.method in ('activations', 'straight_through'): needs.append(f'--method {args.method}')
-    if needs and not args.data: raise bad(f'{needs[0]} needs images: give --data')
+    if shows and not args.data: raise bad(f'{shows[0]} needs images for a test: give --data')
+    if needs and not (args.data or args.condensed): raise bad(f'{needs[0]} needs images: give --data or --condensed')
 
 def check_many(args):
     "One sentence if more than two files are asked what only two can do"
@@ -189,10 +196,15 @@ def check_types(files, states):
 # %% ../../nbs/commands/07_merge.ipynb #943b0389
 def merge_data(args): # (images for matching and REPAIR, images for the table), or (None, None)
     "The images that the arguments ask for"
-    if not args.data: return None, None
-    train, test = both_sets(args)
-    if test is None: train, test = asked(train.split, max(1, len(train) // 4), args.seed)
-    return [d.take(min(args.n, len(d))) for d in (train, test)]
+    train, test = both_sets(args) if args.data else (None, None)
+    if args.data and test is None: train, test = asked(train.split, max(1, len(train) // 4), args.seed)
+    train, test = (d and d.take(min(args.n, len(d))) for d in (train, test))
+    return few_images(args.condensed) if args.condensed else train, test
+
+def few_images(paths):
+    "The images of all files, those of each file as often as those of the others"
+    return asked(lib('merging.cross_dataset').union,
+                 *[loaded(lib('merging.condensation').load_data, p) for p in paths])
 
 def inputs(args, model, data):
     "Two inputs for the model; only their shape matters"
@@ -226,7 +238,8 @@ def built(args, files, device, data):
     "The network with the weights of the first file, after the others have been tried in it"
     model = found_model(args.model) if args.model else model_of(None, files[0])
     for f in reversed(files): fill(model, f)
-    if data: try_out(model.to(device), data, device)
+    for d in data:
+        if d: try_out(model.to(device), d, device)
     return model.eval()
 
 def norms(model):
@@ -343,7 +356,7 @@ def run(args, argv):
     device, meta = find_device(args.device), check_headers(files)
     args.t = .5 if args.t is None else args.t
     images, tests = merge_data(args)
-    model = built(args, files, device, tests)
+    model = built(args, files, device, (images, tests))
     check_network(args, model)
     spec, states = units(args, model, images), [whole(f, model) for f in files]
     check_types(files, states)

@@ -741,6 +741,9 @@ def straight_through(
     epochs:int=1,
     seed:int=0, # of the order of visits in the matching
     history:list|None=None, # gets a row per batch: loss, assignments solved, units moved
+    weight_decay:float=0., # of the moved copy
+    sweeps:int=100, # of the matching in each batch, at most
+    schedule=None, # schedule(update, total) -> factor of lr, as for `fit`
 )->dict: # symbol -> int64 (n,)
     """The permutations with the lowest midpoint loss met on the way of the straight-through estimator (Git Re-Basin,
     algorithm 3)"""
@@ -753,12 +756,15 @@ def straight_through(
     # small steps are lost in narrow types
     hat = {k: v.clone() for k, v in a.items()} | {k: _wide(a[k]).clone() for k in names}
     speed, perms, best, value = {k: torch.zeros_like(hat[k]) for k in names}, None, (np.inf, None), None
-    for _ in range(epochs):
-        for x, y in map(_xy, batches):
-            with torch.no_grad(): rows, perms = _drain(_descend(hat, b, spec, perms, seed, 100))
+    for epoch in range(epochs):
+        for i, (x, y) in enumerate(map(_xy, batches)):
+            rate = lr*schedule(epoch*len(batches) + i, epochs*len(batches)) if schedule else lr
+            with torch.no_grad(): rows, perms = _drain(_descend(hat, b, spec, perms, seed, sweeps))
             value, grads = _midpoint(net, interpolate(a, permuted(b, spec, perms), .5), names, loss, x, y)
             if value < best[0]: best = value, perms
-            for k, g in zip(names, grads): hat[k].sub_(lr*speed[k].mul_(momentum).add_(g, alpha=.5))
+            for k, g in zip(names, grads):
+                speed[k].mul_(momentum).add_(g, alpha=.5).add_(hat[k], alpha=weight_decay)
+                hat[k].sub_(rate*speed[k])
             if history is not None:
                 history.append(dict(loss=value, solved=len(rows), moved=sum(m for _, _, m, _ in rows)))
     if value is None: raise ValueError('batches is empty: the straight-through estimator needs data')
