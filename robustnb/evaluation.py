@@ -422,13 +422,13 @@ def membership_attack(
     return _membership_table(found, aucs(reference) if reference is not None else None)
 
 def _membership_table(found, reference):
-    table = pd.DataFrame({k: dict(zip(('auc', 'low', 'high'), split_interval(found[k], k == 'learned'))) for k in found}).T
+    table = pd.DataFrame([split_interval(found[k], k == 'learned') for k in found], found.columns, ['auc', 'low', 'high'])
     table = table.clip(0, 1).assign(separable=(table.auc - 0.5).abs())
     over = (table.index == 'loss') & (table.high < 0.5)
     if reference is not None:
         apart = [split_interval(found[k] - reference[k], k == 'learned') for k in found]
-        table[['reference']] = reference.mean().to_frame()
-        table[['distance', 'distance_low', 'distance_high']] = apart
+        table[['reference', 'distance', 'distance_low', 'distance_high']] = [
+            (reference[k].mean(), *a) for k, a in zip(found, apart)]
         over &= table.distance_high < 0
     return table.assign(note=np.where(over, 'over-forgetting', ''))
 
