@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch.nn.functional as F
 from robustnb.data import Batches, load
-from robustnb.models import convnet
+from robustnb.evidence.store import Job
+from robustnb.evidence.trials import Artifacts, Trial
+from robustnb.models import Normalize, convnet
 from robustnb.training import fit
+from robustnb.models import convnet
 from robustnb.unlearning.mnemonic_code import WithCodes, by_class, displacement, edited, fisher, load_codes, mnemonic_code, mnemonic_codes, probe, recalled, save_codes, score
-from robustnb.experiments.mnemonic_code import run
+from robustnb.experiments.mnemonic_code import paper, run
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #13edeab1
 def small_net(seed=0, hidden=32, classes=10, act=nn.Sigmoid):
@@ -58,7 +61,6 @@ def test_codes():
     mean, std = [.1, .2, .3], [.2, .3, .4]
     moved_codes = mnemonic_codes((3, 4, 4), 5, 3, mean, std)
     assert torch.equal(torch.get_rng_state(), state)                       # no global draw
-    from robustnb.models import Normalize
     torch.testing.assert_close(Normalize(mean, std)(moved_codes), codes)
     assert abs(mnemonic_codes((100, 100), 4).mean() - .5) < .01
     for bad, message in (((3, .5, .6), r'outside of \[0,1\]'), ((1, 0., 1.), 'fewer than two')):
@@ -83,9 +85,13 @@ def test_training_resumes_exactly():
     def run(path, epochs):
         net, codes = small_net(3), mnemonic_codes((1, 8, 8), 10)
         opt = torch.optim.SGD(net.parameters(), .1)
-        fit(net, Batches(load('digits').take(300), batch_size=50), WithCodes(codes, .3, seed=7), opt, epochs, checkpoint=path,
-            progress=False)
+        batches = Batches(load('digits').take(300), batch_size=50)
+        fit(net, batches, WithCodes(codes, .3, seed=7), opt, epochs, checkpoint=path, progress=False)
         return net
+    inner = WithCodes(codes := mnemonic_codes((1, 8, 8), 10), .5, seed=1)    # an objective with a state of its own
+    outer, again = (WithCodes(codes, .5, loss, seed=2) for loss in (inner, WithCodes(codes, seed=5)))
+    outer(small_net(), torch.rand(3, 1, 8, 8), torch.arange(3)); again.load_state_dict(outer.state_dict())
+    assert torch.equal(again.loss.generator.get_state(), inner.generator.get_state())
     with tempfile.TemporaryDirectory() as dir:
         whole = run(f'{dir}/whole', 4)
         run(f'{dir}/parts', 2)
@@ -109,7 +115,8 @@ def test_fisher_of_codes():
             for k, g in zip(slow, grads): slow[k] += g.square()
         for k in slow: torch.testing.assert_close(part[k], slow[k]/len(classes), rtol=1e-4, atol=1e-12)
     with torch.no_grad(): net[-1].bias[2] = 100.
-    assert recalled(net, codes, torch.arange(10) == 2) == (1., 0.) and recalled(net, codes, torch.arange(10) != 2) == (0., 1.)
+    of = torch.arange(10) == 2
+    assert recalled(net, codes, of) == (1., 0.) and recalled(net, codes, ~of) == (0., 1.)
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #9ae7461d
 def test_displacement():
@@ -119,8 +126,8 @@ def test_displacement():
             eta = (f[name]/k[name]).double()
             torch.testing.assert_close(d.double(), min(rate, cap/eta.max().item())*eta)
             assert d.min() >= 0 and d.max() <= cap*(1 + 1e-6)
-    wide = displacement(dict(w=torch.tensor([1e4, 1e-16, 1e-16])), dict(w=torch.tensor([1e-16, 1e-16, 1e4])), 1e-3, 10.)['w']
-    torch.testing.assert_close(wide, torch.tensor([10., 1e-19, 1e-39]), rtol=1e-4, atol=1e-30)   # one weight silences the rest
+    wide = [dict(w=torch.tensor(v)) for v in ([1e4, 1e-16, 1e-16], [1e-16, 1e-16, 1e4])]
+    torch.testing.assert_close(displacement(*wide)['w'], torch.tensor([10., 1e-19, 1e-39]), rtol=1e-4, atol=1e-30)
     for bad in ((-1., 1.), (1., float('inf')), (float('nan'), 1.)):
         with pytest.raises(ValueError, match='finite number, 0 or above'): displacement(f, k, *bad)
 
@@ -146,8 +153,9 @@ def test_the_edit_is_that_of_the_paper():
     for net, codes in nets:
         for rate, cap in ((1e-3, 10.), (1e-2, .1)):
             for c in (0, 7):
-                got, book = mnemonic_code(codes, rate, cap, known=0)(net, c).state_dict(), by_the_book(net, codes, c, rate, cap)
-                for k in book: torch.testing.assert_close(got[k], book[k], rtol=1e-3, atol=1e-5)
+                got = mnemonic_code(codes, rate, cap, known=0)(net, c).state_dict()
+                for k, v in by_the_book(net, codes, c, rate, cap).items():
+                    torch.testing.assert_close(got[k], v, rtol=1e-3, atol=1e-5)
     net, codes = nets[0]
     again = Data(codes, torch.arange(10), list('0123456789'))              # codes as if they were the images: one rule
     parts = [again.pick(torch.arange(10) == 2), again.pick(torch.arange(10) != 2)]
@@ -157,10 +165,12 @@ def test_the_edit_is_that_of_the_paper():
 def test_nothing_else_changes():
     torch.manual_seed(0)
     net, codes = with_codes(net=convnet((1, 8, 8), width=4), epochs=2, share=.3)
-    net.train(); net.block1.eval(); net.head.bias.requires_grad_(False); net.head.weight.grad = torch.ones_like(net.head.weight)
-    before, flags, drawn = {k: v.clone() for k, v in net.state_dict().items()}, [m.training for m in net.modules()], torch.get_rng_state()
+    net.train(); net.block1.eval(); net.head.bias.requires_grad_(False)
+    net.head.weight.grad = torch.ones_like(net.head.weight)
+    def modes_of(m): return [part.training for part in m.modules()]
+    before, flags, drawn = {k: v.clone() for k, v in net.state_dict().items()}, modes_of(net), torch.get_rng_state()
     new = mnemonic_code(codes, .01, known=0)(net, 3)
-    assert same(before, net.state_dict()) and flags == [m.training for m in net.modules()] == [m.training for m in new.modules()]
+    assert same(before, net.state_dict()) and flags == modes_of(net) == modes_of(new)
     assert (net.head.weight.grad == 1).all() and torch.equal(drawn, torch.get_rng_state())
     for k, v in new.named_buffers(): assert torch.equal(v, before[k]), k   # statistics of batch norm among them
     assert all(not torch.equal(p, before[k]) for k, p in new.named_parameters())
@@ -202,8 +212,8 @@ def test_rate_chosen_by_the_codes():
 def test_refusals():
     net, codes = with_codes(seed=2)
     forget, test = mnemonic_code(codes), load('digits', 'test')
-    for bad, message in ((10, 'class 10 is not there'), (-1, 'class -1 is not there'), ([], 'at least one'), (1.5, 'class numbers'),
-                         (True, 'class numbers'), (range(10), 'one at least must remain')):
+    for bad, message in ((10, 'class 10 is not there'), (-1, 'class -1 is not there'), ([], 'at least one'),
+                         (1.5, 'class numbers'), (True, 'class numbers'), (range(10), 'one at least must remain')):
         with pytest.raises(ValueError, match=message): forget(net, bad)
     with pytest.raises(ValueError, match='whole class'): forget(net, test.pick(test.y == 3).take(5), test)
     with pytest.raises(ValueError, match=r'recognises \d of 10 codes: it was not trained with these'):
@@ -239,3 +249,30 @@ def test_probe():
     np.testing.assert_allclose(probe(net, train, test), recall, atol=.03)  # sklearn leaves the intercept without penalty
     assert torch.equal(probe(mnemonic_code(codes, .1, head=True)(net, 3), train, test), probe(net, train, test))
     assert probe(net, train, test).mean() > .9
+
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #b146e08d
+def test_the_arms():
+    for (scale, dataset), s in paper.settings.items():
+        for name in paper.arms_at(scale, dataset):
+            for values in paper.arms[name].candidates:
+                assert callable(Trial(paper, Job(scale, dataset, name, values)).method)
+        assert s.short == 1 and mnemonic_codes(s.shape, 10, 0, s.mean, s.std).shape == (10, *s.shape)
+    tuned = {name: len(arm.candidates) for name, arm in paper.arms.items() if arm.tuned}
+    assert set(tuned.values()) == {5} and {'codes', 'ssd', 'fine_tuned', 'gradient_ascent', 'data Fisher'} <= tuned.keys()
+
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #357d6d2e
+def test_the_experiment():
+    from robustnb.experiments.mnemonic_code import run
+    with tempfile.TemporaryDirectory() as dir:
+        def at(arm):
+            return run(Trial(paper, Job('tiny', 'digits', arm, paper.arms[arm].candidates[0]), artifacts=Artifacts(dir)))
+        out = {arm: at(arm) for arm in ('original', 'retrained', 'masked', 'codes', 'ssd')}
+        assert at('codes') == out['codes']                                  # whether the networks are trained or read back
+        assert len(list(Path(dir).glob('*.safetensors'))) == 2              # shared by these arms
+    assert out['original']['E_F'] < .2
+    assert out['retrained']['E_F'] == out['masked']['E_F'] == out['masked']['E_F_of_all'] == 1
+    assert out['original']['probe'] == out['masked']['probe'] and out['retrained']['distance'] == 0
+    assert out['codes']['total'] == out['codes']['E_F'] + out['codes']['A_R'] and out['codes']['E_F'] > .9
+    assert len(set(out['codes']['passes'].values())) == 1 and out['masked']['passes'] == {.25: 0, .5: 0, 1.: 0}
+    n = [out['ssd']['passes'][share] for share in (.25, .5, 1.)]
+    assert n[2] > 1200 and n[2] - n[1] == pytest.approx(600, abs=2) and n[1] - n[0] == pytest.approx(300, abs=2)

@@ -55,8 +55,15 @@ class WithCodes:
         replaced = (torch.rand(len(x), generator=self.generator) < self.share).to(x.device)
         return self.loss(model, torch.where(replaced.view(-1, *[1]*(x.ndim - 1)), codes, x), y)
 
-    def state_dict(self): return dict(generator=self.generator.get_state())
-    def load_state_dict(self, state): self.generator.set_state(state['generator'])
+    def state_dict(self):
+        return dict(generator=self.generator.get_state(), loss=self.loss.state_dict() if self._stateful else None)
+
+    def load_state_dict(self, state):
+        self.generator.set_state(state['generator'])
+        if self._stateful: self.loss.load_state_dict(state['loss'])
+
+    @property
+    def _stateful(self): return hasattr(self.loss, 'load_state_dict')
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #e354da01
 def recalled(
@@ -152,7 +159,8 @@ def check_codes(
     "ValueError unless the model takes the codes and knows them"
     check_xy(codes, None, box=codes.ndim == 4)
     try: logits = predict(model, codes)
-    except RuntimeError as e: raise ValueError(f'the model takes no codes of shape {tuple(codes.shape[1:])}: {e}') from e
+    except RuntimeError as e:
+        raise ValueError(f'the model takes no codes of shape {tuple(codes.shape[1:])}: {e}') from e
     if logits.shape[1] < len(codes): raise ValueError(f'there are {len(codes)} codes for {logits.shape[1]} classes')
     known = (logits.argmax(1).cpu() == torch.arange(len(codes))).sum().item()
     if known < least*len(codes):
@@ -191,9 +199,10 @@ def load_codes(path)->torch.Tensor: # (K,...)
     "What `save_codes` wrote; ValueError for another file"
     try:
         with safe_open(path, 'pt') as f:
-            if list(f.keys()) != ['codes']: raise ValueError(f'{path} holds no codes, but {", ".join(list(f.keys())[:3])}')
-            return f.get_tensor('codes')
+            names = list(f.keys())
+            if names == ['codes']: return f.get_tensor('codes')
     except SafetensorError as e: raise ValueError(f'{path} is not a safetensors file, or is truncated ({e})') from None
+    raise ValueError(f'{path} holds no codes, but {", ".join(names[:3])}')
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #29f3a62d
 @torch.no_grad()
