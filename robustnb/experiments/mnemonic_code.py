@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LAMBDAS', 'RATES', 'arms', 'IN_TURN', 'SIZES', 'sgd', 'TINY', 'fused', 'mnist', 'small_cnn', 'small_resnet',
            'settings', 'PUBLISHED', 'TABLE', 'source', 'BASELINES', 'claims', 'each', 'metrics', 'paper', 'perceptron',
-           'codes_of', 'network', 'edit', 'outcome', 'counted', 'images_passed', 'survival', 'run', 'setting',
-           'cost_figure', 'survival_figure', 'turn_figure']
+           'codes_of', 'network', 'edit', 'outcome', 'counted', 'images_passed', 'steps_to_relearn', 'survival', 'run',
+           'setting', 'cost_figure', 'survival_figure', 'turn_figure']
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #40abbf09
 import math
@@ -20,7 +20,7 @@ from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, dots, panels
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import convnet, find_head, preact_resnet8
-from ..training import Recipe, cosine, cross_entropy, multistep
+from ..training import Diverged, Recipe, cosine, cross_entropy, multistep
 from ..unlearning.baselines import (activation_distance, correct, fine_tuned, fisher_forgetting,
                                            forget_statistics, gradient_ascent, impair_repair, masked, mean_loss,
                                            random_labels, relearn_time, ssd, without)
@@ -104,12 +104,19 @@ def images_passed(trial, model, shares):
     return found
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #b397720a
+def steps_to_relearn(trial, model, original, forgotten, kept, **kw):
+    "Steps of relearning; as many as are allowed where it diverges, as that of a network may which an edit has wrecked"
+    s, known = trial.setting, mean_loss(original, forgotten) + .1
+    try: return relearn_time(model, forgotten, kept, known, s.relearn, most=s.steps, seed=trial.seed, **kw)
+    except ValueError as e:
+        if 'NaN' in str(e): return s.steps
+        raise
+
 def survival(trial, model, original):
     "What is left of the class: relearning, membership, what a linear probe reads, distance from the retrained network"
     s, seen, never = trial.setting, trial.train.take(min(5000, len(trial.train))), trial.splits[1]
     forgotten, kept = without(seen, s.forget)
-    known = mean_loss(original, forgotten) + .1
-    relearn = partial(relearn_time, model, forgotten, kept, known, s.relearn, most=s.steps, seed=trial.seed)
+    relearn = partial(steps_to_relearn, trial, model, original, forgotten, kept)
     never = never.pick(never.y == s.forget)
     attacked = membership_attack(model, forgotten, never, seed=trial.seed, per_split=True).mean()
     return dict(relearn=relearn(), relearn_fresh=relearn(fresh_head=True), membership=float(attacked.learned),
@@ -121,7 +128,8 @@ def run(trial):
     "E_F, A_R and their sum, for the setting's class and for each in turn; cost; what survives"
     s, original = trial.setting, network(trial, 'plain' if trial.arm == 'plain network' else 'codes')
     def after(c): return trial.method(original, *without(trial.train, c))
-    new = after(s.forget)
+    try: new = after(s.forget)
+    except Diverged: return dict(E_F=math.nan, A_R=math.nan, total=math.nan)
     e, a = outcome(new, trial.heldout, s.forget)
     out = dict(E_F=e, A_R=a, total=e + a)
     if trial.arm in IN_TURN:
@@ -138,7 +146,7 @@ def run(trial):
 sgd = partial(torch.optim.SGD, momentum=.9, weight_decay=5e-4)
 
 def setting(build, shape, train, valid, test, recipe, rate, cap, share=.1, forget=0, mean=0., std=1., precision=None,
-            turn=range(10), relearn=.05, steps=100, **kw):
+            turn=range(10), relearn=.02, steps=100, **kw):
     """lambda1 and lambda2, share of codes, the class to forget, standardisation; classes in turn; learning rate and
     steps of relearning"""
     kw |= dict(shape=shape, rate=rate, cap=cap, share=share, forget=forget, mean=mean, std=std, precision=precision)
