@@ -22,12 +22,13 @@ from robustnb.evaluation import evaluate
 from robustnb.models import mlp
 from robustnb.unlearning.baselines import _difference, _interval, _joined, _noise, _row, _seeded, _shuffled, activation_distance, batch_fisher, correct, error_maximising, fine_tuned, fisher_forgetting, forget_statistics, gone_classes, gradient_ascent, impair_repair, masked, mean_loss, method, ntk_forgetting, other_labels, per_class, plot_report, prediction_distance, random_labels, relearn_time, remembered, retrained, ssd, unlearning_report, untrained, without, zero_retrain_forgetting
 
-# %% ../nbs/unlearning/00_baselines.ipynb #40fb3047
+# %% ../nbs/unlearning/00_baselines.ipynb #8d934088
 def problem(forget='classes'):
     "A trained network with everything that has a mode, and what it shall forget"
     data = load('digits').take(200)
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 10))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2),
+                        nn.Linear(16, 10))
     Recipe(15, 0.02, batch=50).fit(net, data, progress=False)
     net[2].eval(); net[1].bias.requires_grad_(False)
     return net, *(without(data, [3, 5]) if forget == 'classes' else without(data, rows=range(30)))
@@ -35,7 +36,8 @@ def problem(forget='classes'):
 def state(net): return {k: v.clone() for k, v in net.state_dict().items()}
 def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 def buffers(net): return {k: v.clone() for k, v in net.named_buffers()}
-def about(net): return [(m.training, len(m._forward_hooks)) for m in net.modules()] + [p.requires_grad for p in net.parameters()]
+def about(net):
+    return [(m.training, len(m._forward_hooks)) for m in net.modules()] + [p.requires_grad for p in net.parameters()]
 
 def check_forget(forget, kind='classes', retrains=False):
     "The contract, on one problem"
@@ -48,7 +50,7 @@ def check_forget(forget, kind='classes', retrains=False):
     assert torch.equal(torch.get_rng_state(), random[0]) and (np.random.get_state()[1] == random[1]).all()
     assert torch.equal(forgotten.x, data[0]) and torch.equal(kept.y, data[1])
     mine = {p.data_ptr() for p in model.parameters()}
-    assert mine.isdisjoint(p.data_ptr() for p in out.parameters()) and all(t.isfinite().all() for t in state(out).values())
+    assert mine.isdisjoint(p.data_ptr() for p in out.parameters())
     if not retrains: assert same(buffers(out), buffers(model)) and about(out) == modes
     torch.rand(3)
     with torch.inference_mode(): again = forget(model, forgotten, kept)
@@ -116,10 +118,11 @@ def test_gradient_ascent():
     one = gradient_ascent(0.1, stop=1., batch=200)(model, forgotten, kept) # ends after the first step
     grads = torch.autograd.grad(cross_entropy(model, as_float(forgotten.x), forgotten.y)[0], [model[5].weight])
     torch.testing.assert_close(one[5].weight - model[5].weight, 0.1*grads[0])
-    seen = [mean_loss(gradient_ascent(0.001, n, stop=-1.)(model, forgotten, kept), forgotten) for n in (1, 5, 25)]
-    assert mean_loss(model, forgotten) < seen[0] < seen[1] < seen[2]
+    loss_of = lambda net: evaluate(net, forgotten).loss['clean']
+    seen = [loss_of(gradient_ascent(0.001, n, stop=-1.)(model, forgotten, kept)) for n in (1, 5, 25)]
+    assert loss_of(model) < seen[0] < seen[1] < seen[2]
     far = gradient_ascent(0.01, 1000, stop=0.1)(model, forgotten, kept)
-    assert correct(far, forgotten).float().mean() <= 0.1 and mean_loss(far, forgotten) < 20 # it was stopped in time
+    assert evaluate(far, forgotten).accuracy['clean'] <= 0.1 and loss_of(far) < 20 # it was stopped in time
     with pytest.raises(Diverged, match='lower rate'): gradient_ascent(1., 100, stop=-1.)(model, forgotten, kept)
 
 # %% ../nbs/unlearning/00_baselines.ipynb #384bff63
@@ -133,24 +136,6 @@ def test_other_labels():
     assert torch.equal(other_labels(data, torch.tensor([0, 2, 3])).y, drawn.y)
     assert not torch.equal(other_labels(data, torch.tensor([0, 2, 3]), seed=1).y, drawn.y)
     with pytest.raises(ValueError, match='no other label'): other_labels(data, torch.tensor([1]))
-
-# %% ../nbs/unlearning/00_baselines.ipynb #74db491f
-def test_mask():
-    model, forgotten, kept = problem()
-    nothing = {k: torch.zeros_like(p, dtype=torch.bool) for k, p in model.named_parameters()}
-    single = {k: m.clone() for k, m in nothing.items()}
-    single['5.weight'][4, 2] = True
-    opt = partial(torch.optim.SGD, momentum=0.9, weight_decay=0.1)
-    for factory in (partial(fine_tuned, 2, 0.1, optimiser=opt), partial(random_labels, 2, 0.1, optimiser=opt),
-                    partial(gradient_ascent, 0.1), partial(impair_repair, 0.1, 2, 10)):
-        assert same(state(factory(mask=nothing)(model, forgotten, kept)), state(model))
-        out = state(factory(mask=single)(model, forgotten, kept))
-        assert torch.equal(out['5.weight'] != model[5].weight, single['5.weight'])
-        assert same(out | {'5.weight': 0*out['5.weight']}, state(model) | {'5.weight': 0*out['5.weight']})
-    for bad, message in ((nothing | {'5.wieght': single['5.weight']}, "did you mean '5.weight'"),
-                         ({k: m for k, m in nothing.items() if k != '1.bias'}, "nothing about '1.bias'"),
-                         (nothing | {'5.bias': torch.ones(10)}, 'expected bool')):
-        with pytest.raises(ValueError, match=message): fine_tuned(mask=bad)(model, forgotten, kept)
 
 # %% ../nbs/unlearning/00_baselines.ipynb #55ac1ca8
 def test_impair_repair():
@@ -171,6 +156,24 @@ def test_impair_repair():
     assert few.y.bincount().tolist() == [5*(c not in (3, 5)) for c in range(10)] and len(per_class(kept, 1000)) == len(kept)
     mixed = _shuffled(drawn, torch.full((50,), 3), few, 0, batch=64)
     assert [len(y) for _, y in mixed] == [64, 26] and sum((y == 3).sum() for _, y in mixed) == 50
+
+# %% ../nbs/unlearning/00_baselines.ipynb #74db491f
+def test_mask():
+    model, forgotten, kept = problem()
+    nothing = {k: torch.zeros_like(p, dtype=torch.bool) for k, p in model.named_parameters()}
+    single = {k: m.clone() for k, m in nothing.items()}
+    single['5.weight'][4, 2] = True
+    opt = partial(torch.optim.SGD, momentum=0.9, weight_decay=0.1)
+    for factory in (partial(fine_tuned, 2, 0.1, optimiser=opt), partial(random_labels, 2, 0.1, optimiser=opt),
+                    partial(gradient_ascent, 0.1), partial(impair_repair, 0.1, 2, 10)):
+        assert same(state(factory(mask=nothing)(model, forgotten, kept)), state(model))
+        out = state(factory(mask=single)(model, forgotten, kept))
+        assert torch.equal(out['5.weight'] != model[5].weight, single['5.weight'])
+        assert same(out | {'5.weight': 0*out['5.weight']}, state(model) | {'5.weight': 0*out['5.weight']})
+    for bad, message in ((nothing | {'5.wieght': single['5.weight']}, "did you mean '5.weight'"),
+                         ({k: m for k, m in nothing.items() if k != '1.bias'}, "nothing about '1.bias'"),
+                         (nothing | {'5.bias': torch.ones(10)}, 'expected bool')):
+        with pytest.raises(ValueError, match=message): fine_tuned(mask=bad)(model, forgotten, kept)
 
 # %% ../nbs/unlearning/00_baselines.ipynb #32f4f47a
 def test_remembered():
