@@ -378,8 +378,8 @@ def _log_probabilities(model, data, batch_size):
     "(N,K) float64: of the true class, then of the others in falling order"
     batches, classes = _batches(data, batch_size)
     def of(x, y):
-        y = y.to(_device(model), torch.int64)
-        logits = _forward(model, as_input(model, x.to(y.device)))
+        logits = predict(model, x, batch_size)
+        y = y.to(logits.device, torch.int64)
         _check_logits(logits, y, classes, 'clean')
         log_p = logits.double().log_softmax(1)
         others = log_p.scatter(1, y[:, None], -math.inf).sort(1, descending=True).values[:, :-1]

@@ -20,7 +20,7 @@ from scipy import stats
 from robustnb.data import blobs, load
 from robustnb.evaluation import evaluate
 from robustnb.models import mlp
-from robustnb.unlearning.baselines import _difference, _interval, _joined, _noise, _row, _seeded, _shuffled, activation_distance, batch_fisher, correct, error_maximising, fine_tuned, fisher_forgetting, forget_statistics, gone_classes, gradient_ascent, impair_repair, masked, mean_loss, method, ntk_forgetting, other_labels, per_class, plot_report, prediction_distance, random_labels, relearn_time, remembered, retrained, ssd, unlearning_report, untrained, without, zero_retrain_forgetting
+from robustnb.unlearning.baselines import _difference, _interval, _joined, _row, _scrubbed, _seeded, _shuffled, activation_distance, batch_fisher, correct, error_maximising, fine_tuned, fisher_forgetting, forget_statistics, gone_classes, gradient_ascent, impair_repair, masked, mean_loss, method, noisy_weights, ntk_forgetting, other_labels, per_class, plot_report, prediction_distance, random_labels, relearn_time, remaining_information, remembered, retrained, ssd, unlearning_report, untrained, without, zero_retrain_forgetting
 
 # %% ../nbs/unlearning/00_baselines.ipynb #8d934088
 def problem(forget='classes'):
@@ -229,7 +229,22 @@ def test_ssd():
     assert moved > 100
     assert not same(state(ssd(1.001*limit, batch=16)(model, forgotten, kept)), state(model)) # the published loop has no such limit
 
-# %% ../nbs/unlearning/00_baselines.ipynb #dc90a5bc
+# %% ../nbs/unlearning/00_baselines.ipynb #232e17b9
+def test_remaining_information():
+    model, forgotten, kept = problem('rows')
+    other = fine_tuned(10, 0.02)(model, forgotten, kept) # some other network
+    assert remaining_information(model, model, forgotten, kept) == 0
+    left = [remaining_information(model, other, forgotten, kept, a) for a in (1e-8, 1e-6, 1e-4)]
+    assert left[0] > left[1] > left[2] > 0 # more noise, less information
+    torch.manual_seed(0)
+    linear, moved = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2))
+    ours, theirs = (torch.distributions.Normal(m, v.sqrt()) for m, v in (
+        [torch.cat([t.flatten() for t in part]) for part in zip(*_scrubbed(n, forgotten, kept, 1e-3).values())]
+        for n in (linear, moved)))
+    kl = torch.distributions.kl_divergence(theirs, ours).sum().item()
+    np.testing.assert_allclose(remaining_information(linear, moved, forgotten, kept, 1e-3), kl, rtol=1e-4)
+
+# %% ../nbs/unlearning/00_baselines.ipynb #b71cd867
 def test_fisher_forgetting():
     for kind in ('classes', 'rows'): check_forget(fisher_forgetting(1e-5), kind)
     model, forgotten, kept = problem('rows')
@@ -242,14 +257,14 @@ def test_fisher_forgetting():
         assert not k.startswith('5.') or torch.equal(out[k][~rows], was[k][~rows])
     wide = nn.Sequential(nn.Linear(20, 30000, bias=False), nn.ReLU(), nn.Linear(30000, 3))
     fisher = {k: torch.rand(p.shape, generator=torch.Generator().manual_seed(0)) for k, p in wide.named_parameters()}
-    v = {k: v for k, (_, v) in _noise(wide, fisher, 1e-3, []).items()}
+    v = {k: v for k, (_, v) in noisy_weights(wide, fisher, 1e-3, []).items()}
     torch.testing.assert_close(v['0.weight'][7], (1e-3/(fisher['0.weight'][7] + 1e-8)).clamp(max=1).mean().expand(20))
     torch.testing.assert_close(v['2.bias'], 1e-2*(1/(fisher['2.bias'] + 1e-8)).clamp(max=100))
 
-# %% ../nbs/unlearning/00_baselines.ipynb #b7e37b26
+# %% ../nbs/unlearning/00_baselines.ipynb #0486bd05
 def test_fisher_noise_has_its_variance():
     model, forgotten, kept = problem('rows')
-    v = {k: v for k, (_, v) in _noise(model, diagonal_fisher(model, kept, 'true'), 1e-4, []).items()}
+    v = {k: v for k, (_, v) in noisy_weights(model, diagonal_fisher(model, kept, 'true'), 1e-4, []).items()}
     was, draws = state(model), [state(fisher_forgetting(1e-4, seed)(model, forgotten, kept)) for seed in range(100)]
     for k, var in v.items():
         scaled = torch.stack([d[k] - was[k] for d in draws])/var.sqrt()
