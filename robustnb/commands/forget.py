@@ -40,7 +40,7 @@ With --method by another method, which needs the training data. With --data the 
 other classes is measured before and after.'''
 EXAMPLES = '''examples:
   robustnb forget --weights m.safetensors --classes 3 --codes codes.safetensors --out f.safetensors
-  robustnb forget --weights m.safetensors --classes 3 5 --codes c.safetensors --own-rate --data mnist --out f.safetensors
+  robustnb forget --weights m.safetensors --classes 3 5 --codes c.safetensors --own-rate --out f.safetensors
   robustnb forget --weights m.safetensors --classes ship --method ssd --set alpha=5 --data cifar10 --out f.safetensors
 '''
 
@@ -114,7 +114,8 @@ def run(args, argv):
     new = asked(forgotten, args, model, classes, codes, train)
     with writing(out): written(new, out)
     found = report(model, new, classes, codes, test or train)
-    print(f"{weights.stem}: {', '.join(args.classes)} forgotten by {args.method or 'codes'}, on {device}\n{told(found)}")
+    print(f"{weights.stem}: {', '.join(args.classes)} forgotten by {args.method or 'codes'}, on {device}")
+    print(told(found))
     if test is None and train: print('on the training images, as there is no --test')
     if args.json: put(writable(args.json), lambda path: path.write_text(json.dumps(found, indent=1)))
     for path in filter(None, (out, args.json and writable(args.json))): print(f'written: {path.resolve()}')
