@@ -139,8 +139,9 @@ def report(model, new, classes, codes, data):
     return found
 
 def told(found):
-    "The numbers as a table, and what they do not say"
-    rows = [(k, *(f'{v:.1%}' for v in found[k])) for k in found if k.startswith(('codes', 'images'))]
+    "The numbers as a table, and how much was changed"
+    keys = [f'{what} {when}' for what in ('codes', 'images') for when in ('before', 'after')]
+    rows = [(k, *(f'{v:.1%}' for v in found[k])) for k in keys if k in found]
     moved = f"{found['changed']:,} of {count_of(found['weights'], 'weight')} changed"
     table = columns([('recognised', 'to forget', 'others'), *rows]) + '\n' if rows else ''
     return f"{table}{moved}, the largest change is {found['largest_change']:.3g}"
