@@ -54,6 +54,7 @@ def class_number(
     name, # a class number, or one of `data.classes`
 )->int:
     "The number of a class of which `data` has examples; ValueError with the near misses for another"
+    if isinstance(name, torch.Tensor): name = name.item()
     number = data.classes.index(name) if name in data.classes else name
     there = data.y.unique().tolist()
     if isinstance(number, Integral) and number in there: return int(number)
@@ -334,8 +335,8 @@ def ssd(
         f, d = _importances(net, forgotten, kept, batch, seed)
         top = 1 + len(kept)/len(forgotten)
         if not batch and alpha >= top: warnings.warn(
-            f'alpha={alpha:g} chooses no weight: the forgotten examples are one in {top:.3g}, and so a weight matters at '
-            f'most {top:.3g} times more to them than to all')
+            f'alpha={alpha:g} chooses no weight: the forgotten examples are one in {top:.3g}, and so a weight matters '
+            f'at most {top:.3g} times more to them than to all')
         with torch.no_grad():
             for k, p in net.named_parameters():
                 chosen = f[k] > alpha*d[k]
