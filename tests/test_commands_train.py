@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from robustnb import training
 from robustnb.attacks.gradient import pgd
 from robustnb.attacks.threat_models import Linf
 from robustnb.cli import answer, new_folder
@@ -173,6 +174,34 @@ def test_a_teacher():
         photos('photos', dict(dark=0, light=128))
         other = ('--data', 'photos', '--size', '8', '--model', 'own_net:Net', '--batch-size', '8', '--valid', '0')
         assert '--teacher teacher.safetensors: the model cannot take' in refused(*taught, 'ardir', *other)
+
+# %% ../nbs/commands/06_train.ipynb #745be183
+def test_codes():
+    with new_folder() as at, pytest.MonkeyPatch.context() as patch:
+        run = (*SMALL, '--valid', '0', '--objective', 'standard', '--codes', 'codes.safetensors')
+        status, out, err = told(*run)
+        assert status == 0 and not err and out.count('codes.safetensors, to be kept') == 1, err
+        codes, whole, save = load_file('codes.safetensors')['codes'], load_file('m.safetensors'), training._Run.save
+        assert codes.shape == (10, 1, 8, 8) and (load_model('m.safetensors')(codes).argmax(1) == torch.arange(10)).sum() > 7
+        def save_and_stop(self, done): save(self, done); raise KeyboardInterrupt
+        patch.setattr(training._Run, 'save', save_and_stop)
+        assert told(*run)[0] == 130 and list(at.glob('*.state'))            # stopped after the first epoch
+        patch.undo()
+        status, out, err = told(*run)
+        assert status == 0 and not err and 'to be kept' not in out          # the same codes, and the same replacements
+        assert all(v.equal(whole[k]) for k, v in load_file('m.safetensors').items())
+
+# %% ../nbs/commands/06_train.ipynb #87eccf51
+def test_codes_that_cannot_be():
+    with new_folder() as at:
+        run = (*SMALL, '--codes', 'codes.safetensors')
+        for shape in ((10, 1, 9, 9), (9, 1, 8, 8)):
+            save_file(dict(codes=torch.rand(shape)), 'codes.safetensors')
+            assert f'codes of shape {shape}; expected (10, 1, 8, 8)' in refused(*run)
+        save_file(dict(w=torch.ones(1)), 'w.safetensors')
+        assert 'holds no codes' in refused(*run, '--codes', 'w.safetensors')
+        assert 'share is a probability' in refused(*run, '--codes', 'new.safetensors', '--codes-share', '1.5')
+        assert not Path('new.safetensors').exists()
 
 # %% ../nbs/commands/06_train.ipynb #51cb3838
 def test_numbers_that_cannot_be():

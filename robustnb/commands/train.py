@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['DISTIL', 'OBJECTIVES', 'TRAIN', 'EXAMPLES', 'COMMANDS', 'made_attack', 'objective', 'check_teacher', 'arguments',
            'data_arguments', 'model_arguments', 'recipe_arguments', 'train_data', 'train_model', 'of_architecture',
-           'teacher_of', 'beside', 'written', 'unwrapped', 'state_file', 'begun', 'check_state', 'watch', 'choose',
-           'judged', 'recipe_of', 'step_of', 'run', 'header_of', 'finish']
+           'teacher_of', 'beside', 'written', 'unwrapped', 'state_file', 'begun', 'check_state', 'codes_in',
+           'with_codes', 'watch', 'choose', 'judged', 'recipe_of', 'step_of', 'run', 'header_of', 'finish']
 
 # %% ../../nbs/commands/06_train.ipynb #c638d9eb
 import inspect, sys, warnings, zlib
 from .attack import said
 from .common import (Command, amount, asked, bad, check_settings, count, count_of, lib, natural,
                                       one_line, options, placed, radius, readable, setting, to_go_on, unknown)
-from .files import header, model_name, put, weights_file, writable, writing
+from .files import (header, model_name, put, reading, tensor_name, weights_file, writable,
+                                     writing)
 from .models import (both_sets, current_folder, fill, first_logits, found_model, model_of, rounded,
                                       try_out)
 
@@ -85,6 +86,7 @@ EXAMPLES = '''examples:
   robustnb train --objective sovr --data cifar10 --arch preact_resnet18 --out sovr.safetensors
   robustnb train --objective trades --set beta=3 --awp .005 --data photos --size 64 --model mine:Net --out n.safetensors
   robustnb train --objective ardir --teacher at.safetensors --data cifar10 --out student.safetensors
+  robustnb train --objective standard --codes codes.safetensors --data mnist --arch mlp --out m.safetensors
   robustnb train --objective arrest --weights standard.safetensors --set lam=20 --data cifar10 --out a.safetensors
   accelerate launch -m robustnb.cli train --objective at --data cifar10 --precision bf16 --out at.safetensors
 '''
@@ -103,6 +105,11 @@ def arguments(p):
                         '(default: what enters the head)')
     p.add_argument('--awp', type=amount, metavar='GAMMA',
                    help='perturb the weights too, by this share of their norm, such as 0.005')
+    p.add_argument('--codes', metavar='FILE',
+                   help='train with a code for each class, by which robustnb forget works: those in this .safetensors '
+                        'file, or new ones that are written there')
+    p.add_argument('--codes-share', type=amount, default=.1, metavar='T',
+                   help='with --codes: the probability that an image is replaced by its code (default: 0.1)')
     data_arguments(p)
     model_arguments(p)
     recipe_arguments(p)
@@ -246,6 +253,26 @@ def check_state(path, keys):
     if not (isinstance(state, dict) and keys <= state.keys()):
         raise bad(f'{path} is not the state of a training: --again begins anew')
 
+# %% ../../nbs/commands/06_train.ipynb #3b59313f
+def codes_in(path):
+    "The codes in a file"
+    path = tensor_name(path)
+    if not path.is_file(): raise bad(f'there is no file {path}')
+    with reading(path): return asked(lib('unlearning.mnemonic_code').load_codes, path)
+
+def with_codes(args, data, loss, main):
+    "The objective with the codes of --codes among the images; where there is no such file, new ones are written there"
+    if not args.codes: return loss
+    unlearning, path = lib('unlearning.mnemonic_code'), writable(args.codes)
+    due = (len(data.classes), *data.x.shape[1:])
+    codes = codes_in(path) if path.exists() else asked(unlearning.mnemonic_codes, due[1:], due[0], args.seed)
+    if codes.shape != due: raise bad(f'--codes {path} holds codes of shape {tuple(codes.shape)}; expected {due}')
+    loss = asked(unlearning.WithCodes, codes, args.codes_share, loss, args.seed)
+    if main and not path.exists():
+        put(path, lambda part: unlearning.save_codes(codes, part))
+        print(f'written: {path.resolve()}, to be kept with the model')
+    return loss
+
 # %% ../../nbs/commands/06_train.ipynb #525ea9e6
 def watch(valid, threat, path, epochs): # (Best, callback of `fit`)
     "Keeps the epoch whose weights PGD harms least on the validation images, in `path`, and prints each epoch's line"
@@ -301,6 +328,7 @@ def run(args, argv):
                  model if args.weights else None, **dict(args.set))
     for d in filter(None, (data, test)): try_out(model, d, device, gradient=attacked)
     if teacher: model = beside(model, teacher, data, layer, args)
+    loss = with_codes(args, data, loss, main)
     step, average = step_of(args, accelerator), asked(training.EMA, args.ema) if args.ema else None
     state, kept = begun(args, out)
     best, callback = watch(valid, threat, kept, args.epochs) if valid and main else (None, None)
