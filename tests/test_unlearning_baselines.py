@@ -340,7 +340,7 @@ def test_masked():
 def test_degenerate_data():
     model, forgotten, kept = problem()
     flat = lambda d: replace(d, x=torch.full_like(d.x, 3))
-    every = (fine_tuned(), gradient_ascent(1e-4), random_labels(), impair_repair(batches=2), ssd(), ssd(1.1, batch=None),
+    every = (fine_tuned(), gradient_ascent(1e-4), random_labels(), impair_repair(batches=2), ssd(), ssd(1.001, batch=None),
              fisher_forgetting(), ntk_forgetting(names=['5.weight']), masked())
     for pair in ((forgotten.take(1), kept), (flat(forgotten), flat(kept)), (forgotten, kept.pick(kept.y == 1)),
                  (kept, forgotten.take(1))):
