@@ -96,9 +96,8 @@ def test_scikit_learn_s_own_checks():
     from sklearn.utils.estimator_checks import check_estimator
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        for distance in ('norm', 'mean'):
-            failed = [r for r in check_estimator(ABC(distance, **small), on_fail=None) if r['status'] == 'failed']
-            assert not failed, [(r['check_name'], str(r['exception'])[:200]) for r in failed]
+        failed = [r for r in check_estimator(ABC('mean', **small), on_fail=None) if r['status'] == 'failed']
+    assert not failed, [(r['check_name'], str(r['exception'])[:200]) for r in failed]
 
 # %% ../nbs/anomaly/00_abc.ipynb #f23ef8e4
 def test_without_anomalies_it_is_the_autoencoder_bit_for_bit():
@@ -232,11 +231,11 @@ def test_on_the_digits():
     normals, few = x[odd][:500], x[~odd & ~four][:100]
     X, y = torch.cat([normals, few]), [0]*500 + [1]*100
     kw = dict(hidden=(64, 32), code=20, lr=5e-3, epochs=60, standardize=False, random_state=0)
-    alone, taught = ABC('mean', **kw).fit(normals), ABC('mean', **kw, anomaly_weight=1).fit(X, y)
+    alone, taught = ABC(**kw).fit(normals), ABC(**kw, anomaly_weight=10).fit(X, y)
     def auroc(m, bad): return roc_auc_score(np.repeat([0, 1], [len(x[odd]) - 500, len(bad)]),
                                             m.decision_function(torch.cat([x[odd][500:], bad])))
     known, unknown = x[~odd & ~four][100:], x[four]
-    assert auroc(taught, known) > auroc(alone, known) + .01 and auroc(taught, unknown) > auroc(alone, unknown) - .03
+    assert auroc(taught, known) > auroc(alone, known) + .03 and auroc(taught, unknown) > auroc(alone, unknown) - .05
 
 # %% ../nbs/anomaly/00_abc.ipynb #30528c25
 def test_rows_are_dealt_out():
