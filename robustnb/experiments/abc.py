@@ -6,7 +6,7 @@
 __all__ = ['RATES', 'UNLABELLED', 'arms', 'TABLES', 'flat', 'published', 'settings', 'some', 'rivals', 'claims', 'MAIN', 'words',
            'metrics', 'paper', 'Parts', 'shared_out', 'table', 'table_parts', 'digit_parts', 'odd_parts', 'one_parts',
            'detectors', 'common', 'encoder', 'scorer', 'summed', 'forest', 'one_class', 'trees', 'grid', 'scoring',
-           'pushing', 'run', 'setting', 'dose_figure', 'by_number', 'by_set']
+           'pushing', 'separated', 'run', 'setting', 'dose_figure', 'by_number', 'by_set']
 
 # %% ../../nbs/anomaly/00_abc.ipynb #9d294981
 from functools import lru_cache
@@ -129,27 +129,31 @@ arms = {
     'abc mean': Arm(pushing('likelihood', 'mean'), **grid('plain', 1))}
 
 # %% ../../nbs/anomaly/00_abc.ipynb #aba4b151
-def run(trial):
-    "AUROC and AUPRC for known and unknown kinds by number of labels; a candidate by AUROC on validation data"
-    from sklearn.base import clone
+def separated(d, normals, **kinds):
+    "AUROC and average precision of each kind of anomalies against the normals"
     from sklearn.metrics import average_precision_score, roc_auc_score
-    s, out = trial.setting, {}
+    out, score = {}, d.decision_function(normals)
+    for kind, rows in kinds.items():
+        both, y = np.concatenate([score, d.decision_function(rows)]), np.repeat([0, 1], [len(normals), len(rows)])
+        out |= {kind: roc_auc_score(y, both), f'{kind}_ap': average_precision_score(y, both)}
+    return out
+
+def run(trial):
+    "What separates known and unknown kinds, by number of labels; a candidate by AUROC on validation data"
+    from sklearn.base import clone
+    s, blind, out = trial.setting, trial.arm in UNLABELLED, {}
     p = s.parts(trial.dataset.split()[0], (s.train, s.valid, s.test), trial.seed)
     def fitted(n):
         bad = p.labelled[:n]
         return clone(trial.method).fit(np.concatenate([p.normals, bad]), np.repeat([0, 1], [len(p.normals), len(bad)]))
-    def measured(measure, d, normals, bad):
-        return measure(np.repeat([0, 1], [len(normals), len(bad)]), d.decision_function(np.concatenate([normals, bad])))
-    blind = trial.arm in UNLABELLED
-    if trial.tuning: return dict(valid=measured(roc_auc_score, fitted(0 if blind else 20), p.valid, p.valid_known))
-    alone = fitted(0) if blind or trial.arm.startswith('abc') else None # the same network without labels
+    def tested(n): return separated(fitted(n), p.test, known=p.known, unknown=p.unknown)
+    if trial.tuning: return dict(valid=separated(fitted(0 if blind else 20), p.valid, known=p.valid_known)['known'])
+    alone = tested(0) if blind or trial.arm.startswith('abc') else None # the same network without labels
     for n in s.doses:
-        d = alone if blind else fitted(n)
-        both = {k: measured(roc_auc_score, d, p.test, getattr(p, k)) for k in ('known', 'unknown')}
-        precise = {f'{k}_ap': measured(average_precision_score, d, p.test, getattr(p, k)) for k in both}
-        more = dict(mean=sum(both.values())/2)
-        if alone and not blind: more['gain'] = both['unknown'] - measured(roc_auc_score, alone, p.test, p.unknown)
-        for k, v in (both | precise | more).items(): out.setdefault(k, {})[n] = v
+        found = alone if blind else tested(n)
+        found = found | dict(mean=(found['known'] + found['unknown'])/2)
+        if alone and not blind: found['gain'] = found['unknown'] - alone['unknown']
+        for k, v in found.items(): out.setdefault(k, {})[n] = v
     return out
 
 # %% ../../nbs/anomaly/00_abc.ipynb #3f25c6f3
