@@ -132,6 +132,7 @@ def test_conventions_of_scikit_learn_and_pyod():
     alone = np.concatenate([d.decision_function(X[i:i+1]) for i in range(20)])
     np.testing.assert_allclose(alone, d.decision_function(X[:20]), rtol=1e-9)
     assert roc_auc_score(y, d.decision_scores_) > .95
+    np.testing.assert_allclose((d.residuals(X)**2).mean(1), d.scores(X), rtol=1e-4)
 
 # %% ../nbs/anomaly/00_abc.ipynb #8db14a9c
 def test_tables_of_every_kind_other_labels():

@@ -312,6 +312,16 @@ class ABC(NetworkDetector):
     def _score(self, net, x): return reconstruction_error(x, net(x), self.distance)
     def _probability(self, scores): return -np.expm1(-math.log(2) * scores / max(self.offset_, 1e-300))
 
+# %% ../../nbs/anomaly/00_abc.ipynb #8b90a205
+@patch
+def residuals(self:ABC,
+    X, # as in `fit`
+)->np.ndarray: # of the shape of X
+    "What each row is more than its reconstruction: for tables in standard deviations of the normals, if standardised"
+    check_is_fitted(self, 'classes_')
+    x = self._tensor(self._checked(X)).float()
+    with torch.inference_mode(), eval_mode(self.net_): return (x - self.net_(x)).cpu().numpy()
+
 # %% ../../nbs/anomaly/00_abc.ipynb #88fd9dc2
 def dense(
     sizes, # numbers of inputs, hidden units, ..., outputs
