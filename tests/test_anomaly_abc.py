@@ -170,6 +170,7 @@ def test_early_stopping():
     held = d._held_out(y == 1, (rng := np.random.RandomState(0)).randint(2**31 - 1) and rng)
     x, bad = d._tensor(X[held]).float(), torch.from_numpy(y[held])
     assert held.sum() == 33 and bad.sum() == 3
+    assert (d.decision_scores_[held & (y == 0)] > 0).sum() == 2          # five per cent of 30: the cut is theirs
     assert abs(abc('mean', 1.)(d.net_, x, bad)[0].item() - min(v)) < 1e-6   # the kept weights are those of the best epoch
 
 # %% ../nbs/anomaly/00_abc.ipynb #d8b14c41

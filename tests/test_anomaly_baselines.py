@@ -22,8 +22,8 @@ def rows(n=200, bad=20, seed=0):
     return X, np.repeat([0, 1], [n, bad])
 small = dict(hidden=(16,), lr=.01, epochs=20, random_state=0)
 def family(): return dict(
-    network=SupervisedNetwork(**small), devnet=DevNet(anomaly_weight=1, **small), deep_sad=DeepSAD(anomaly_weight=1, **small),
-    ecod=ECOD(), forest=Unsupervised(IsolationForest(50, random_state=0)), svm=Unsupervised(OneClassSVM()),
+    network=SupervisedNetwork(**small), devnet=DevNet(anomaly_weight=1, **small), deep_sad=DeepSAD(code=8, anomaly_weight=1, **small),
+    ecod=ECOD(), forest=Unsupervised(IsolationForest(n_estimators=50, random_state=0)), svm=Unsupervised(OneClassSVM()),
     sum=SumOfTwo(ABC(**small), SupervisedNetwork(**small)))
 
 # %% ../nbs/anomaly/01_baselines.ipynb #9e4393f6
@@ -32,10 +32,10 @@ def test_losses():
     assert deviation_loss(s, y, 0., 1.).tolist() == [0, 2, 7, 2, 0]              # normals at 0, anomalies from 5 on
     assert deviation_loss(s, y, 1., 2.).tolist() == [.5, 1.5, 3, 4, 2.5]
     assert weighted(s, y, None) == s.mean() and weighted(s, y, 2.).item() == pytest.approx(5/3 + 2*4.5)
-    assert sad_loss(torch.tensor([4., 4.]), torch.tensor([0, 1]), 0.).tolist() == [4, .25]
 
 # %% ../nbs/anomaly/01_baselines.ipynb #3964883c
-def test_centre():
+def test_centre_and_loss_of_deep_sad():
+    assert sad_loss(torch.tensor([4., 4.]), torch.tensor([0, 1]), 0.).tolist() == [4, .25]
     torch.manual_seed(0)
     net, x = Centred(dense([4, 8, 3], bias=False)), torch.randn(50, 4)
     net.center_on(x)

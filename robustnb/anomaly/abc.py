@@ -116,10 +116,10 @@ class Detector(ClassifierMixin, BaseEstimator):
         "The detector, fitted to normals and known anomalies"
         X = self._checked(X, y, reset=True)
         bad = self._labels(y, len(X))
-        self._fit(X, bad)
-        scores = self._scores(X)
+        held = self._fit(X, bad) # rows that were not trained on, if any: they place the cut
+        scores, normal = self._scores(X), ~bad if held is None else held & ~bad
         if not np.isfinite(scores).all(): raise ValueError('scores of training rows are not finite: try a smaller lr')
-        self.offset_, self.spread_ = self._cut(scores, bad), float(scores[~bad].std()) or 1.
+        self.offset_, self.spread_ = self._cut(scores, scores[normal]), float(scores[normal].std()) or 1.
         self.decision_scores_, self.threshold_ = scores - self.offset_, 0.
         self.labels_ = (self.decision_scores_ > 0).astype(int)
         return self
@@ -158,9 +158,9 @@ def _probability(self:Detector, scores): return expit((scores - self.offset_) / 
 
 # %% ../../nbs/anomaly/00_abc.ipynb #2574272b
 @patch
-def _cut(self:Detector, scores, bad):
-    "The score above which a row is called an anomaly"
-    share, rows = (self.contamination, scores) if self.contamination is not None else (self.false_alarms, scores[~bad])
+def _cut(self:Detector, scores, normal):
+    "The score above which a row is called an anomaly, from the scores of all rows and of normals"
+    share, rows = (self.contamination, scores) if self.contamination is not None else (self.false_alarms, normal)
     if not 0 < share < 1: raise ValueError(f'contamination and false_alarms are between 0 and 1, not {share!r}')
     return float(np.quantile(rows, 1 - share))
 
@@ -211,7 +211,7 @@ class NetworkDetector(Detector):
         validation_fraction=.1, # of normals and anomalies that are held out
         n_iter_no_change=10, # epochs without improvement before it stops
         contamination=None, # part of all training rows above the cut; None: `false_alarms` decides
-        false_alarms=.05, # part of the training normals above the cut
+        false_alarms=.05, # part of the normals above the cut: of training, or held out by `early_stopping`
         random_state=None, # seed of weights, order and noise; the global random state is not touched
         device=None, # None: a GPU where there is one
     ): vars(self).update({k: v for k, v in locals().items() if k != 'self'})
@@ -235,6 +235,7 @@ def _fit(self:NetworkDetector, X, bad):
     self._train(Streams(normals, few, self.batch_size, seed=seed), loss, rows(held),
                 torch.from_numpy(bad[held]).to(x.device))
     self.net_.eval()
+    return held if self.early_stopping else None
 
 @patch
 def _tensor(self:NetworkDetector, X):

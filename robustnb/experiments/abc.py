@@ -84,7 +84,7 @@ def common(t, weight='plain'):
 def encoder(t, push='likelihood', distance='norm', weight='plain', **kw):
     return detectors()[0].ABC(distance, push=push, **kw, **common(t, weight))
 
-def scorer(t, kind, lr, weight='plain'): return getattr(detectors()[1], kind)(lr=lr, **common(t, weight))
+def scorer(t, kind, lr, weight='plain', **kw): return getattr(detectors()[1], kind)(lr=lr, **common(t, weight) | kw)
 
 def summed(t, lr, network_lr):
     return detectors()[1].SumOfTwo(encoder(t, lr=lr), scorer(t, 'SupervisedNetwork', network_lr))
@@ -109,7 +109,7 @@ def trees(t, rate, balance):
 # %% ../../nbs/anomaly/00_abc.ipynb #3842aa2a
 RATES, UNLABELLED = [1e-3, 5e-3], ['ae', 'dae', 'forest', 'svm', 'ecod']
 def grid(first, second): return dict(lr=RATES*2, weight=[first]*2 + [second]*2)
-def scoring(kind): return lambda t, **kw: scorer(t, kind, **kw)
+def scoring(kind, **fixed): return lambda t, **kw: scorer(t, kind, **kw, **fixed)
 def pushing(push, distance='norm'): return lambda t, **kw: encoder(t, push, distance, **kw)
 
 arms = {
@@ -121,7 +121,7 @@ arms = {
     'network': Arm(scoring('SupervisedNetwork'), **grid('plain', 1)),
     'boosting': Arm(trees, rate=[.1, .03]*2, balance=['plain']*2 + ['balanced']*2),
     'devnet': Arm(scoring('DevNet'), **grid(1, 'plain')),
-    'deep sad': Arm(scoring('DeepSAD'), **grid('plain', 1)),
+    'deep sad': Arm(scoring('DeepSAD', code=32), **grid('plain', 1)), # it has no decoder for which to be narrow
     'negative': Arm(pushing('negative'), **grid('plain', 1)),
     'hinge': Arm(pushing('hinge'), **grid('plain', 1)),
     'sum': Arm(summed, lr=RATES*2, network_lr=[1e-3]*2 + [5e-3]*2),
