@@ -111,7 +111,7 @@ class Detector(ClassifierMixin, BaseEstimator):
     attributes. A subclass has `contamination`, `false_alarms`, `_fit(X, bad)` and `_scores(X)`, higher for anomalies"""
     def fit(self,
         X, # (N,D): array, DataFrame or tensor; images (N,C,H,W), uint8 or in [0,1], where the detector takes them
-        y=None, # (N,): 1 for known anomalies, 0 for normals; of other labels the greater is the anomaly; None: all normal
+        y=None, # (N,): 1 for known anomalies, 0 for normals, or two other labels in this order; None: all normal
     ):
         "The detector, fitted to normals and known anomalies"
         X = self._checked(X, y, reset=True)
@@ -282,7 +282,8 @@ def _scores(self:NetworkDetector, X):
 def _check_settings(self:NetworkDetector):
     for name in ('lr', 'epochs', 'batch_size', 'n_iter_no_change'):
         if not 0 < (v := getattr(self, name)) < math.inf: raise ValueError(f'{name} is a positive number, not {v!r}')
-    if not 0 < (v := self.validation_fraction) < 1: raise ValueError(f'validation_fraction is between 0 and 1, not {v!r}')
+    if not 0 < (v := self.validation_fraction) < 1:
+        raise ValueError(f'validation_fraction is between 0 and 1, not {v!r}')
     if self.contamination is not None and not 0 < self.contamination <= .5:
         raise ValueError(f'contamination is above 0 and at most 0.5, or None, not {self.contamination!r}')
     if self.anomaly_weight is not None and not 0 <= self.anomaly_weight < math.inf:
@@ -295,7 +296,7 @@ class ABC(NetworkDetector):
         distance='norm', # what the error is: 'norm', 'squared' or 'mean' (mean square)
         *, push='likelihood', # how anomalies are pushed; 'hinge' and 'negative' for comparison
         noise=0., # standard deviation of noise on the (standardised) input
-        encoder=None, decoder=None, # a pair of modules, which is copied; None: dense for tables, convolutional for images
+        encoder=None, decoder=None, # a pair of modules, to be copied; None: dense for tables, convolutional for images
         # the others as in `NetworkDetector`
         hidden=(64, 32), code=None, lr=1e-3, epochs=30, batch_size=100, anomaly_weight=None, standardize=True,
         early_stopping=False, validation_fraction=.1, n_iter_no_change=10, contamination=None, false_alarms=.05,
@@ -303,8 +304,9 @@ class ABC(NetworkDetector):
     ): vars(self).update({k: v for k, v in locals().items() if k != 'self'})
 
     def _build(self, shape):
-        if (self.encoder is None) != (self.decoder is None): raise ValueError('give both encoder and decoder, or neither')
-        if self.encoder is not None: return nn.Sequential(copy.deepcopy(self.encoder), copy.deepcopy(self.decoder))
+        own = [copy.deepcopy(m) for m in (self.encoder, self.decoder) if m is not None]
+        if len(own) == 1: raise ValueError('give both encoder and decoder, or neither')
+        if own: return nn.Sequential(*own)
         if len(shape) == 3: return autoencoder(shape, self.code or 32, width=16)
         sizes = self._sizes(shape)
         return nn.Sequential(dense(sizes), nn.Tanh(), dense(sizes[::-1]))
@@ -366,10 +368,11 @@ def load(cls:NetworkDetector,
         raise ValueError(f'{path} holds {about.get("kind", "no detector")}, not {cls.__name__}')
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in about['params'].items()}
     self, tensors = cls(**given | params), load_file(path)
-    self.offset_, self.spread_, self.shape_, self.threshold_ = about['offset'], about['spread'], tuple(about['shape']), 0.
+    self.offset_, self.spread_, self.threshold_ = about['offset'], about['spread'], 0.
+    self.shape_ = tuple(about['shape'])
     self.classes_, self.n_features_in_ = np.array(about['classes']), self.shape_[0]
     if about['columns']: self.feature_names_in_ = np.array(about['columns'], dtype=object)
-    self.center_, self.scale_, self.decision_scores_ = (tensors[k].numpy() for k in ('center', 'scale', 'decision_scores'))
+    for k in ('center', 'scale', 'decision_scores'): setattr(self, f'{k}_', tensors[k].numpy())
     self.labels_ = (self.decision_scores_ > 0).astype(int)
     with torch.random.fork_rng(devices=[]): self.net_ = self._build(self.shape_).eval()
     self.net_.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith('net.')})
