@@ -234,8 +234,9 @@ def by_set(records, metric, at):
 
 # %% ../../nbs/anomaly/00_abc.ipynb #65b39dc1
 words = dict(known='AUROC of known kinds', unknown='AUROC of unknown kinds',
-             mean='mean AUROC of known and unknown kinds', known_ap='average precision for known kinds', unknown_ap='average precision for unknown kinds',
-             gain='AUROC of unknown kinds that labels add', valid='AUROC of known kinds on validation data')
+             mean='mean AUROC of known and unknown kinds', known_ap='average precision for known kinds',
+             unknown_ap='average precision for unknown kinds', gain='AUROC of unknown kinds that labels add',
+             valid='AUROC of known kinds on validation data')
 metrics = {k: Metric(v, 'points' if k == 'gain' else '%', 'higher', 'with {} labels') for k, v in words.items()}
 paper = Paper('abc', 'Autoencoding Binary Classifiers for Supervised Anomaly Detection',
               'Yamanaka, Iwata, Takahashi, Yamada, Kanai', 2019, '1903.10709', claims, arms, settings, run,
