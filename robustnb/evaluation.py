@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['wilson', 'logit_margin', 'calibration_error', 'as_input', 'predict', 'worst_case', 'summarise', 'evaluate',
-           'plot_margins', 'show_adversarial', 'accuracy_curve', 'curve_problems', 'plot_curve']
+           'plot_margins', 'show_adversarial', 'accuracy_curve', 'curve_problems', 'plot_curve', 'membership_attack',
+           'split_interval']
 
 # %% ../nbs/03_evaluation.ipynb #4c38e046
 import math, warnings
@@ -368,3 +369,77 @@ def plot_curve(
     ax.set(xlabel='eps', ylabel='accuracy', ylim=(-0.02, 1.02))
     if isinstance(curves, dict): ax.legend(fontsize='small')
     return ax
+
+# %% ../nbs/03_evaluation.ipynb #4e7ad425
+def _log_probabilities(model, data, batch_size):
+    "(N,K) float64: of the true class, then of the others in falling order"
+    batches, classes = _batches(data, batch_size)
+    def of(x, y):
+        y = y.to(_device(model), torch.int64)
+        logits = _forward(model, as_input(model, x.to(y.device)))
+        _check_logits(logits, y, classes, 'clean')
+        log_p = logits.double().log_softmax(1)
+        others = log_p.scatter(1, y[:, None], -math.inf).sort(1, descending=True).values[:, :-1]
+        return torch.cat([log_p.gather(1, y[:, None]), others], 1).cpu().numpy()
+    return np.concatenate([of(x, y) for x, y in batches])
+
+def _split_aucs(traces, member, splits, seed):
+    "(splits, 2): area under the ROC curve of the loss and of a logistic regression, on each split"
+    from sklearn.linear_model import LogisticRegression # here, since it takes a second
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    rows = []
+    for fit, test in StratifiedKFold(splits, shuffle=True, random_state=seed).split(traces, member):
+        learned = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(traces[fit], member[fit])
+        scores = traces[test, 0], learned.decision_function(traces[test])
+        rows.append([roc_auc_score(member[test], s) for s in scores])
+    return np.array(rows)
+
+# %% ../nbs/03_evaluation.ipynb #8f0f048c
+def membership_attack(
+    model:nn.Module, # model(x) -> logits
+    members, # examples that it was trained on, or that it should have forgotten: as for `evaluate`
+    others, # examples like them that it was never trained on
+    reference:nn.Module|None=None, # a model that was trained on neither: what the attack reaches by other differences
+    splits:int=10, # stratified
+    seed:int=0, # of the splits
+    batch_size:int=256, # for data that does not come in batches of its own
+    per_split:bool=False, # return the AUCs of the splits, one column per attack, in place of the table
+):
+    """Table with the rows loss and learned; columns auc, low, high, separable, note; with a reference also its auc,
+    and the distance from it with low and high"""
+    check_module(model)
+    def aucs(net):
+        parts = [_log_probabilities(net, d, batch_size) for d in (members, others)]
+        few = min(map(len, parts))
+        if few < splits: raise ValueError(f'{splits} splits need as many members and others at least, got {few}')
+        member = np.repeat([1, 0], [len(p) for p in parts])
+        return pd.DataFrame(_split_aucs(np.concatenate(parts), member, splits, seed), columns=['loss', 'learned'])
+    found = aucs(model)
+    if per_split: return found
+    return _membership_table(found, aucs(reference) if reference is not None else None)
+
+def _membership_table(found, reference):
+    table = pd.DataFrame({k: dict(zip(('auc', 'low', 'high'), split_interval(found[k], k == 'learned'))) for k in found}).T
+    table = table.clip(0, 1).assign(separable=(table.auc - 0.5).abs())
+    over = (table.index == 'loss') & (table.high < 0.5)
+    if reference is not None:
+        apart = [split_interval(found[k] - reference[k], k == 'learned') for k in found]
+        table[['reference']] = reference.mean().to_frame()
+        table[['distance', 'distance_low', 'distance_high']] = apart
+        over &= table.distance_high < 0
+    return table.assign(note=np.where(over, 'over-forgetting', ''))
+
+def split_interval(
+    values, # one per split: every example is tested in one of them
+    learned:bool=False, # something was trained on the other parts: these overlap, and the splits are not independent
+    level=0.95,
+)->tuple: # (mean, low, high)
+    "Student's interval of the mean over splits; where something was learned, with Nadeau and Bengio's correction"
+    from scipy.stats import t # here, since it takes a second
+    values = np.asarray(values, float)
+    n, mean = len(values), values.mean()
+    half = t.ppf((1 + level)/2, n - 1)*values.std(ddof=1)*(1/n + learned/(n - 1))**.5
+    return mean, mean - half, mean + half

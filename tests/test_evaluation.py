@@ -11,7 +11,7 @@ from scipy import stats
 from torch.utils.data import DataLoader, TensorDataset
 from robustnb.attacks.threat_models import Linf
 from robustnb.attacks.gradient import pgd
-from robustnb.evaluation import accuracy_curve, calibration_error, curve_problems, evaluate, logit_margin, plot_curve, plot_margins, predict, show_adversarial, wilson, worst_case
+from robustnb.evaluation import accuracy_curve, calibration_error, curve_problems, evaluate, logit_margin, membership_attack, plot_curve, plot_margins, predict, show_adversarial, split_interval, wilson, worst_case
 
 # %% ../nbs/03_evaluation.ipynb #9b4bffd1
 def naive_ece(confidence, correct, bins=15):
@@ -339,3 +339,42 @@ def test_plots_show_their_data():
     np.testing.assert_array_equal(ax2.lines[1].get_ydata(), c.accuracy)
     assert plot_curve(c, ax=ax2) is ax2
     plt.close('all')
+
+# %% ../nbs/03_evaluation.ipynb #3718653b
+def test_membership_closed_values():
+    class Says(nn.Module):
+        "Logits that are written in the input"
+        def forward(self, x): return x.flatten(1)
+    def said(margin): return torch.stack([margin, torch.zeros_like(margin)], 1)[:, None, None], torch.zeros(len(margin)).long()
+    same, sure, wrong = said(torch.full((40,), 0.3)), said(torch.linspace(.8, 1, 30)), said(torch.linspace(0, .2, 50))
+    equal = membership_attack(Says(), same, said(torch.full((20,), 0.3)))
+    assert (equal.auc == 0.5).all() and (equal.separable == 0).all() and (equal.note == '').all()
+    up = membership_attack(Says(), sure, wrong)
+    assert (up.loc['loss', ['auc', 'low', 'high', 'separable']] == [1, 1, 1, .5]).all() and up.note['loss'] == ''
+    down = membership_attack(Says(), wrong, sure)
+    assert (down.loc['loss', ['auc', 'separable', 'note']] == [0, .5, 'over-forgetting']).all()
+    assert down.auc['learned'] == 1 and down.note['learned'] == ''
+
+# %% ../nbs/03_evaluation.ipynb #2cc79c75
+def test_membership_against_a_reference():
+    model, x, y = toy(80)
+    members, others = (x[:40], y[:40]), (x[40:], y[40:])
+    same = membership_attack(model, members, others, reference=model)
+    assert (same[['distance', 'distance_low', 'distance_high']] == 0).all(axis=None) and (same.reference == same.auc).all()
+    assert (same.note == '').all() # whatever it is, the reference has it too
+    folds = membership_attack(model, members, others, per_split=True)
+    np.testing.assert_allclose(folds.mean(), same.auc)
+    loss = np.concatenate([evaluate(model, d, per_sample=True).loss for d in (members, others)])
+    pairs = [(a < b) + (a == b)/2 for a in loss[:40] for b in loss[40:]]
+    np.testing.assert_allclose(same.auc['loss'], np.mean(pairs), atol=0.06) # the mean over splits is not quite that over all
+    again = membership_attack(model, members, DataLoader(TensorDataset(*others), batch_size=7), seed=0, batch_size=3)
+    np.testing.assert_allclose(again.auc, same.auc, rtol=1e-6)
+    with pytest.raises(ValueError, match='10 splits need'): membership_attack(model, (x[:9], y[:9]), others)
+
+# %% ../nbs/03_evaluation.ipynb #85b679f5
+def test_split_interval():
+    values = [.5, .6, .55, .7]
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    np.testing.assert_allclose(split_interval(values), (np.mean(values), low, high))
+    wide = split_interval(values, learned=True)
+    np.testing.assert_allclose(wide[2] - wide[0], (high - np.mean(values))*(1 + 4/3)**.5)
