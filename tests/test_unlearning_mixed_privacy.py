@@ -12,7 +12,9 @@ import torchvision
 from robustnb.evaluation import predict
 from robustnb.models import convnet, mlp, preact_resnet8
 from robustnb.unlearning.baselines import without
+from robustnb.models import convnet, mlp
 from robustnb.unlearning.mixed_privacy import MixedLinear, Quadratic, cut_at, fit_user, gram, information, mixed_privacy, noise_for, solve, with_weights, zeroed
+from robustnb.experiments.mixed_privacy import fitted, what
 
 # %% ../nbs/unlearning/02_mixed_privacy.ipynb #30fcc6b4
 def example(dtype=torch.float64, cut='block3', n=60, seed=0):

@@ -78,7 +78,7 @@ class MixedLinear(nn.Module):
             for k in list(m._parameters): m.register_buffer(k, m._parameters.pop(k))
         for b in self.buffers(): b.detach_()
         self.user = nn.Parameter(torch.zeros_like(start))
-        self.decay, self.scale, self.error = None, None, math.inf    # of `fit_user`
+        self.decay, self.scale, self.error, self.steps = None, None, math.inf, 0    # of `fit_user`
 
     def train(self, mode=True):
         super().train(mode)
@@ -173,11 +173,12 @@ def fit_user(
     tol:float=1e-5, # see `solve`
     steps:int=2000,
 )->MixedLinear:
-    "A copy whose user weights minimise (2) on `data`; `error` is the bound (6) on their distance from the minimum"
-    problem = Quadratic(model, data, decay, scale)
-    out = copy.deepcopy(model)
-    out.user.data = solve(problem, model.user, tol, steps)[0]
-    out.decay, out.scale, out.error = decay, scale, (problem.gradient(out.user.detach()).norm()/decay).item()
+    """A copy whose user weights minimise (2) on `data`: `error` is the bound (6) on their distance from the minimum,
+    `steps` how many the solver took"""
+    problem, out = Quadratic(model, data, decay, scale), copy.deepcopy(model)
+    u, out.steps = solve(problem, model.user, tol, steps)
+    out.user.data, out.decay, out.scale = u, decay, scale
+    out.error = (problem.gradient(u).norm()/decay).item()
     return out
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #2e274a79
@@ -203,7 +204,7 @@ def zeroed(
     "A copy without any user data: the core network, bit for bit"
     out = copy.deepcopy(model)
     out.user.data.zero_()
-    out.error = 0.
+    out.error, out.steps = 0., 0
     return out
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #6b1012ec
