@@ -7,14 +7,17 @@ from torch import nn
 from torch.func import functional_call
 from robustnb.data import Data
 from robustnb.evaluation import as_input
+import tempfile
 import pytest
 import torchvision
 from robustnb.evaluation import predict
+from robustnb.evidence.store import Job
+from robustnb.evidence.trials import Artifacts, Trial
 from robustnb.models import convnet, mlp, preact_resnet8
 from robustnb.unlearning.baselines import without
 from robustnb.models import convnet, mlp
 from robustnb.unlearning.mixed_privacy import MixedLinear, Quadratic, cut_at, fit_user, gram, information, mixed_privacy, noise_for, solve, with_weights, zeroed
-from robustnb.experiments.mixed_privacy import fitted, what
+from robustnb.experiments.mixed_privacy import fitted, paper, parts, run, what
 
 # %% ../nbs/unlearning/02_mixed_privacy.ipynb #30fcc6b4
 def example(dtype=torch.float64, cut='block3', n=60, seed=0):
@@ -205,3 +208,23 @@ def test_information():
     assert bounds == sorted(bounds, reverse=True) and bounds[-1] < 1e-4*bounds[0]
     for call in (lambda: information(-1, 1), lambda: information(float('nan'), 1), lambda: noise_for(1, 0)):
         with pytest.raises(ValueError, match='0 or above'): call()
+
+# %% ../nbs/unlearning/02_mixed_privacy.ipynb #5625570c
+def test_experiment():
+    with tempfile.TemporaryDirectory() as d:
+        trial = lambda arm, seed=0: Trial(paper, Job('tiny', 'digits', arm, paper.arms[arm].candidates[0], seed), artifacts=Artifacts(d))
+        out = {arm: run(trial(arm)) for arm in ('mixed', 'retrained', 'forgotten', 'ten steps', 'zeroed', 'head')}
+        core, user, held = parts(trial('mixed'))
+        other = parts(trial('mixed', 1))[1]
+    rows = lambda *many: {bytes(x.numpy()) for data in many for x in data.x}
+    assert len(core) == 200 and len(user) == 400 and not rows(core) & rows(user) and not rows(core, user) & rows(held)
+    assert rows(user) != rows(other)
+    assert max(out['forgotten']['distance'].values()) < .01 and set(out['forgotten']['distance']) == {'class', 'rows', 'in turn'}
+    assert max(out['head']['distance'].values()) < 1e-8 and min(out['ten steps']['distance'].values()) > .1
+    assert out['forgotten']['forgotten']['class'] == out['retrained']['forgotten']['class'] == 0 and out['mixed']['forgotten']['class'] > .9
+    assert out['forgotten']['tightness'] < 1 and out['forgotten']['price'] < .05 and out['zeroed']['accuracy'] < out['mixed']['accuracy']
+    for c in paper.claims:                               # every claim reads what its arms report
+        for m in c.metric:
+            assert c.arm not in out or m in out[c.arm], (c.number, m)
+            for at in c.at if isinstance(c.at, list) else [c.at]:
+                assert at is None or c.arm not in out or at in out[c.arm][m], (c.number, at)

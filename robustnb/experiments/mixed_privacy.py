@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ..data import as_float, load
 from ..evaluation import membership_attack
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, panels
+from ..evidence.figures import panels
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import convnet, features, mlp, pretrained
 from ..training import Recipe, cosine, cross_entropy
@@ -41,21 +41,22 @@ arms = {
     'zeroed': Arm(lambda t: lambda full, best, gone, kept: zeroed(full))}
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #6df5bef0
-def setting(build, user, core, recipe, cut, decay, test, valid=1000, tuned=15, rate=.01, most=50, **kw):
-    "`user` examples, a core (kind, examples), the cut, mu; epochs of the nonlinear arm; rate and steps of relearning"
+def setting(build, user, core, recipe, cut, decay, test, valid=1000, tuned=15, rate=.01, most=50, folds=10, **kw):
+    """`user` examples, a core (kind, examples), the cut, mu; epochs of the nonlinear arm; rate and steps of relearning;
+    splits of the membership attack"""
     train = user + core[1]*(core[0] == 'own')
     return Setting(build, train, valid, test, recipe, short=1., user=user, core=core, cut=cut, decay=decay,
-                   tuned=tuned, rate=rate, most=most, **kw)
+                   tuned=tuned, rate=rate, most=most, folds=folds, **kw)
 
 image, recipe = partial(convnet, (1, 28, 28), 10, 8, .2, .35), partial(Recipe, schedule=cosine())
 linear, deeper = (partial(mlp, (1280,), 10, hidden, 0., 1/6) for hidden in ((), (256,)))
 settings = {
-    ('tiny', 'digits'): setting(partial(mlp, (1, 8, 8), 10, (32,), .3, .4), 400, ('own', 200), recipe(10, .1, 50), 'fc1',
-                                1e-2, None, 200, most=20, looks=(3,), tune=False),
+    ('tiny', 'digits'): setting(partial(mlp, (1, 8, 8), 10, (32,), .3, .4), 400, ('own', 200), recipe(10, .1, 50),
+                                'fc1', 1e-2, None, 200, most=8, folds=2, looks=(3,), tune=False),
     ('small', 'mnist'): setting(image, 2000, ('fashion', 10000), recipe(5, .05, 64), 'block3', 1e-2, 4000),
     ('small', 'fashion'): setting(image, 2000, ('own', 2000), recipe(15, .05, 64), 'block3', 1e-2, 4000),
-    ('small', 'cifar10'): setting(linear, 10000, ('imagenet', 0), recipe(10, .05, 64), 'head', .1, 4000, rival=deeper,
-                                  pool=12000, side=64, arms=[a for a in arms if a != 'head'])}
+    ('small', 'cifar10'): setting(linear, 10000, ('imagenet', 0), recipe(10, .05, 64), 'head', .1, 4000, rate=.001,
+                                  rival=deeper, pool=12000, side=64, arms=[a for a in arms if a != 'head'])}
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #e28be2b1
 def featured(trial):
@@ -64,7 +65,8 @@ def featured(trial):
     def seen(x):
         with torch.no_grad(): return features(net, F.interpolate(as_float(x), (s.side, s.side), mode='bilinear'))/6
     for split, n in (('train', s.pool), ('test', s.test)):
-        data, key = load(trial.dataset, split, n=n), ['mixed_privacy', 'features', trial.scale, trial.dataset, split, n, s.side]
+        data = load(trial.dataset, split, n=n)
+        key = ['mixed_privacy', 'features', trial.scale, trial.dataset, split, n, s.side]
         def make():
             nonlocal net
             net = net or pretrained()
@@ -119,12 +121,13 @@ def measured(net, full, best, gone, kept, held, s, seed):
     return dict(
         forgotten=right(net, gone), kept=right(net, kept), test=right(net, rest), steps=net.steps,
         distance=((net.user - best.user).norm()/(full.user - best.user).norm()).item(),
-        membership=membership_attack(net, gone, others, seed=seed).auc['loss'],
+        membership=membership_attack(net, gone, others, splits=s.folds, seed=seed).auc['loss'],
         relearn=relearn_time(net, gone, kept, mean_loss(full, gone) + .1, s.rate, most=s.most, seed=seed))
 
 def noise_metrics(net, best, kept, held, seed):
     "What noise does to the bound, to the information by the true distance, and to the accuracy"
-    distance, plain, out = (net.user - best.user).norm().item(), right(net, held), {'bound': {}, 'information': {}, 'noisy': {}}
+    distance, plain = (net.user - best.user).norm().item(), right(net, held)
+    out = {'bound': {}, 'information': {}, 'noisy': {}}
     def noisy(sigma):
         other, g = zeroed(net), torch.Generator().manual_seed(seed)
         other.user.data = net.user + sigma*torch.randn(len(net.user), generator=g).to(net.user)
@@ -168,7 +171,8 @@ def run(trial):
     if trial.arm == 'head': return head_metrics(trial, core, user, held)
     start = MixedLinear(core, s.cut)
     full, rows = fitted(trial, start, user, 'all'), {}
-    out = {'mixed': dict(accuracy=right(full, held)), 'zeroed': dict(accuracy=right(zeroed(full), held))}.get(trial.arm, {})
+    whole = {'mixed': full, 'zeroed': zeroed(full)}
+    out = dict(accuracy=right(whole[trial.arm], held)) if trial.arm in whole else {}
     for what, (gone, kept) in requests(trial, user).items():
         best = fitted(trial, start, kept, 'without', what)
         net = trial.method(full, best, gone, kept)
@@ -184,8 +188,8 @@ KNOWN, lower = ['digits', 'fashion'], dict(better='lower')
 claims = [
     Claim(1, 'The mixed-linear network is close to the nonlinear one: its accuracy is at most 2 points below that of '
              'fine-tuning the whole network', 'accuracy', 'mixed', ['nonlinear'], margin=-2),
-    Claim('1b', 'Linearising a block is what brings it there: the last layer alone has a lower accuracy', 'accuracy', 'mixed',
-          ['head'], matters=1, datasets=['digits', 'mnist', 'fashion']),
+    Claim('1b', 'Linearising a block is what brings it there: the last layer alone has a lower accuracy', 'accuracy',
+          'mixed', ['head'], matters=1, datasets=['digits', 'mnist', 'fashion']),
     Claim(2, 'Forgetting is one quadratic problem whose solution is retraining: of the way from the original to the '
              'retrained weights less than a hundredth is left, for a class, for rows, and for rows in three requests',
           'distance', 'forgotten', [.01], at=['class', 'rows', 'in turn'], unit='of the way', **lower),
@@ -195,15 +199,15 @@ claims = [
           ['retrained'], at=['class', 'rows'], unit='%', matters=10, **lower),
     Claim(3, 'Accuracy on kept data is not traded off: neither on those that were trained on nor on test images of the '
              'classes left', ['kept', 'test'], 'forgotten', ['mixed'], at=['class', 'rows'], margin=-1),
-    Claim(4, 'The computable bound on the remaining information falls with the noise: rank correlation', 'bound', 'forgotten',
-          [-.99], trend='rank', unit='rho', **lower),
+    Claim(4, 'The computable bound on the remaining information falls with the noise: rank correlation', 'bound',
+          'forgotten', [-.99], trend='rank', unit='rho', **lower),
     Claim('4b', 'The bound holds: the distance from the retrained weights is below it', 'tightness', 'forgotten', [1.],
           unit='of the bound', **lower),
     Claim('4c', 'A bound of one nat is cheap: the noise costs less than a point', 'price', 'forgotten', [.01], **lower),
-    Claim(5, 'Zero user weights remove all that is not core at small loss, if the core knows the classes: at most 5 points',
-          'accuracy', 'zeroed', ['mixed'], margin=-5, datasets=KNOWN),
-    Claim(6, 'The membership attack on the forgotten data does as well as on the retrained model', 'membership', 'forgotten',
-          ['retrained'], at=['class', 'rows'], equal=1),
+    Claim(5, 'Zero user weights remove all that is not core at small loss, if the core knows the classes: at most 5 '
+             'points', 'accuracy', 'zeroed', ['mixed'], margin=-5, datasets=KNOWN),
+    Claim(6, 'The membership attack on the forgotten data does as well as on the retrained model', 'membership',
+          'forgotten', ['retrained'], at=['class', 'rows'], equal=1),
     Claim('6b', 'Relearning takes as long as for the retrained model', 'relearn', 'forgotten', ['retrained'],
           at=['class', 'rows'], equal=1, unit='steps'),
     Claim('6c', 'There is something to forget: before, the attack finds the rows better than in the retrained model',
@@ -211,13 +215,14 @@ claims = [
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #5b7def98
 def dose_figure(records):
-    "Accuracy against the bound on the remaining information, by the dose of noise"
+    "Accuracy against what may remain, as noise grows: by the bound, and by the true distance"
     def draw(r, ax):
-        along(r, 'noisy', ax, ['forgotten'], marker='o', label='accuracy, %').set(xscale='log')
-        other = ax.twinx()
-        along(r, 'bound', other, ['forgotten'], color='#c2255c', label='bound, nats').set(yscale='log')
-        along(r, 'information', other, ['forgotten'], color='#e69f00', label='by the true distance').set(yscale='log')
-    return panels(records[records.metric.isin(['noisy', 'bound', 'information'])], draw, xlabel='sigma', ylabel='accuracy, %')
+        mean = r.groupby(['metric', 'condition']).value.mean()
+        for m, words in dict(bound='bound', information='true distance').items():
+            ax.plot(mean[m], 100*mean['noisy'], marker='o', label=words)
+        ax.set(xscale='log')
+    shown = records[records.metric.isin(['noisy', 'bound', 'information'])]
+    return panels(shown, draw, xlabel='remaining information, nats', ylabel='accuracy, %')
 
 what = dict(at='({})')
 metrics = {

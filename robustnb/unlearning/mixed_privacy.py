@@ -87,7 +87,8 @@ class MixedLinear(nn.Module):
 
     def shaped(self, u):
         "User weights (P,) as name -> tensor in the shape of the tail's weight"
-        return {k: t.view(s) for (k, s), t in zip(self.shapes.items(), u.split([s.numel() for s in self.shapes.values()]))}
+        parts = u.split([s.numel() for s in self.shapes.values()])
+        return {k: t.view(s) for (k, s), t in zip(self.shapes.items(), parts)}
 
     def forward(self, x):
         z, w = self.front(x), {k: self.tail.get_buffer(k) for k in self.shapes}
@@ -103,12 +104,14 @@ class Quadratic:
         scale:float=5., # of the one-hot targets
         batch_size:int=500, # of what is differentiated at once; its activations are kept
     ):
-        if not isinstance(model, MixedLinear): raise TypeError(f'model is a {type(model).__name__}; expected a MixedLinear')
+        if not isinstance(model, MixedLinear):
+            raise TypeError(f'model is a {type(model).__name__}; expected a MixedLinear')
         if not 0 < decay < math.inf: raise ValueError(f'decay is {decay!r}; the parabola needs a finite number above 0')
         if not 0 < scale < math.inf: raise ValueError(f'scale is the height of the targets, above 0, not {scale!r}')
         if len(data) == 0: raise ValueError('data is empty: there is nothing to fit')
         self.decay, self.zero = decay, torch.zeros_like(model.user, requires_grad=False)
-        self.parts = [_linear_part(model, x, y, scale) for x, y in zip(data.x.split(batch_size), data.y.split(batch_size))]
+        batches = zip(data.x.split(batch_size), data.y.split(batch_size))
+        self.parts = [_linear_part(model, x, y, scale) for x, y in batches]
         self.count = sum(gap.numel() for *_, gap in self.parts)    # N K
 
     def loss(self, u):
@@ -156,12 +159,13 @@ def solve(
         if watch: watch(tensor(v.copy()))
     H = LinearOperator((len(zero),)*2, lambda v: array(problem.product(tensor(v))), dtype=np.float64)
     slope = problem.gradient(zero)
-    u, _ = cg(H, -array(slope), None if start is None else array(start.detach()), rtol=tol, maxiter=steps, callback=after)
+    x0 = None if start is None else array(start.detach())
+    u, _ = cg(H, -array(slope), x0, rtol=tol, maxiter=steps, callback=after)
     u = tensor(u)
     reached = (problem.gradient(u).norm()/slope.norm()).item()
     if reached > 3*tol:
-        warnings.warn(f'conjugate gradients stopped at {reached:.1e} after {taken} steps, wanted {tol:.1e}: give more steps, '
-                      'a larger decay, or a model in float64')
+        warnings.warn(f'conjugate gradients stopped at {reached:.1e} after {taken} steps, wanted {tol:.1e}: give more '
+                      'steps, a larger decay, or a model in float64')
     return u, taken
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #bf2b3b3f
@@ -249,7 +253,8 @@ def _head(model):
     "The tail's linear layer, if the tail is nothing else"
     layers = [m for m in model.tail.modules() if m is not model.tail and not [*m.children()]]
     if len(layers) == 1 and isinstance(layers[0], nn.Linear): return layers[0]
-    raise ValueError(f'the tail is no linear layer but {[type(m).__name__ for m in layers]}: use fit_user and mixed_privacy')
+    names = [type(m).__name__ for m in layers]
+    raise ValueError(f'the tail is no linear layer but {names}: use fit_user and mixed_privacy')
 
 def with_weights(
     model:MixedLinear, # cut at a linear head; untouched
@@ -266,7 +271,8 @@ def information(
     noise:float, # sigma
 )->float: # nats
     "What noisy weights can tell of the forgotten data at most, by (7); infinite without noise"
-    if not (distance >= 0 and noise >= 0): raise ValueError(f'distance and noise are 0 or above, not {distance!r} and {noise!r}')
+    if not (distance >= 0 and noise >= 0):
+        raise ValueError(f'distance and noise are 0 or above, not {distance!r} and {noise!r}')
     return math.inf if noise == 0 else distance**2/(2*noise**2)
 
 def noise_for(
@@ -274,5 +280,6 @@ def noise_for(
     nats:float, # what may remain
 )->float: # sigma
     "The standard deviation of the noise that leaves at most `nats`"
-    if not (distance >= 0 and nats > 0): raise ValueError(f'distance is 0 or above and nats above 0, not {distance!r} and {nats!r}')
+    if not (distance >= 0 and nats > 0):
+        raise ValueError(f'distance is 0 or above and nats above 0, not {distance!r} and {nats!r}')
     return distance/math.sqrt(2*nats)
