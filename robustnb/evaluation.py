@@ -15,7 +15,7 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
 from .data import Batches, Data, as_float, check_xy
-from .models import check_module, eval_mode, floating_type, logits_of
+from .models import Halves, check_module, eval_mode, floating_type, logits_of
 
 # %% ../nbs/03_evaluation.ipynb #4bf58469
 def wilson(
@@ -121,7 +121,8 @@ def predict(
     model and `x` are left as they were"""
     check_module(model)
     if len(x) == 0: raise ValueError('x is empty: there is nothing to predict')
-    return torch.cat([_forward(model, as_input(model, b.to(device or _device(model)))) for b in x.split(batch_size)])
+    halves, forward = Halves(), lambda b: _forward(model, as_input(model, b.to(device or _device(model))))
+    return torch.cat([out for b in x.split(batch_size) for _, out in halves(forward, b)])
 
 # %% ../nbs/03_evaluation.ipynb #8b72f650
 def _check_logits(
@@ -180,18 +181,20 @@ def _check_needs(attacks, x, y, logits):
 def _measure(model, data, attacks, batch_size):
     "{row: {column: (N,) array}} for the clean data and each attack, in one pass over the data"
     batches, classes = _batches(data, batch_size)
-    device, rows = _device(model), {name: [] for name in ('clean', *attacks)}
-    for x, y in batches:
-        x, y = as_input(model, x.to(device)), y.to(device, torch.int64)
-        for name in rows:
-            if name != 'clean': x_adv = _attacked(name, attacks[name], model, x, y)
-            else: x_adv = x
+    device, halves = _device(model), Halves()
+    def scores(x, y):
+        x, y, rows = as_input(model, x.to(device)), y.to(device, torch.int64), {}
+        for name in ('clean', *attacks):
+            x_adv = x if name == 'clean' else _attacked(name, attacks[name], model, x, y)
             logits = _forward(model, x_adv)
             _check_logits(logits, y, classes, name)
             if name == 'clean': _check_needs(attacks, x, y, logits)
-            rows[name].append(_scores(logits, y, x_adv - x))
-    if not rows['clean']: raise ValueError('data is empty: there is nothing to evaluate')
-    return {name: {c: torch.cat([b[c] for b in got]).cpu().numpy() for c in got[0]} for name, got in rows.items()}
+            rows[name] = _scores(logits, y, x_adv - x)
+        return rows
+    parts = [rows for x, y in batches for _, rows in halves(scores, x, y)]
+    if not parts: raise ValueError('data is empty: there is nothing to evaluate')
+    columns = parts[0]['clean']
+    return {name: {c: torch.cat([p[name][c] for p in parts]).cpu().numpy() for c in columns} for name in parts[0]}
 
 # %% ../nbs/03_evaluation.ipynb #810347bc
 def worst_case(
@@ -375,8 +378,8 @@ def _log_probabilities(model, data, batch_size):
     "(N,K) float64: of the true class, then of the others in falling order"
     batches, classes = _batches(data, batch_size)
     def of(x, y):
-        y = y.to(_device(model), torch.int64)
-        logits = _forward(model, as_input(model, x.to(y.device)))
+        logits = predict(model, x, batch_size)
+        y = y.to(logits.device, torch.int64)
         _check_logits(logits, y, classes, 'clean')
         log_p = logits.double().log_softmax(1)
         others = log_p.scatter(1, y[:, None], -math.inf).sort(1, descending=True).values[:, :-1]
@@ -422,13 +425,13 @@ def membership_attack(
     return _membership_table(found, aucs(reference) if reference is not None else None)
 
 def _membership_table(found, reference):
-    table = pd.DataFrame({k: dict(zip(('auc', 'low', 'high'), split_interval(found[k], k == 'learned'))) for k in found}).T
+    table = pd.DataFrame([split_interval(found[k], k == 'learned') for k in found], found.columns, ['auc', 'low', 'high'])
     table = table.clip(0, 1).assign(separable=(table.auc - 0.5).abs())
     over = (table.index == 'loss') & (table.high < 0.5)
     if reference is not None:
         apart = [split_interval(found[k] - reference[k], k == 'learned') for k in found]
-        table[['reference']] = reference.mean().to_frame()
-        table[['distance', 'distance_low', 'distance_high']] = apart
+        table[['reference', 'distance', 'distance_low', 'distance_high']] = [
+            (reference[k].mean(), *a) for k, a in zip(found, apart)]
         over &= table.distance_high < 0
     return table.assign(note=np.where(over, 'over-forgetting', ''))
 

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Normalize', 'architecture', 'architectures', 'init_', 'mlp', 'lenet', 'convnet', 'vgg11', 'PreActBlock',
            'preact_resnet8', 'preact_resnet18', 'wide_resnet', 'Autoencoder', 'autoencoder', 'check_module', 'modes',
-           'eval_mode', 'floating_type', 'logits_of', 'find_head', 'features', 'save_model', 'load_model',
+           'eval_mode', 'floating_type', 'logits_of', 'Halves', 'find_head', 'features', 'save_model', 'load_model',
            'efficientnet_lite0', 'pretrained']
 
 # %% ../nbs/01_models.ipynb #bfb5a86c
-import functools, importlib, inspect, json, math, os, tempfile
+import functools, importlib, inspect, json, math, os, tempfile, warnings
 from collections import OrderedDict
 from contextlib import contextmanager
 from itertools import chain
@@ -327,6 +327,31 @@ def _not_logits(out, n):
     one = '; a single logit z says the same as the two logits (0, z)' if out.shape in ((n,), (n, 1)) else ''
     return (f'the model must return logits of shape ({n}, classes), at least two classes, for {n} inputs, '
             f'got {tuple(out.shape)}{one}')
+
+# %% ../nbs/01_models.ipynb #57697cd9
+class Halves:
+    "Does work on the rows of a batch; where memory runs out, on half as many at once from then on, and says so"
+    def __init__(self): self.most = None
+
+    def __call__(self,
+        work, # work(*tensors) -> anything
+        *batch:torch.Tensor, # (N,...) each
+    ): # yields (slice of the rows, what `work` makes of them); torch.OutOfMemoryError where one row is too much
+        "The batch in as few parts as memory allows"
+        at, n = 0, len(batch[0])
+        while at < n:
+            rows, out = slice(at, min(n, at + (self.most or n))), None
+            try: out = work(*(t[rows] for t in batch))
+            except torch.OutOfMemoryError:
+                if rows.stop - at == 1: raise
+            if out is None: self._less(rows.stop - at); continue    # outside of `except`, which holds on to tensors
+            yield rows, out
+            at = rows.stop
+
+    def _less(self, n):
+        self.most = n // 2
+        warnings.warn(f'out of memory with {n} at once: going on with {self.most}', stacklevel=3)
+        if torch.cuda.is_available(): torch.cuda.empty_cache()
 
 # %% ../nbs/01_models.ipynb #527ee8ca
 _HEADS = {'head', 'heads', 'fc', 'classifier', 'linear', 'last_linear', 'output'}

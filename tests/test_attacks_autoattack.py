@@ -79,6 +79,19 @@ def test_an_image_is_judged_alone():
     assert torch.equal(whole.broken, chunks.broken) and torch.equal(whole.broken, torch.cat([h.broken for h in half]))
     torch.testing.assert_close(whole.x_adv, chunks.x_adv, atol=1e-6, rtol=0)
 
+# %% ../nbs/attacks/09_autoattack.ipynb #01787085
+def test_out_of_memory_halves_the_batch():
+    class Small(torch.nn.Module):    # a device with room for 9 images
+        def __init__(self, net): super().__init__(); self.net = net
+        def forward(self, x):
+            if len(x) > 9: raise torch.OutOfMemoryError('CUDA out of memory')
+            return self.net(x)
+    model, x, y = small_model()
+    attack = autoattack(Linf(.12), attacks=short(Linf(.12)))
+    report = lambda model: attack.report(model, (x, y), checks=False, progress=False)
+    with pytest.warns(UserWarning, match='out of memory with 60 at once: going on with 30'): got = report(Small(model))
+    assert torch.equal(got.by, report(model).by)
+
 # %% ../nbs/attacks/09_autoattack.ipynb #8752be88
 def test_adding_attacks_never_raises_the_accuracy():
     model, x, y = small_model()

@@ -117,6 +117,20 @@ def test_evaluate_is_the_naive_one():
         np.testing.assert_allclose(row.ece, naive_ece(want[:,3], want[:,0]), atol=1e-5)
         np.testing.assert_allclose([row.low, row.high], stats.binomtest(k, 40).proportion_ci(method='wilson'))
 
+# %% ../nbs/03_evaluation.ipynb #77c390a6
+def test_out_of_memory_halves_the_batch():
+    class Small(nn.Module):    # a device with room for 9 images
+        def __init__(self, net): super().__init__(); self.net = net
+        def forward(self, x):
+            if len(x) > 9: raise torch.OutOfMemoryError('CUDA out of memory')
+            return self.net(x)
+    model, x, y = toy()
+    with pytest.warns(UserWarning, match='out of memory with 40 at once: going on with 20'):
+        got = evaluate(Small(model), (x, y), {'strong': step(0.2)}, per_sample=True)
+    want = evaluate(model, (x, y), {'strong': step(0.2)}, per_sample=True)
+    pd.testing.assert_frame_equal(got.sort_values(['attack', 'sample']), want.sort_values(['attack', 'sample']), rtol=1e-4)
+    with pytest.warns(UserWarning, match='going on with 5'): assert (predict(Small(model), x) - predict(model, x)).abs().max() < 1e-5
+
 # %% ../nbs/03_evaluation.ipynb #8ce21f78
 def test_worst_case_by_brute_force():
     model, x, y = toy()

@@ -124,6 +124,7 @@ def test_fit_refuses():
     for kw, said in ((dict(decay=0), 'finite number above 0'), (dict(decay=float('nan')), 'finite number'), (dict(scale=-1), 'height of')):
         with pytest.raises(ValueError, match=said): fit_user(model, data, **kw)
     with pytest.raises(TypeError, match='is a Linear; expected a MixedLinear'): fit_user(nn.Linear(2, 2), data)
+    with pytest.raises(TypeError, match='data is a tuple; expected a Data'): fit_user(model, (data.x, data.y))
     with pytest.raises(ValueError, match='data is empty'): fit_user(model, data.pick(slice(0)))
     with pytest.raises(ValueError, match='label 7 is out of range'): fit_user(model, Data(data.x, data.y + 5, list('abcdefgh')))
     with pytest.raises(ValueError, match='NaN or infinite'): fit_user(model, Data(data.x*float('nan'), data.y, data.classes))

@@ -26,7 +26,7 @@ from .square import square
 from .threat_models import L1, Linf
 from ..data import unknown
 from ..evaluation import _batches, _device, as_input, wilson
-from ..models import check_module, logits_of
+from ..models import Halves, check_module, logits_of
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #0d37f749
 VERSIONS = ('standard', 'plus', 'rand')
@@ -193,19 +193,21 @@ class _Run:
 # %% ../../nbs/attacks/09_autoattack.ipynb #dc1ae6e6
 def _search(attacks, model, x, y, run, batch_size, progress):
     "Run every attack on the images that hold, from where `run` stands"
-    device = _device(model)
+    device, halves = _device(model), Halves()
     for at in range(run.at, len(attacks)):
         if at > run.at: run.at, run.tried = at, torch.zeros_like(run.tried)
         left = ((run.by < 0) & ~run.tried).nonzero()[:, 0]
         with tqdm(total=len(left), desc=run.names[at], unit='image', disable=not progress, leave=False) as bar:
-            for rows in left.split(batch_size) if len(left) else ():
-                start = time.perf_counter()
-                batch = x[rows].to(device), y[rows].to(device)
+            def timed(rows):
+                start, batch = time.perf_counter(), (x[rows].to(device), y[rows].to(device))
                 try: found = _find(attacks[at], model, *batch)
                 except NoGradient:
                     found = _find(lambda model, x, y: x, model, *batch)
                     if run.names[at] not in run.skipped: run.skipped.append(run.names[at])
-                run.note(rows, found, time.perf_counter() - start)
+                return rows, found, time.perf_counter() - start
+            parts = (p for rows in left.split(batch_size) if len(rows) for _, p in halves(timed, rows))
+            for rows, found, seconds in parts:
+                run.note(rows, found, seconds)
                 run.save()
                 bar.set_postfix_str(f'{(run.by < 0).float().mean():.1%} hold so far', refresh=False)
                 bar.update(len(rows))
@@ -234,6 +236,12 @@ def _fingerprint(model, x, y, settings):
         h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
 
+def _logits(model, x, batch_size):
+    "(N,K) logits on the CPU, in the mode that the model is in"
+    halves, device = Halves(), _device(model)
+    parts = (out for z in x.split(batch_size) for _, out in halves(lambda z: logits_of(model, z.to(device)).cpu(), z))
+    return torch.cat(list(parts))
+
 def _gathered(model, data):
     "All images, float in [0,1], and labels, on the CPU, of whatever `evaluate` takes"
     x, y = map(torch.cat, zip(*_batches(data, 256)[0]))
@@ -241,10 +249,7 @@ def _gathered(model, data):
 
 def _recheck(model, run, y, batch_size):
     "Share of the broken images that the model gets right when their examples are looked at once more"
-    device = _device(model)
-    with under_attack(model), torch.no_grad():
-        pairs = zip(run.x_adv.split(batch_size), y.split(batch_size))
-        right = torch.cat([~_judged(logits_of(model, z.to(device)), t.to(device))[1].cpu() for z, t in pairs])
+    with under_attack(model), torch.no_grad(): right = ~_judged(_logits(model, run.x_adv, batch_size), y)[1]
     broken = run.by > 0
     return (right & broken).sum().item() / max(1, int(broken.sum()))
 
@@ -285,9 +290,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
     make(10)  # wrong settings are named now
     def ready(model, x, y):
         "The attacks for `model`; raises if it, the images or the labels are not fit for all of them"
-        device = _device(model)
-        with under_attack(model), torch.no_grad():
-            logits = torch.cat([logits_of(model, z.to(device)).cpu() for z in x.split(batch_size)])
+        with under_attack(model), torch.no_grad(): logits = _logits(model, x, batch_size)
         chosen = make(logits.shape[1])
         if len(x): check_output(logits, x, y); check_needs(chosen.values(), x, y, logits)
         return chosen

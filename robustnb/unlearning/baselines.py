@@ -10,7 +10,7 @@ __all__ = ['without', 'class_number', 'method', 'gone_classes', 'within', 'retra
            'relearn_time', 'unlearning_report', 'plot_report']
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #4d0a1b03
-import hashlib, math, time
+import hashlib, math, time, warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ from ..curvature import diagonal_fisher
 from ..data import Batches, Data, as_float, unknown
 from ..evaluation import as_input, membership_attack, predict, wilson
 from ..models import check_module, find_head, modes
-from ..training import Recipe, _copied, _plain, cross_entropy, fit, train, update
+from ..training import Diverged, Recipe, _copied, _plain, cross_entropy, fit, train, update
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #ab5614e1
 def without(
@@ -71,7 +71,8 @@ def _check(model, forgotten, kept):
     "One sentence for what no method can work with"
     check_module(model)
     for name, d in dict(forgotten=forgotten, kept=kept).items():
-        if not isinstance(d, Data): raise TypeError(f'{name} is a {type(d).__name__}; expected a Data, as `without` makes')
+        if not isinstance(d, Data):
+            raise TypeError(f'{name} is a {type(d).__name__}; expected a Data, as `without` makes')
         if len(d) == 0: raise ValueError(f'{name} is empty')
     if forgotten.x.shape[1:] != kept.x.shape[1:] or forgotten.x.dtype != kept.x.dtype:
         raise ValueError(f'forgotten and kept are not of one set: {forgotten} and {kept}')
@@ -83,10 +84,13 @@ def method(
     "`edit` behind the contract: forget(model, forgotten, kept) -> model"
     def forget(model, forgotten, kept):
         _check(model, forgotten, kept)
-        net, was = _copied(_plain(model)), model.training
         with _seeded(seed), torch.inference_mode(False), torch.enable_grad():
+            net = _copied(_plain(model))
             with modes(net): other = edit(net, forgotten, kept)
-        return net if other is None else other.train(was)
+        out = net if other is None else other.train(model.training)
+        bad = next((k for k, p in out.named_parameters() if not p.isfinite().all()), None)
+        if bad: raise Diverged(f'{bad!r} is not finite after forgetting: take a lower rate or fewer steps')
+        return out
     return forget
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #b63a42f3
@@ -115,7 +119,8 @@ def within(
     for k, p in params.items():
         if k not in mask: raise ValueError(f'the mask says nothing about {k!r}: give every parameter its mask')
         if mask[k].shape != p.shape or mask[k].dtype != torch.bool:
-            raise ValueError(f'the mask of {k!r} is {mask[k].dtype} {tuple(mask[k].shape)}; expected bool {tuple(p.shape)}')
+            raise ValueError(f'the mask of {k!r} is {mask[k].dtype} {tuple(mask[k].shape)}; '
+                             f'expected bool {tuple(p.shape)}')
     held = [(p, ~mask[k].to(p.device), p.detach().clone()) for k, p in params.items()]
     def go(model, x, y, loss, opt, **kw):
         logs = step(model, x, y, loss, opt, **kw)
@@ -243,7 +248,8 @@ def impair_repair(
         y = torch.tensor(labels, device=like.device).repeat_interleave(len(noise) // len(labels))
         mixed = _shuffled(noise.repeat(batches, *[1]*like.ndim), y.repeat(batches), few, seed)
         recipe = Recipe(1, lr)
-        fit(_ready(net), mixed, cross_entropy, recipe.optimiser(net.parameters(), lr=lr), 1, within(net, mask), progress=False)
+        opt = recipe.optimiser(net.parameters(), lr=lr)
+        fit(_ready(net), mixed, cross_entropy, opt, step=within(net, mask), progress=False)
         _train(net, few, recipe, seed, mask)
     return method(edit, seed)
 
@@ -257,7 +263,7 @@ def per_class(
     return data.pick(torch.cat([order[data.y[order] == c][:n] for c in data.y.unique()]))
 
 def _shuffled(x, y, data, seed, batch=128):
-    "Batches of `x, y` and the examples of `data` in a random order; noise has no place in a `Batches`, which expects images"
+    "Batches of `x, y` and the examples of `data` in a random order; `Batches` would refuse noise, which is no image"
     x, y = torch.cat([x, as_float(data.x).to(x.device)]), torch.cat([y, data.y.to(y.device)])
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     return [(x[i], y[i]) for i in order.split(batch)]
@@ -267,9 +273,10 @@ _KEPT = OrderedDict() # fingerprint -> statistic, the last used at the end
 
 def _fingerprint(model, data, *about):
     "Of the weights, of what the model answers to a few examples, and of the data"
-    h = hashlib.blake2b(repr((data.x.dtype, data.x.shape, about)).encode())
-    tensors = [*model.state_dict().values(), predict(model, data.x[:16]), data.x, data.y]
-    for t in tensors: h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    h, tensors = hashlib.blake2b(), dict(says=predict(model, data.x[:16]), x=data.x, y=data.y) | model.state_dict()
+    for k, t in tensors.items():
+        h.update(repr((k, t.dtype, t.shape, t.device, about)).encode())
+        h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return h.digest()
 
 def remembered(
@@ -296,14 +303,15 @@ def batch_fisher(
     batch:int=64, # examples whose mean gradient is squared
     seed:int=0, # of the order
 )->dict: # name -> tensor in the shape of the parameter
-    "Mean over mini-batches of the squared gradient of their mean loss: what SSD's published code takes for the Fisher information"
+    """Mean over mini-batches of the squared gradient of their mean loss:
+    what SSD's published code takes for the Fisher information"""
     net = _copied(_plain(model)).eval().requires_grad_()
     params, batches = dict(net.named_parameters()), Batches(data, batch_size=batch, seed=seed)
     total, device = {k: torch.zeros_like(p) for k, p in params.items()}, next(net.parameters()).device
     for x, y in batches:
         value = cross_entropy(net, x.to(device), y.to(device))[0]
         grads = torch.autograd.grad(value, [*params.values()], allow_unused=True, materialize_grads=True)
-        for t, g in zip(total.values(), grads): t += g.square()
+        for t, g in zip(total.values(), grads): t.addcmul_(g, g)
     return {k: t / len(batches) for k, t in total.items()}
 
 def _importances(model, forgotten, kept, batch, seed):
@@ -318,12 +326,16 @@ def _importances(model, forgotten, kept, batch, seed):
 def ssd(
     alpha:float=10, # a weight is chosen if it matters so many times more to the forgotten examples than to all
     weight:float=1, # lambda: the larger, the less the chosen weights are dampened
-    batch:int|None=None, # None: per-sample Fisher; a number: squared gradients of so many, as the published code has it
+    batch:int|None=64, # squared gradients of so many examples, as the published code has it; None: per-sample Fisher
     seed:int=0, # of the order of the batches
 ):
     "Selective synaptic dampening (Foster et al., 2024): weights that matter to the forgotten examples are shrunk"
     def edit(net, forgotten, kept):
         f, d = _importances(net, forgotten, kept, batch, seed)
+        top = 1 + len(kept)/len(forgotten)
+        if not batch and alpha >= top: warnings.warn(
+            f'alpha={alpha:g} chooses no weight: the forgotten examples are one in {top:.3g}, and so a weight matters at '
+            f'most {top:.3g} times more to them than to all')
         with torch.no_grad():
             for k, p in net.named_parameters():
                 chosen = f[k] > alpha*d[k]
@@ -332,7 +344,7 @@ def ssd(
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #654f9845
 def _noise(net, fisher, alpha, gone):
-    "name -> (where to reset the mean to 0, variance of the noise) by the published rules; `gone`: rows of the head to reset"
+    "name -> (where the mean becomes 0, variance of the noise) by the published rules; `gone`: rows of the head to reset"
     head, _ = find_head(net)
     def of(k, p):
         top = k.rpartition('.')[0] == head
@@ -348,36 +360,50 @@ def fisher_forgetting(
     alpha:float=1e-6, # scale of the noise
     seed:int=0, # of the noise
 ):
-    "Fisher forgetting (Golatkar et al., 2020): noise where the kept examples need no precision; the rows of forgotten classes reset"
+    """Fisher forgetting (Golatkar et al., 2020): noise where the kept examples need no precision,
+    and new rows of the head for classes that are forgotten as a whole"""
     def edit(net, forgotten, kept):
         fisher = remembered(partial(diagonal_fisher, kind='true'), net, kept, 'true')
-        g = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for (k, p), (reset, v) in zip(net.named_parameters(), _noise(net, fisher, alpha, gone_classes(forgotten, kept)).values()):
-                p.copy_(p.masked_fill(reset, 0) + v.sqrt()*torch.randn(p.shape, generator=g).to(p))
+        noise, g = _noise(net, fisher, alpha, gone_classes(forgotten, kept)), torch.Generator().manual_seed(seed)
+        for k, p in net.named_parameters():
+            reset, v = noise[k]
+            p.data.masked_fill_(reset, 0).add_(v.sqrt()*torch.randn(p.shape, generator=g).to(p))
     return method(edit, seed)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #73107db2
 def _jacobian(net, data, names):
     "(N*K, d) derivatives of the outputs with respect to the weights `names`, and the outputs (N,K)"
-    weights = {k: p.detach() for k, p in net.named_parameters() if names is None or k in names}
+    weights = _chosen(net, names)
     x = as_input(net, data.x).to(next(iter(weights.values())).device)
     out, d = predict(net, x), sum(t.numel() for t in weights.values())
     if out.numel()*d > 2**28:
-        raise ValueError(f'{len(x)} examples, {out.shape[1]} outputs and {d} weights are too many for the tangent kernel: '
-                         'take fewer examples, or name fewer parameters')
+        raise ValueError(f'{len(x)} examples, {out.shape[1]} outputs and {d} weights are too many for the tangent '
+                         'kernel: take fewer examples, or name fewer parameters')
     f = lambda w, one: functional_call(net, w, (one[None],))[0]
     parts = vmap(jacrev(f), (None, 0), chunk_size=64)(weights, x)
     return torch.cat([j.reshape(out.numel(), -1) for j in parts.values()], 1), out
 
-def _ridge_step(G, r, c):
-    "-(G'G + c)^-1 G'r for rows G (M,d), in whichever of the two spaces is smaller"
-    eye = lambda n: c*torch.eye(n, dtype=G.dtype, device=G.device)
-    if len(G) < G.shape[1]: return -G.T @ torch.linalg.solve(G @ G.T + eye(len(G)), r)
-    return -torch.linalg.solve(G.T @ G + eye(G.shape[1]), G.T @ r)
+def _ridge_steps(G, r, gone, c):
+    """The steps -(G'G + c n/N)^-1 G'r for all rows of G (M,d), and for those from `gone` on, n of N;
+    one product serves both, in the smaller of the two spaces"""
+    dual = len(G) < G.shape[1]
+    S = G @ G.T if dual else G.T @ G
+    def step(G, r, S, c):
+        root = torch.linalg.cholesky(S + c*torch.eye(len(S), dtype=S.dtype, device=S.device))
+        b = r if dual else G.T @ r
+        x = torch.cholesky_solve(b[:, None], root)[:, 0]
+        return -(G.T @ x if dual else x)
+    rest = S[gone:, gone:] if dual else S - G[:gone].T @ G[:gone]
+    return step(G, r, S, c), step(G[gone:], r[gone:], rest, c*(1 - gone/len(G)))
 
-def _vector(net, names): return torch.cat([p.detach().double().flatten() for k, p in net.named_parameters()
-                                           if names is None or k in names])
+def _chosen(net, names):
+    "{name: tensor} of the parameters `names`, in the model's order; None: all"
+    every = {k: p.detach() for k, p in net.named_parameters()}
+    for k in names or ():
+        if k not in every: raise ValueError(unknown('parameter', k, every))
+    return {k: p for k, p in every.items() if names is None or k in names}
+
+def _vector(net, names): return torch.cat([p.double().flatten() for p in _chosen(net, names).values()])
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #0caec24e
 def ntk_forgetting(
@@ -390,15 +416,16 @@ def ntk_forgetting(
     """NTK forgetting (Golatkar et al., 2020): the difference of two linearised trainings,
     without and with the forgotten examples"""
     if loss not in ('cross_entropy', 'squared'): raise ValueError(unknown('loss', loss, ('cross_entropy', 'squared')))
-    if scale == 'trapezium' and start is None: raise ValueError("scale='trapezium' needs the initial weights: give start")
+    if scale == 'trapezium' and start is None:
+        raise ValueError("scale='trapezium' needs the initial weights: give start")
     def edit(net, forgotten, kept):
         data, at = _joined(forgotten, kept), _copied(net).double().eval()
         if start is not None: at.load_state_dict(start)
         G, out = _jacobian(at, data, names)
         hot = F.one_hot(data.y.to(out.device), out.shape[1]).to(out)
         r, gone = ((out.softmax(1) if loss == 'cross_entropy' else out) - hot).flatten(), len(forgotten)*out.shape[1]
-        less = _ridge_step(G[gone:], r[gone:], ridge*len(kept))
-        delta = less - _ridge_step(G, r, ridge*len(data))
+        full, less = _ridge_steps(G, r, gone, ridge*len(data))
+        delta = less - full
         error = _vector(net, names) - _vector(at, names) - less
         _add(net, delta * (_trapezium(delta, error) if scale == 'trapezium' else scale), names)
     return method(edit)
@@ -409,9 +436,8 @@ def _trapezium(delta, error):
 
 def _add(net, delta, names):
     "Add the vector `delta` to the parameters `names`, in the model's order"
-    params = [p for k, p in net.named_parameters() if names is None or k in names]
-    with torch.no_grad():
-        for p, part in zip(params, delta.split([p.numel() for p in params])): p += part.view(p.shape).to(p)
+    weights = [*_chosen(net, names).values()]
+    for p, part in zip(weights, delta.split([p.numel() for p in weights])): p += part.view(p.shape).to(p)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #dda269f2
 def masked(
@@ -420,8 +446,8 @@ def masked(
     "The outputs of forgotten classes switched off in the head: nothing is forgotten but the answer"
     def edit(net, forgotten, kept):
         (name, head), gone = find_head(net), gone_classes(forgotten, kept)
-        if not gone: raise ValueError('masked forgets whole classes, and each class of the forgotten examples is also kept')
-        if head.bias is None: raise ValueError(f'the head {name!r} has no bias, so an output cannot be switched off in it')
+        if not gone: raise ValueError('masked forgets whole classes, and all classes of `forgotten` are kept as well')
+        if head.bias is None: raise ValueError(f'the head {name!r} has no bias that could switch an output off')
         with torch.no_grad(): head.weight[gone], head.bias[gone] = 0., bias
     return method(edit)
 
@@ -462,7 +488,8 @@ def untrained(
             reset = getattr(m, 'reset_parameters', getattr(m, '_reset_parameters', None))
             if reset: reset()
             elif [*m.parameters(recurse=False)]:
-                raise ValueError(f'{k!r} ({type(m).__name__}) does not say how its weights are drawn: give an untrained network')
+                raise ValueError(f'{k!r} ({type(m).__name__}) does not say how its weights are drawn: '
+                                 'it has no reset_parameters')
     return net
 
 def zero_retrain_forgetting(
@@ -508,7 +535,7 @@ def relearn_time(
             if mean_loss(net, forgotten) <= target: break
     return step
 
-# %% ../../nbs/unlearning/00_baselines.ipynb #9c35987d
+# %% ../../nbs/unlearning/00_baselines.ipynb #d2d7266e
 def _interval(v):
     "(mean, low, high) of independent values: Wilson's for yes and no, else Student's"
     n, mean = len(v), float(v.mean())
@@ -528,31 +555,34 @@ def _difference(v, r):
     if v.dtype != bool: return float(d.mean()), *(float(d.mean() + s*_half_width(d)) for s in (-1, 1))
     n, b, c = len(d) + 2, (d > 0).sum() + .5, (d < 0).sum() + .5
     half = 1.959964*math.sqrt(b + c - (b - c)**2/n)/n
-    return float(d.mean()), float((b - c)/n - half), float((b - c)/n + half)
+    return float(d.mean()), max(-1., float((b - c)/n - half)), min(1., float((b - c)/n + half))
 
-# %% ../../nbs/unlearning/00_baselines.ipynb #b76418e2
+# %% ../../nbs/unlearning/00_baselines.ipynb #d8af94ff
 def _sets(forgotten, kept, test, held_out):
     "What is measured on: name -> Data; `others` are no members, of the classes that members are of"
     gone = torch.isin(test.y, torch.tensor(gone_classes(forgotten, kept), dtype=torch.int64, device=test.y.device))
     alike = torch.isin(test.y, forgotten.y.unique().to(test.y.device))
     sets = dict(forgotten=forgotten, kept=kept, test=test.pick(~gone))
     if gone.any(): sets['test, forgotten classes'] = test.pick(gone)
-    return sets | dict(others=held_out or test.pick(alike))
+    return sets | dict(others=test.pick(alike) if held_out is None else held_out)
 
 def _vectors(net, reference, ignorant, sets, target, repeats, seed):
     "measure -> one value per example, split or repetition, in an order that is the same for every network"
     forgotten, kept = sets['forgotten'], sets['kept']
     out = {f'accuracy, {k}': correct(net, d) for k, d in sets.items() if k != 'others'}
-    folds = membership_attack(net, forgotten, sets['others'], seed=seed, per_split=True)
-    out |= {f'membership, {k}': folds[k] for k in folds}
-    out['relearn steps'] = [relearn_time(net, forgotten, kept, target, seed=seed + i) for i in range(repeats)]
+    splits = min(10, len(forgotten), len(sets['others']))
+    if splits > 1:
+        folds = membership_attack(net, forgotten, sets['others'], splits=splits, seed=seed, per_split=True)
+        out |= {f'membership, {k}': folds[k] for k in folds}
+    steps = [relearn_time(net, forgotten, kept, target, seed=seed + i) for i in range(repeats)]
+    if steps: out['relearn steps'] = steps
     for k in ('forgotten', 'test'):
         out |= {f'activation distance, {k}': activation_distance(net, reference, sets[k]),
                 f'prediction distance, {k}': prediction_distance(net, reference, sets[k])}
     out['zero-retrain forgetting'] = zero_retrain_forgetting(net, ignorant, forgotten)
     return {k: np.asarray(v) for k, v in out.items()}
 
-# %% ../../nbs/unlearning/00_baselines.ipynb #d2d7266e
+# %% ../../nbs/unlearning/00_baselines.ipynb #ea6de860
 def unlearning_report(
     model:nn.Module, # the original
     retrained, # the reference: a network trained on `kept` alone, or the method `retrained(...)`
@@ -562,7 +592,7 @@ def unlearning_report(
     methods:dict, # name -> method forget(model, forgotten, kept), or the network that one has returned
     held_out:Data|None=None, # examples that were never trained on, for the membership attack; default: from `test`
     margin:float=0.1, # nats above the original's loss on the forgotten examples at which they are known again
-    repeats:int=3, # of the relearning, with other draws
+    repeats:int=3, # of the relearning, with other draws; 0 leaves it out
     seed:int=0,
 )->pd.DataFrame: # rows (measure, method)
     """Each measure of each network with its interval, beside the retrained one's and as distance from it:
@@ -571,10 +601,10 @@ def unlearning_report(
     for name, made in {'retrained': retrained, **methods}.items():
         networks[name], seconds[name] = _made(made, model, forgotten, kept)
     sets, target = _sets(forgotten, kept, test, held_out), mean_loss(model, forgotten) + margin
-    ignorant = untrained(model, seed)
-    found = {name: _vectors(net, networks['retrained'], ignorant, sets, target, repeats, seed) for name, net in networks.items()}
+    common = networks['retrained'], untrained(model, seed), sets, target, repeats, seed
+    found = {name: _vectors(net, *common) for name, net in networks.items()}
     for name, s in seconds.items(): found[name]['seconds'] = np.array([s])
-    rows = [_row(measure, name, v, found['retrained'][measure]) for name, vs in found.items() for measure, v in vs.items()]
+    rows = [_row(measure, name, v, found['retrained'][measure]) for name in found for measure, v in found[name].items()]
     return pd.DataFrame(rows).set_index(['measure', 'method'])
 
 def _made(made, model, forgotten, kept):
@@ -588,7 +618,8 @@ def _row(measure, name, v, r):
     (value, low, high), (d, d_low, d_high) = _interval(v), _difference(v, r)
     over = measure == 'membership, loss' and high < 0.5 and d_high < 0
     return dict(measure=measure, method=name, value=value, low=low, high=high, retrained=float(r.mean()), distance=d,
-                distance_low=d_low, distance_high=d_high, note='over-forgetting' if over else '')
+                distance_low=d_low, distance_high=d_high,
+                note=f'over-forgetting: separable by {0.5 - value:.2f}' if over else '')
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #3f42ab28
 def plot_report(
@@ -615,4 +646,5 @@ def _panel(ax, t, names, measure):
         ax.plot(r.value, at[name], 'o', color=color, ms=5)
     ref = t.loc['retrained']
     ax.axvspan(ref.low, ref.high, color='0.85', lw=0) if ref.low < ref.high else ax.axvline(ref.value, color='0.7')
-    ax.set_yticks(range(len(names)), names); ax.set_title(measure, fontsize='small')
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(-0.6, len(names) - 0.4))
+    ax.set_title(measure, fontsize='small')

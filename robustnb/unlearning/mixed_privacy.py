@@ -106,6 +106,7 @@ class Quadratic:
     ):
         if not isinstance(model, MixedLinear):
             raise TypeError(f'model is a {type(model).__name__}; expected a MixedLinear')
+        if not isinstance(data, Data): raise TypeError(f'data is a {type(data).__name__}; expected a Data')
         if not 0 < decay < math.inf: raise ValueError(f'decay is {decay!r}; the parabola needs a finite number above 0')
         if not 0 < scale < math.inf: raise ValueError(f'scale is the height of the targets, above 0, not {scale!r}')
         if len(data) == 0: raise ValueError('data is empty: there is nothing to fit')
