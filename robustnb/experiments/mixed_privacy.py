@@ -77,6 +77,7 @@ def featured(trial):
     train, valid = train.pick(torch.randperm(len(train), generator=g)).split(s.valid, trial.seed)
     return train, valid if trial.tuning else test
 
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #cd8a7f51
 def parts(trial):
     "(core data, None if they are ImageNet's; user data; examples to measure on)"
     s, (kind, n) = trial.setting, trial.setting.core
@@ -86,7 +87,7 @@ def parts(trial):
     else: core = load(kind).pick(torch.randperm(n, generator=torch.Generator().manual_seed(trial.seed)))
     return core, train.take(s.user), held
 
-# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #cd8a7f51
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #842f3442
 def core_of(trial, data):
     "The core network, in evaluation mode"
     net = trial.model()
@@ -94,6 +95,7 @@ def core_of(trial, data):
     else: net.load_state_dict(trial.artifact('core', lambda: trial.fit(net, cross_entropy, data)))
     return net.eval()
 
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #b41f7342
 def fitted(trial, start, data, *about):
     "`start`, fitted to `data`; made once for all arms"
     def made():
@@ -110,7 +112,7 @@ def requests(trial, user):
     return {'class': without(user, classes=trial.seed % 10),
             'rows': without(user, rows=torch.randperm(len(user), generator=g)[:len(user)//10])}
 
-# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #842f3442
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #7d8ccfbc
 def right(net, data): return correct(net, data).float().mean().item()
 
 def measured(net, full, best, gone, kept, held, s, seed):
@@ -124,6 +126,7 @@ def measured(net, full, best, gone, kept, held, s, seed):
         membership=membership_attack(net, gone, others, splits=s.folds, seed=seed).auc['loss'],
         relearn=relearn_time(net, gone, kept, mean_loss(full, gone) + .1, s.rate, most=s.most, seed=seed))
 
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #c4196e4d
 def noise_metrics(net, best, kept, held, seed):
     "What noise does to the bound, to the information by the true distance, and to the accuracy"
     distance, plain = (net.user - best.user).norm().item(), right(net, held)
@@ -224,6 +227,7 @@ def dose_figure(records):
     shown = records[records.metric.isin(['noisy', 'bound', 'information'])]
     return panels(shown, draw, xlabel='remaining information, nats', ylabel='accuracy, %')
 
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #62d99d9a
 what = dict(at='({})')
 metrics = {
     'accuracy': Metric('accuracy with all user data', '%', 'higher'),

@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from scipy.sparse.linalg import LinearOperator, cg
 from torch import fx, nn
 from torch.func import functional_call, jvp
@@ -85,18 +86,21 @@ class MixedLinear(nn.Module):
         self.front.eval(), self.tail.eval()
         return self
 
-    def shaped(self, u):
-        "User weights (P,) as name -> tensor in the shape of the tail's weight"
-        parts = u.split([s.numel() for s in self.shapes.values()])
-        return {k: t.view(s) for (k, s), t in zip(self.shapes.items(), parts)}
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #eefc7b51
+def _shaped(model, u):
+    "User weights (P,) as name -> tensor in the shape of the tail's weight"
+    parts = u.split([s.numel() for s in model.shapes.values()])
+    return {k: t.view(s) for (k, s), t in zip(model.shapes.items(), parts)}
 
-    def forward(self, x):
-        z, w = self.front(x), {k: self.tail.get_buffer(k) for k in self.shapes}
-        return sum(jvp(lambda w: functional_call(self.tail, w, (z,)), (w,), (self.shaped(self.user),)))    # f + J u
+@patch
+def forward(self:MixedLinear, x):
+    "Logits (1) by forward mode"
+    z, w = self.front(x), {k: self.tail.get_buffer(k) for k in self.shapes}
+    return sum(jvp(lambda w: functional_call(self.tail, w, (z,)), (w,), (_shaped(self, self.user),)))    # f + J u
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #5f8b009c
 class Quadratic:
-    "The loss (2) of user weights on `data`: value, gradient, products with the Hessian"
+    "The loss (2) on `data`, as functions of user weights (P,): `loss`, `gradient`, and `product` with the Hessian"
     def __init__(self,
         model:MixedLinear,
         data:Data,
@@ -115,25 +119,29 @@ class Quadratic:
         self.parts = [_linear_part(model, x, y, scale) for x, y in batches]
         self.count = sum(gap.numel() for *_, gap in self.parts)    # N K
 
-    def loss(self, u):
-        "Scalar"
-        return sum((gap + push(u)).square().sum() for push, _, gap in self.parts)/(2*self.count) + self.decay/2*u @ u
-
-    def gradient(self, u):
-        "(P,)"
-        return sum(pull(gap + push(u)) for push, pull, gap in self.parts)/self.count + self.decay*u
-
-    def product(self, v):
-        "H v, (P,)"
-        return sum(pull(push(v)) for push, pull, _ in self.parts)/self.count + self.decay*v
-
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #b2a4785e
+@patch
+def loss(self:Quadratic, u):
+    "L(u), a scalar"
+    return sum((gap + push(u)).square().sum() for push, _, gap in self.parts)/(2*self.count) + self.decay/2*u @ u
+
+@patch
+def gradient(self:Quadratic, u):
+    "The gradient at u, (P,)"
+    return sum(pull(gap + push(u)) for push, pull, gap in self.parts)/self.count + self.decay*u
+
+@patch
+def product(self:Quadratic, v):
+    "H v, (P,)"
+    return sum(pull(push(v)) for push, pull, _ in self.parts)/self.count + self.decay*v
+
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #f93cb19e
 def _linear_part(model, x, y, scale):
     "(v -> J v, g -> J' g, f - target) of some examples"
     with torch.no_grad(): z = model.front(as_input(model, x.to(model.user.device)))
     with torch.enable_grad():
         u = torch.zeros_like(model.user, requires_grad=True)
-        out = functional_call(model.tail, {k: model.tail.get_buffer(k) + t for k, t in model.shaped(u).items()}, (z,))
+        out = functional_call(model.tail, {k: model.tail.get_buffer(k) + t for k, t in _shaped(model, u).items()}, (z,))
         g = torch.zeros_like(out, requires_grad=True)
         pulled, = torch.autograd.grad(out, u, g, create_graph=True)    # J' g, linear in g
     def push(v): return torch.autograd.grad(pulled, g, v, retain_graph=True)[0]
@@ -250,6 +258,7 @@ def gram(
         inner, cross = inner + h.T @ h, cross + h.T @ (scale*F.one_hot(y, f.shape[1]) - f).double()
     return Gram(len(data), inner, cross)
 
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #7de7218a
 def _head(model):
     "The tail's linear layer, if the tail is nothing else"
     layers = [m for m in model.tail.modules() if m is not model.tail and not [*m.children()]]
