@@ -113,10 +113,10 @@ def test_fit():
         torch.testing.assert_close(fitted.user.detach(), exact, rtol=1e-5, atol=1e-7)
         loose = fit_user(model, data, decay, tol=1e-2)
         assert (loose.user - exact).norm() <= loose.error and loose.error > 1e3*fitted.error
-        again, taken = solve(Quadratic(model, data, decay), fitted.user, 1e-8)
-        assert taken == 0 and torch.equal(again, fitted.user.detach())       # nothing is left to do
+        again, taken = solve(Quadratic(model, data, decay), torch.randn_like(exact), 1e-10)    # from anywhere
+        torch.testing.assert_close(again, exact, rtol=1e-5, atol=1e-7)
     assert not model.user.any() and model.decay is None and fitted.decay == 1e-3
-    with pytest.warns(UserWarning, match='stopped at .* after 2 steps'): fit_user(model, data, 1e-3, steps=2)
+    with pytest.warns(UserWarning, match='of the gradient after 2 steps'): fit_user(model, data, 1e-3, steps=2)
 
 # %% ../nbs/unlearning/02_mixed_privacy.ipynb #ae6bd718
 def test_fit_refuses():
@@ -142,6 +142,9 @@ def test_forgetting_equals_retraining():
         assert (after.user - full.user).norm() > 0.1*full.user.norm() and after.error < 1e-5
         assert all(torch.equal(b, before[k]) for k, b in after.named_buffers())            # the core is the core
     assert all(torch.equal(t, before[k]) for k, t in full.state_dict().items())
+    forgotten, kept = without(data, rows=[7])                                              # one of sixty, at the defaults
+    one, best = mixed_privacy()(full, forgotten, kept), dense(model, kept, 1e-2)
+    assert (one.user - best).norm() < 0.01*(full.user - best).norm()
     rest, step = data, full
     for _ in range(5):                                                                     # request after request
         forgotten, rest = without(rest, rows=range(6))
@@ -159,7 +162,7 @@ def test_forgetting_in_the_corner():
     assert 0.08 < (a - plain).std() < 0.12 and 0.08 < (c - plain).std() < 0.12
     twin = Data(torch.cat([data.x, data.x]), torch.cat([data.y, data.y]), data.classes)   # a copy of everything goes: no change
     twins = fit_user(model, twin, 1e-2, tol=1e-9)
-    torch.testing.assert_close(mixed_privacy(tol=1e-9)(twins, data, data).user, twins.user, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(mixed_privacy(tol=.1)(twins, data, data).user, twins.user, rtol=1e-5, atol=1e-7)
     core = zeroed(full)
     assert torch.equal(core(data.x.double()), model(data.x.double())) and full.user.any() and core.error == 0
     with pytest.raises(ValueError, match='no fitted user weights'): mixed_privacy()(model, forgotten, kept)

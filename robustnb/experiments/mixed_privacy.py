@@ -99,7 +99,7 @@ def core_of(trial, data):
 def fitted(trial, start, data, *about):
     "`start`, fitted to `data`; made once for all arms"
     def made():
-        net = fit_user(start, data, trial.setting.decay)
+        net = fit_user(start, data, trial.setting.decay, tol=2e-6)
         return dict(user=net.user, error=torch.tensor(net.error), steps=torch.tensor(net.steps))
     held, net = trial.artifact('user', made, *about), zeroed(start)
     net.user.data, net.error, net.steps = held['user'].to(net.user), held['error'].item(), held['steps'].item()
