@@ -172,8 +172,8 @@ def solve(
     out = u + tensor(change)
     reached = (problem.gradient(out).norm()/slope.norm()).item()
     if reached > 3*tol:
-        warnings.warn(f'conjugate gradients reached {reached:.1e} of the gradient after {taken} steps, wanted {tol:.1e}: '
-                      'give more steps, a larger decay, or a model in float64')
+        warnings.warn(f'conjugate gradients reached {reached:.1e} of the gradient after {taken} steps, wanted '
+                      f'{tol:.1e}: give more steps, a larger decay, or a model in float64')
     return out, taken
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #bf2b3b3f
