@@ -226,6 +226,7 @@ def test_experiment():
     assert max(out['forgotten']['distance'].values()) < .01 and set(out['forgotten']['distance']) == {'class', 'rows', 'in turn'}
     assert max(out['head']['distance'].values()) < 1e-8 and min(out['ten steps']['distance'].values()) > .1
     assert out['forgotten']['forgotten']['class'] == out['retrained']['forgotten']['class'] == 0 and out['mixed']['forgotten']['class'] > .9
+    assert set(out['forgotten']['effort']) == {'class', 'rows'} and 0 < out['forgotten']['effort']['rows'] < 1.2
     assert out['forgotten']['tightness'] < 1 and out['forgotten']['price'] < .05 and out['zeroed']['accuracy'] < out['mixed']['accuracy']
     for c in paper.claims:                               # every claim reads what its arms report
         for m in c.metric:

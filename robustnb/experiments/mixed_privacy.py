@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['arms', 'image', 'recipe', 'linear', 'deeper', 'settings', 'DOSES', 'KNOWN', 'lower', 'claims', 'what', 'metrics',
            'paper', 'few', 'setting', 'featured', 'parts', 'core_of', 'fitted', 'requests', 'right', 'measured',
-           'noise_metrics', 'head_metrics', 'in_turn', 'run', 'dose_figure']
+           'noise_metrics', 'head_metrics', 'anew', 'in_turn', 'run', 'dose_figure']
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #f1a82ec8
 import warnings
@@ -21,8 +21,8 @@ from ..evidence.trials import Arm, Paper, Setting
 from ..models import convnet, features, mlp, pretrained
 from ..training import Recipe, cosine, cross_entropy
 from ..unlearning.baselines import correct, mean_loss, relearn_time, without
-from ..unlearning.mixed_privacy import (MixedLinear, fit_user, gram, information, mixed_privacy, noise_for,
-                                               with_weights, zeroed)
+from ..unlearning.mixed_privacy import (MixedLinear, Quadratic, fit_user, gram, information, mixed_privacy,
+                                               noise_for, solve, with_weights, zeroed)
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #3dfd04b6
 def few(full, best, gone, kept):
@@ -153,6 +153,11 @@ def head_metrics(trial, core, user, held):
         out[what] = ((less - best).norm()/(full - best).norm()).item()
     return dict(accuracy=right(with_weights(net, full), held), distance=out)
 
+def anew(net, kept):
+    "Steps that fitting `kept` from zero takes to a gradient as small as that of `net`"
+    problem = Quadratic(net, kept, net.decay)
+    return solve(problem, tol=net.error*net.decay/problem.gradient(problem.zero).norm().item())[1]
+
 def in_turn(full, gone, kept, times=3):
     "The rows of a request, forgotten in several"
     forget, net, left = mixed_privacy(), full, gone
@@ -180,6 +185,7 @@ def run(trial):
         best = fitted(trial, start, kept, 'without', what)
         net = trial.method(full, best, gone, kept)
         rows[what] = measured(net, full, best, gone, kept, held, s, trial.seed)
+        if trial.arm == 'forgotten': rows[what]['effort'] = net.steps/anew(net, kept)
     out |= {m: {what: rows[what][m] for what in rows} for m in rows['rows']}
     if trial.arm != 'forgotten': return out
     turns = in_turn(full, gone, kept)
@@ -198,8 +204,8 @@ claims = [
           'distance', 'forgotten', [.01], at=['class', 'rows', 'in turn'], unit='of the way', **lower),
     Claim('2b', 'With a linear head, rows taken out of the Gram matrix leave what was never in it', 'distance', 'head',
           [1e-6], at=['class', 'rows'], unit='of the way', **lower),
-    Claim('2c', 'Forgetting takes fewer steps of the solver than fitting the kept data anew', 'steps', 'forgotten',
-          ['retrained'], at=['class', 'rows'], unit='%', matters=10, **lower),
+    Claim('2c', 'Forgetting is cheaper than fitting the kept data anew: at most nine tenths of the steps to the same '
+                'gradient', 'effort', 'forgotten', [.9], at=['class', 'rows'], unit='of the steps', **lower),
     Claim(3, 'Accuracy on kept data is not traded off: neither on those that were trained on nor on test images of the '
              'classes left', ['kept', 'test'], 'forgotten', ['mixed'], at=['class', 'rows'], margin=-1),
     Claim(4, 'The computable bound on the remaining information falls with the noise: rank correlation', 'bound',
@@ -238,6 +244,7 @@ metrics = {
     'membership': Metric('AUC of the membership attack', '%', **what),
     'relearn': Metric('steps of relearning', **what),
     'steps': Metric('steps of the solver', '', 'lower', **what),
+    'effort': Metric('steps, of those of fitting anew to the same gradient', '%', 'lower', **what),
     'bound': Metric('bound on the remaining information', 'nats', 'lower', 'at sigma {}'),
     'information': Metric('information by the true distance', 'nats', 'lower', 'at sigma {}'),
     'noisy': Metric('accuracy with noise', '%', 'higher', 'at sigma {}'),
