@@ -425,7 +425,8 @@ def membership_attack(
     return _membership_table(found, aucs(reference) if reference is not None else None)
 
 def _membership_table(found, reference):
-    table = pd.DataFrame([split_interval(found[k], k == 'learned') for k in found], found.columns, ['auc', 'low', 'high'])
+    rows = [split_interval(found[k], k == 'learned') for k in found]
+    table = pd.DataFrame(rows, found.columns, ['auc', 'low', 'high'])
     table = table.clip(0, 1).assign(separable=(table.auc - 0.5).abs())
     over = (table.index == 'loss') & (table.high < 0.5)
     if reference is not None:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['without', 'class_number', 'method', 'gone_classes', 'within', 'retrained', 'fine_tuned', 'gradient_ascent',
            'other_labels', 'random_labels', 'error_maximising', 'impair_repair', 'per_class', 'remembered',
-           'forget_statistics', 'batch_fisher', 'ssd', 'fisher_forgetting', 'ntk_forgetting', 'masked', 'correct',
-           'activation_distance', 'prediction_distance', 'untrained', 'zero_retrain_forgetting', 'mean_loss',
-           'relearn_time', 'unlearning_report', 'plot_report']
+           'forget_statistics', 'batch_fisher', 'ssd', 'noisy_weights', 'fisher_forgetting', 'remaining_information',
+           'ntk_forgetting', 'masked', 'correct', 'activation_distance', 'prediction_distance', 'untrained',
+           'zero_retrain_forgetting', 'mean_loss', 'relearn_time', 'unlearning_report', 'plot_report']
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #4d0a1b03
 import hashlib, math, time, warnings
@@ -54,6 +54,7 @@ def class_number(
     name, # a class number, or one of `data.classes`
 )->int:
     "The number of a class of which `data` has examples; ValueError with the near misses for another"
+    if isinstance(name, torch.Tensor): name = name.item()
     number = data.classes.index(name) if name in data.classes else name
     there = data.y.unique().tolist()
     if isinstance(number, Integral) and number in there: return int(number)
@@ -334,8 +335,8 @@ def ssd(
         f, d = _importances(net, forgotten, kept, batch, seed)
         top = 1 + len(kept)/len(forgotten)
         if not batch and alpha >= top: warnings.warn(
-            f'alpha={alpha:g} chooses no weight: the forgotten examples are one in {top:.3g}, and so a weight matters at '
-            f'most {top:.3g} times more to them than to all')
+            f'alpha={alpha:g} chooses no weight: the forgotten examples are one in {top:.3g}, and so a weight matters '
+            f'at most {top:.3g} times more to them than to all')
         with torch.no_grad():
             for k, p in net.named_parameters():
                 chosen = f[k] > alpha*d[k]
@@ -343,18 +344,27 @@ def ssd(
     return method(edit, seed)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #654f9845
-def _noise(net, fisher, alpha, gone):
-    "name -> (where the mean becomes 0, variance of the noise) by the published rules; `gone`: rows of the head to reset"
-    head, _ = find_head(net)
+def noisy_weights(
+    model:nn.Module,
+    fisher:dict, # true Fisher information of the kept examples
+    alpha:float, # scale of the noise
+    gone, # classes whose rows of the head are drawn anew
+)->dict: # name -> (mean, variance), in the shape of the parameter
+    "The normal distribution that Fisher forgetting draws each weight from, by the published rules (eq. 4)"
+    head, _ = find_head(model)
     def of(k, p):
-        top = k.rpartition('.')[0] == head
+        top, new = k.rpartition('.')[0] == head, torch.zeros_like(p, dtype=torch.bool)
+        if top: new[gone] = True
         v = alpha*(1/(fisher[k] + 1e-8)).clamp(max=1e2 if top else 1e3)
-        if p.ndim > 1: v = v.mean(1, keepdim=True).expand_as(p).clone()
-        reset = torch.zeros_like(p, dtype=torch.bool)
-        if top: reset[gone] = True
-        v = v.masked_fill(reset, 1e-4)
-        return reset, 10*v if top or p.ndim == 1 else v
-    return {k: of(k, p.detach()) for k, p in net.named_parameters()}
+        if p.ndim > 1: v = v.mean(1, keepdim=True).expand_as(p)
+        v = v.masked_fill(new, 1e-4)
+        return p.masked_fill(new, 0), 10*v if top or p.ndim == 1 else v
+    return {k: of(k, p.detach()) for k, p in model.named_parameters()}
+
+def _scrubbed(model, forgotten, kept, alpha):
+    "`noisy_weights` with the information of `kept`"
+    fisher = remembered(partial(diagonal_fisher, kind='true'), model, kept, 'true')
+    return noisy_weights(model, fisher, alpha, gone_classes(forgotten, kept))
 
 def fisher_forgetting(
     alpha:float=1e-6, # scale of the noise
@@ -363,12 +373,26 @@ def fisher_forgetting(
     """Fisher forgetting (Golatkar et al., 2020): noise where the kept examples need no precision,
     and new rows of the head for classes that are forgotten as a whole"""
     def edit(net, forgotten, kept):
-        fisher = remembered(partial(diagonal_fisher, kind='true'), net, kept, 'true')
-        noise, g = _noise(net, fisher, alpha, gone_classes(forgotten, kept)), torch.Generator().manual_seed(seed)
+        drawn, g = _scrubbed(net, forgotten, kept, alpha), torch.Generator().manual_seed(seed)
         for k, p in net.named_parameters():
-            reset, v = noise[k]
-            p.data.masked_fill_(reset, 0).add_(v.sqrt()*torch.randn(p.shape, generator=g).to(p))
+            mean, v = drawn[k]
+            p.data.copy_(mean + v.sqrt()*torch.randn(p.shape, generator=g).to(p))
     return method(edit, seed)
+
+# %% ../../nbs/unlearning/00_baselines.ipynb #b7e37b26
+def remaining_information(
+    model:nn.Module,
+    reference:nn.Module, # the retrained one
+    forgotten:Data,
+    kept:Data,
+    alpha:float=1e-6, # scale of the noise
+)->float: # nats
+    "What the weights can still reveal about the forgotten examples after `fisher_forgetting(alpha)` (eq. 5)"
+    ours, theirs = (_scrubbed(m, forgotten, kept, alpha) for m in (model, reference))
+    def one(k):
+        (m, v), (m2, v2) = ours[k], theirs[k]
+        return ((m2 - m)**2/v + v2/v - (v2/v).log() - 1).double().sum().item()
+    return sum(one(k) for k in ours) / 2
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #73107db2
 def _jacobian(net, data, names):
