@@ -24,6 +24,8 @@ EXAMPLES = '''examples:
   robustnb attack --weights mine.safetensors --data cifar10 --eps 8/255
   robustnb train --objective sovr --data cifar10 --arch preact_resnet18 --out mine.safetensors
   robustnb merge a.safetensors b.safetensors --data cifar10 --repair --out merged.safetensors
+  robustnb condense --data mnist --per-class 10 --out condensed.safetensors
+  robustnb forget --weights mine.safetensors --classes 3 --codes codes.safetensors --out forgotten.safetensors
 '''
 
 def known_commands(): # {name: Command}
