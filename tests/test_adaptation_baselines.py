@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from collections import OrderedDict
 from pathlib import Path
-from robustnb.data import Batches
+from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp, preact_resnet8
 from robustnb.training import cross_entropy, fit
-from robustnb.adaptation.baselines import BlendedNorm, Statistics, bn, coral, coral_gap, eata, entropy, information, load, mean_alignment, mean_gap, shot_im, source, statistics, tent
+from robustnb.adaptation.baselines import BlendedNorm, Statistics, bn, coral, coral_gap, eata, entropy, information, mean_alignment, mean_gap, shot_im, source, statistics, tent
 
 # %% ../nbs/adaptation/00_baselines.ipynb #f105dd66
 class Noisy(nn.Module):

@@ -291,17 +291,33 @@ class Statistics:
     head:str # name of the layer that the features enter
     groups:torch.Tensor|None=None # int64 (d,): group of each feature, see `cafe`; None: one group
 
-    def to(self, device): # Statistics
-        "The same on a device"
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
-        return replace(self, **moved)
-
-    def inside(self)->torch.Tensor: # bool (d,d)
-        "Which pairs of features belong to one group"
-        if self.groups is None: return torch.ones_like(self.cov, dtype=torch.bool)
-        return self.groups[:, None] == self.groups
+    @classmethod
+    def load(cls, path): # Statistics
+        "Read a file of `save`"
+        path = _check_path(path)
+        try:
+            with safe_open(path, 'pt') as f: about = f.metadata() or {}
+        except SafetensorError as e: raise ValueError(f'{path} is no safetensors file, or damaged ({e})') from e
+        if about.get('kind') != 'robustnb.statistics':
+            raise ValueError(f'{path} holds no statistics of features: make them by statistics(model, data)')
+        t = load_file(path)
+        d = len(t['mean'])
+        out = cls(t['mean'], torch.zeros(d, d), int(about['n']), about['head'], t.get('groups'))
+        out.cov[out.inside()] = t['cov']
+        return out
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #c8ccbabf
+@patch
+def to(self:Statistics, device): # Statistics
+    "The same on a device"
+    return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)})
+
+@patch
+def inside(self:Statistics)->torch.Tensor: # bool (d,d)
+    "Which pairs of features belong to one group"
+    if self.groups is None: return torch.ones_like(self.cov, dtype=torch.bool)
+    return self.groups[:, None] == self.groups
+
 @patch
 def save(self:Statistics, path): # ends in .safetensors
     "Write a file; of the covariance only what lies within the groups"
@@ -309,21 +325,6 @@ def save(self:Statistics, path): # ends in .safetensors
     if self.groups is not None: tensors['groups'] = self.groups
     save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, _check_path(path),
               dict(kind='robustnb.statistics', n=str(self.n), head=self.head))
-
-@patch(cls_method=True)
-def load(cls:Statistics, path): # Statistics
-    "Read such a file"
-    path = _check_path(path)
-    try:
-        with safe_open(path, 'pt') as f: about = f.metadata() or {}
-    except SafetensorError as e: raise ValueError(f'{path} is no safetensors file, or damaged ({e})') from e
-    if about.get('kind') != 'robustnb.statistics':
-        raise ValueError(f'{path} holds no statistics of features: make them by statistics(model, data)')
-    t = load_file(path)
-    d = len(t['mean'])
-    out = cls(t['mean'], torch.zeros(d, d), int(about['n']), about['head'], t.get('groups'))
-    out.cov[out.inside()] = t['cov']
-    return out
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #6a4e4eca
 @torch.no_grad()
