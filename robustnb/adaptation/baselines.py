@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BlendedNorm', 'entropy', 'balance', 'information', 'Adapted', 'source', 'bn', 'tent', 'shot_im', 'eata', 'Statistics',
-           'statistics', 'aligned', 'mean_gap', 'coral_gap', 'mean_alignment', 'coral']
+           'statistics', 'fitting', 'aligned', 'mean_gap', 'coral_gap', 'mean_alignment', 'coral']
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #02e50825
 import copy, math, warnings
@@ -346,6 +346,21 @@ def statistics(
     return Statistics(mean.float().cpu(), ((products - n*torch.outer(mean, mean))/(n - 1)).float().cpu(), n, head)
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #44d227fe
+def fitting(
+    model:nn.Module,
+    s:Statistics,
+)->Statistics: # on the model's device
+    "The statistics, if they can be those of the model's features; else a TypeError or ValueError"
+    if not isinstance(s, Statistics):
+        raise TypeError(f'statistics are those of `statistics(model, data)`, not a {type(s).__name__}')
+    check_module(model)
+    width = getattr(_module(model, s.head), 'in_features', len(s.mean))
+    if width != len(s.mean):
+        raise ValueError(f'the layer {s.head!r} takes {width} features and the statistics are of {len(s.mean)}: are they '
+                         'of another network?')
+    return s.to(_device(model))
+
+# %% ../../nbs/adaptation/00_baselines.ipynb #d2299ab8
 def aligned(
     model:nn.Module,
     statistics:Statistics, # of the training's features
@@ -355,15 +370,8 @@ def aligned(
     **engine, # for `Adapted`
 )->Adapted:
     "The method that minimises a distance between the batch's features and the training's, minus `im` times information"
-    if not isinstance(statistics, Statistics):
-        raise TypeError(f'statistics are those of `statistics(model, data)`, not a {type(statistics).__name__}')
     if not 0 <= im < math.inf: raise ValueError(f'im is a weight, 0 or more, not {im!r}')
-    check_module(model)
-    width = getattr(_module(model, statistics.head), 'in_features', len(statistics.mean))
-    if width != len(statistics.mean):
-        raise ValueError(f'the layer {statistics.head!r} takes {width} features and the statistics are of '
-                         f'{len(statistics.mean)}: are they of another network?')
-    s = statistics.to(_device(model))
+    s = fitting(model, statistics)
     def loss(logits, z, memory): return gap(z, s) - (im*information(logits) if im else 0.)
     return Adapted(model, loss, lr, head=s.head, **engine)
 
