@@ -356,8 +356,8 @@ def fitting(
     check_module(model)
     width = getattr(_module(model, s.head), 'in_features', len(s.mean))
     if width != len(s.mean):
-        raise ValueError(f'the layer {s.head!r} takes {width} features and the statistics are of {len(s.mean)}: are they '
-                         'of another network?')
+        raise ValueError(f'the layer {s.head!r} takes {width} features and the statistics are of {len(s.mean)}: '
+                         'are they of another network?')
     return s.to(_device(model))
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #d2299ab8

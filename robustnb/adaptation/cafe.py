@@ -30,7 +30,7 @@ def groups_of(
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= d:
         raise ValueError(f'k is a number of groups from 1 to {d}, the number of features, not {k!r}')
     if s.groups is not None:
-        raise ValueError('these statistics are grouped already, and the covariance between groups is gone: make them anew')
+        raise ValueError('these statistics are grouped already, the covariance between groups is gone: make them anew')
     if k in (1, d): return torch.arange(d) if k > 1 else torch.zeros(d, dtype=torch.int64)
     from sklearn.cluster import SpectralClustering # here, since its import takes seconds
     near = correlation(s).abs().double().clamp(min=1e-3)    # a feature without relatives must not split the graph
@@ -84,9 +84,10 @@ def factor(cov:torch.Tensor)->torch.Tensor: # (...,m,m), lower triangular
     "Cholesky factors; a ValueError where a covariance is degenerate"
     try: return torch.linalg.cholesky(cov)
     except torch.linalg.LinAlgError as e:
-        raise ValueError(f'the covariance of a group of {cov.shape[-1]} features is degenerate: make the groups smaller or '
-                         'the batch larger, or shrink it') from e
+        raise ValueError(f'the covariance of a group of {cov.shape[-1]} features is degenerate: make the groups '
+                         'smaller or the batch larger, or shrink it') from e
 
+# %% ../../nbs/adaptation/01_cafe.ipynb #a53574f2
 def jeffreys(
     mean_s:torch.Tensor, # (k,m)
     cov_s:torch.Tensor, # (k,m,m)
@@ -118,7 +119,8 @@ def group_gap(
     shrink:float=0., # part by which covariances are moved to their diagonal
 ): # gap(z, statistics) -> scalar, see `aligned`
     "Sum over the groups of the divergence between the training's features and the batch's (eq. 3)"
-    if not (eps >= 0 and 0 <= shrink <= 1): raise ValueError(f'eps is 0 or more and shrink in [0,1], not {eps}, {shrink}')
+    if not (eps >= 0 and 0 <= shrink <= 1):
+        raise ValueError(f'eps is 0 or more and shrink in [0,1], not {eps!r} and {shrink!r}')
     at, real = padded(s.groups)
     eye = torch.eye(at.shape[1], device=at.device)
     ridge, keep = eps*s.cov.diagonal().mean()*torch.diag_embed(real.float()), 1 - shrink*(1 - eye)
@@ -140,7 +142,7 @@ def cafe(
     shrink:float=0., # part by which covariances are moved to their diagonal
     **engine, # for `Adapted`
 )->Adapted:
-    "CAFe (Adachi et al., 2023): features aligned by mean and covariance, in groups (eq. 3), plus information maximisation"
+    "CAFe (Adachi et al., 2023): mean and covariance of the features aligned in groups (eq. 3), information maximised"
     s = fitting(model, s)
     if s.groups is None: s = fitting(model, grouped(s.to('cpu')))
     return aligned(model, s, group_gap(s, divergence, eps, shrink), im, lr, **engine)
