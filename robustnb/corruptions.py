@@ -8,7 +8,6 @@ __all__ = ['LEVELS', 'KINDS', 'EXTRA', 'Noise', 'plasma', 'corrupt', 'contact_sh
 # %% ../nbs/05_corruptions.ipynb #f6150b41
 import functools, math, zlib
 from dataclasses import dataclass
-import matplotlib.pyplot as plt
 import numpy as np, torch
 import torch.nn.functional as F
 from PIL import Image
@@ -387,8 +386,9 @@ def contact_sheet(
     kinds=KINDS, # names
     severities=(1, 3, 5), # rows
     seed:int=0,
-)->plt.Figure:
+): # matplotlib figure
     "A picture of one image under each kind (columns) and severity (rows)"
+    import matplotlib.pyplot as plt
     rows, cols = len(severities), len(kinds) + 1
     fig, axes = plt.subplots(rows, cols, figsize=(1.05 * cols, 1.15 * rows + .4), squeeze=False)
     show = lambda ax, i: ax.imshow(i.movedim(0, 2).squeeze(2).cpu(), vmin=0, vmax=1, cmap='gray')

@@ -2,12 +2,12 @@
 
 import numpy as np, torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import nn
 from torch.func import functional_call
 from robustnb.data import Data
 import copy
 import pytest
+from scipy import stats
 from robustnb.data import load
 from robustnb.models import convnet, mlp
 from robustnb.transfer.few_shot import Episodes, NORMS, Sinusoids, adapted, anil, boil, maml, mean_interval, nearest_mean, rotated, task_accuracies, with_classes

@@ -429,7 +429,7 @@ def accuracy_of(
     data:Data, # a few images, as `condense` and `coreset` return them
     test:Data,
     build:Callable, # () -> a fresh network
-    recipe:Recipe=LESSON,
+    recipe=LESSON, # how a network is trained on the few images, a `Recipe`
     seeds=range(3), # a network for each
 )->list: # in [0,1], one for each seed
     "Accuracy on `test` of networks that were trained from scratch on `data` alone"

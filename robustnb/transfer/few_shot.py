@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
-from scipy import stats
+from scipy.special import stdtrit
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -251,4 +251,4 @@ def mean_interval(
 )->tuple: # (mean, half the width of the interval)
     "The mean over tasks, with the half-width of Student's interval"
     v = np.asarray(values, float)
-    return v.mean(), stats.t.ppf((1 + level) / 2, len(v) - 1) * v.std(ddof=1) / math.sqrt(len(v))
+    return v.mean(), stdtrit(len(v) - 1, (1 + level) / 2) * v.std(ddof=1) / math.sqrt(len(v))

@@ -145,7 +145,7 @@ def _train(net, data, recipe, seed, mask):
 # %% ../../nbs/unlearning/00_baselines.ipynb #52f9e81a
 def retrained(
     make_model, # make_model() -> nn.Module with new weights
-    recipe:Recipe=Recipe(), # how the model was trained
+    recipe=Recipe(), # how the model was trained
     seed:int=0, # of weights, order and augmentation
     **fit_kw, # for `fit`: precision, checkpoint, ...
 ):

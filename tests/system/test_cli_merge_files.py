@@ -156,7 +156,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(at, capsys):
 def test_a_mistake_in_a_process(at):
     before = files(at)
     status, out, err = finish(at, command(at, 'merge', *TWO, '--repair'))
-    assert (status, out) == (2, '') and err == 'robustnb: --repair needs images: give --data\n' and files(at) == before
+    assert (status, out) == (2, '') and err == 'robustnb: --repair needs images: give --data or --condensed\n' and files(at) == before
 
 def test_the_conversion_that_is_advised_works(at, capsys):
     "The line in the message turns a pickle into a file that can be merged"
