@@ -20,6 +20,7 @@ from ..evaluation import predict
 from .matching import interpolate, straight_through
 from .permutations import Spec, twin
 from ..models import find_head
+from ..training import cosine, cross_entropy, train
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #2cbecd9e
 def line_terms(
@@ -107,10 +108,8 @@ def finetuned(
     "The weights after gradient descent with momentum 0.9 on `data`, at a rate that falls to zero along a cosine"
     net = twin(model)
     net.load_state_dict(state)
-    opt = torch.optim.SGD(net.parameters(), lr, momentum=.9)
-    for i, (x, y) in enumerate(Steps(data, steps, batch_size, seed)):
-        opt.param_groups[0]['lr'] = lr*(1 + np.cos(np.pi*i/steps))/2
-        opt.zero_grad(); F.cross_entropy(net.train()(x), y).backward(); opt.step()
+    opt, batches = torch.optim.SGD(net.parameters(), lr, momentum=.9), Steps(data, steps, batch_size, seed)
+    for _ in train(net.train(), batches, cross_entropy, opt, schedule=cosine()): pass
     return {k: v.detach().clone() for k, v in net.state_dict().items()}
 
 def scaled(

@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'with_classes', 'rotated', 'Episodes', 'Sinusoids', 'adapted', 'maml', 'anil', 'boil', 'nearest_mean',
-           'task_accuracies', 'mean_interval']
+           'task_accuracies']
 
 # %% ../../nbs/transfer/00_few_shot.ipynb #fe456d18
-import math
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
-from scipy.special import stdtrit
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -244,11 +242,3 @@ def task_accuracies(
         return (learner.predict(model, x[:s], y[:s], x[s:]).argmax(1) == y[s:]).float().mean().item()
     if isinstance(learner, maml): learner = replace(learner, first_order=True)    # no graph is needed
     return np.array([accuracy(i) for i in range(n)])
-
-def mean_interval(
-    values, # (n,) such as `task_accuracies`
-    level:float=.95,
-)->tuple: # (mean, half the width of the interval)
-    "The mean over tasks, with the half-width of Student's interval"
-    v = np.asarray(values, float)
-    return v.mean(), stdtrit(len(v) - 1, (1 + level) / 2) * v.std(ddof=1) / math.sqrt(len(v))

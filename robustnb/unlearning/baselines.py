@@ -27,6 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..curvature import diagonal_fisher
 from ..data import Batches, Data, as_float, unknown
 from ..evaluation import as_input, membership_attack, predict, wilson
+from ..evidence.claims import interval
 from ..models import check_module, find_head, modes
 from ..training import Diverged, Recipe, _copied, _plain, cross_entropy, fit, train, update
 
@@ -564,19 +565,17 @@ def _interval(v):
     "(mean, low, high) of independent values: Wilson's for yes and no, else Student's"
     n, mean = len(v), float(v.mean())
     if v.dtype == bool: return mean, *map(float, wilson(v.sum(), n))
-    half = _half_width(v)
-    return mean, mean - half, mean + half
+    return _student(v)
 
-def _half_width(v):
-    "Of Student's 95 % interval of the mean; NaN for a single value"
-    from scipy.stats import t
-    return float(t.ppf(0.975, len(v) - 1)*v.std(ddof=1)/len(v)**.5) if len(v) > 1 else math.nan
+def _student(v):
+    "(mean, low, high), the bounds NaN for a single value"
+    return tuple(map(float, interval(v))) if len(v) > 1 else (float(v.mean()), math.nan, math.nan)
 
 def _difference(v, r):
     """(mean, low, high) of paired differences `v - r`: Agresti and Min's for yes and no, which is not empty
     where all pairs agree; else Student's"""
     d = v.astype(float) - r.astype(float)
-    if v.dtype != bool: return float(d.mean()), *(float(d.mean() + s*_half_width(d)) for s in (-1, 1))
+    if v.dtype != bool: return _student(d)
     n, b, c = len(d) + 2, (d > 0).sum() + .5, (d < 0).sum() + .5
     half = 1.959964*math.sqrt(b + c - (b - c)**2/n)/n
     return float(d.mean()), max(-1., float((b - c)/n - half)), min(1., float((b - c)/n + half))
