@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 from ..data import Batches, Data, as_float, check_xy, unknown
 from ..evaluation import predict
+from ..evidence.trials import checksum
 from ..models import Normalize, architecture, features, find_head
 from ..training import Recipe, load_state, multistep, save_state
 
@@ -355,8 +356,9 @@ def condense(
     c = _Condensation(data, own, images_per_class, build or partial(_usual, data), lr or own.lr, momentum, real,
                       operations, init, box, seed)
     about = dict(method=method, iterations=iterations, lr=lr or own.lr, momentum=momentum, real=c.real, outer=outer,
-                 inner=inner, operations=list(operations), init=init, box=box, seed=seed, data=repr(data),
-                 images=images_per_class, network=type(c.network(0)).__name__)
+                 inner=inner, operations=list(operations), init=init, box=box, seed=seed,
+                 data=f'{data} {checksum(dict(x=data.x.cpu(), y=data.y.cpu()))}', images=images_per_class,
+                 network=type(c.network(0)).__name__)
     for i in tqdm(range(c.resume(checkpoint, about), iterations), disable=not progress):
         net, g = c.network(i), _draws(seed, 3, i)
         for o in range(outer):
