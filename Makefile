@@ -52,4 +52,7 @@ bench: .venv/.bench ## run the benchmark notebooks on this machine and store the
 	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "slow,notest,$(FLAGS)" $(wildcard nbs/benchmarks/*.ipynb)
 	$(BIN)/nbdev_clean
 
-.PHONY: help demo test lab docs check export notebooks run bench
+gpu: .venv/.done ## what a GPU settles, within MINUTES=25: tests, speed, CIFAR-10, experiments; goes on when called again (FLAGS=--rehearse on a CPU)
+	$(BIN)/python tools/gpu.py run --minutes $(or $(MINUTES),25) $(FLAGS)
+
+.PHONY: help demo test lab docs check export notebooks run bench gpu

@@ -281,3 +281,15 @@ def test_refusals():
     adapted = bn(net)
     adapted(x)
     with pytest.raises(ValueError, match='before it was'): adapted(torch.rand(4, 1, 9, 9))
+
+# %% ../nbs/adaptation/00_baselines.ipynb #2aae00ef
+@pytest.mark.gpu
+def test_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    net, x, s = toys()
+    net, x = net.double(), x.double()
+    far = copy.deepcopy(net).to(there)
+    for name, adapted in methods(far, s, lr=.01, alarm=False).items():
+        here = methods(net, s, lr=.01, alarm=False)[name]
+        for batch in x.split(32): torch.testing.assert_close(adapted(batch.to(there)).cpu(), here(batch), rtol=0, atol=1e-6, msg=name)

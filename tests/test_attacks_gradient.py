@@ -292,3 +292,19 @@ def test_refusals():
     refused(ValueError, 'step_size must be', lambda: pgd(Linf(.1), step_size=-1.))
     refused(TypeError, 'loss must be a function', lambda: pgd(Linf(.1), loss='ce'))
     assert attack.threat == Linf(.1)
+
+# %% ../nbs/attacks/01_gradient.ipynb #614ced6c
+def test_no_step_of_pgd_waits_for_the_device():
+    from torch.utils._python_dispatch import TorchDispatchMode
+    class Waits(TorchDispatchMode):
+        n = 0
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.n += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+            return func(*args, **(kwargs or {}))
+
+    def waits(steps):
+        model = probe_model()
+        with Waits() as seen: pgd(Linf(.1), steps)(model, torch.rand(4, 1, 8, 8), torch.arange(4))
+        return seen.n
+
+    assert waits(2) == waits(12) > 0    # what is checked is checked once, before and after

@@ -242,3 +242,13 @@ def test_stream_refusals():
     for kw, words in [(dict(order='mixd'), "did you mean 'mixed'"), (dict(order='single'), 'takes one kind'), (dict(severity=7), 'severity'),
                       (dict(kinds=['smog']), 'unknown corruption'), (dict(bursts=0.), 'positive'), (dict(batch_size=0), 'positive')]:
         with pytest.raises(ValueError, match=words): stream(data, **kw)
+
+# %% ../nbs/05_corruptions.ipynb #10c743ae
+@pytest.mark.gpu
+def test_on_a_gpu():
+    import os
+    x = as_float(load('digits').x[:8]).repeat(1, 3, 4, 4)
+    for kind in KINDS + EXTRA:    # the noise of an image is the same on every device
+        there = corrupt(x.to(os.environ.get('ROBUSTNB_GPU', 'cuda')), kind, 3).cpu()
+        different = ((there - corrupt(x, kind, 3)).abs() > 1e-4).float().mean()
+        assert different < 1e-3, kind    # where a value is rounded to a grey level, one may fall to the other side

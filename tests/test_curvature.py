@@ -424,10 +424,11 @@ def test_fisher_equals_that_of_backpack():
 # %% ../nbs/04_curvature.ipynb #565c67c9
 @pytest.mark.gpu
 def test_on_a_gpu():
-    model, x, y = small_conv(torch.float32)
+    import os
+    there, (model, x, y) = os.environ.get('ROBUSTNB_GPU', 'cuda'), small_conv(torch.float32)
     model.eval()
     v, moved, data = np.ones(sum(p.numel() for p in model.parameters()),
-                             np.float32), _copied(model).cuda(), (x.cuda(), y.cuda())
+                             np.float32), _copied(model).to(there), (x.to(there), y.to(there))
     for product in (hessian, gauss_newton):
         np.testing.assert_allclose(product(moved, (x, y)) @ v, product(model, (x, y)) @ v, atol=1e-4)
     for kind in ('empirical', 'true'):

@@ -4,11 +4,12 @@ import math
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
-from robustnb.data import Batches, Data
+from robustnb.data import Batches, Data, as_float
 import matplotlib.pyplot as plt
 import pytest
 from scipy import stats
 from torch.utils.data import DataLoader, TensorDataset
+from robustnb.data import load
 from robustnb.attacks.threat_models import Linf
 from robustnb.attacks.gradient import pgd
 from robustnb.evaluation import accuracy_curve, calibration_error, curve_problems, evaluate, logit_margin, membership_attack, plot_curve, plot_margins, predict, show_adversarial, split_interval, wilson, worst_case
@@ -392,3 +393,15 @@ def test_split_interval():
     np.testing.assert_allclose(split_interval(values), (np.mean(values), low, high))
     wide = split_interval(values, learned=True)
     np.testing.assert_allclose(wide[2] - wide[0], (high - np.mean(values))*(1 + 4/3)**.5)
+
+# %% ../nbs/03_evaluation.ipynb #08d66df6
+@pytest.mark.gpu
+def test_on_a_gpu():
+    import os
+    from robustnb.data import as_float, load
+    from robustnb.models import convnet
+    there, data = os.environ.get('ROBUSTNB_GPU', 'cuda'), load('digits', 'test').take(64)
+    model, attacks = convnet((1, 8, 8), width=4).double().eval(), dict(pgd=pgd(Linf(.1), 3, random_start=False))
+    table = evaluate(model, data, attacks)    # the data stay where they are
+    pd.testing.assert_frame_equal(evaluate(model.to(there), data, attacks), table, rtol=1e-6)
+    assert predict(model, as_float(data.x)).device.type == torch.device(there).type

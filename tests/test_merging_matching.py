@@ -1045,3 +1045,27 @@ def test_repair_of_bottleneck_blocks():
         repair(net, a, (a, a), [x], layers=['layer1.0.conv3'])
     with pytest.raises(ValueError, match="'layer1.0.relu' has no bias or no weights"):
         repair(net, a, (a, a), [x], layers=['layer1.0.relu'])
+
+# %% ../nbs/merging/01_matching.ipynb #5072afd9
+@pytest.mark.gpu
+def test_on_a_gpu():
+    import os
+    there, data = os.environ.get('ROBUSTNB_GPU', 'cuda'), load('digits').take(128)
+    a, b = (convnet((1, 8, 8), width=4).double() for _ in range(2))
+    x = as_float(data.x).double()
+    spec, batches = permutations(a, x[:2]), [(x, data.y)]
+    far = lambda net: copy.deepcopy(net).to(there)
+    for method in ('weights', 'activations'):
+        kw = {} if method == 'weights' else dict(batches=[x])
+        expected = merge(a, b, spec, method, **kw)
+        for first, second in ((far(a), far(b)), (a, far(b)), (far(a), b)):    # two devices too: the result is where `a` is
+            found = merge(first, second, spec, method, **kw)
+            assert {t.device.type for t in found.values()} == {next(first.parameters()).device.type}
+            for k, t in expected.items(): torch.testing.assert_close(found[k].cpu(), t, rtol=0, atol=1e-8)
+    one, two = (straight_through(net, p, q, spec, batches, epochs=2) for net, p, q in ((a, a, b), (far(a), far(a), far(b))))
+    assert all(torch.equal(one[k], two[k].cpu()) for k in one)
+    def repaired(*parents):
+        states = [p.state_dict() for p in parents]
+        return repair(parents[0], interpolate(*states, .5), states, batches)
+    after = repaired(far(a), far(b))
+    for k, t in repaired(a, b).items(): torch.testing.assert_close(after[k].cpu(), t, rtol=0, atol=1e-8)

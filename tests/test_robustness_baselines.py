@@ -807,3 +807,23 @@ def test_bad_arguments_are_named():
     model, x, y = trained()
     refused('labels up to 11', lambda: kl_pgd(ball, 1)(model, x, y + 11 - y), lambda: friendly(ball, 1)
             (model, x, y + 11 - y))
+
+# %% ../nbs/robustness/00_baselines.ipynb #47e720f5
+@pytest.mark.gpu
+def test_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    torch.manual_seed(0)
+    model, x, y = mlp((1, 8, 8), hidden=(16,)).double(), torch.rand(12, 1, 8, 8).double(), torch.arange(12) % 10
+    moved, ball = copy.deepcopy(model).to(there), Linf(.1)
+    attack = pgd(ball, 3, random_start=False)
+    objectives = dict(adversarial=adversarial(attack), trades=trades(attack), mart=mart(attack), mail=mail(attack), ewat=ewat(attack),
+                      gairat=gairat(ball, 3, random_start=False), mma=mma(attack), friendly=adversarial(friendly(ball, 3, random_start=False)),
+                      awp=adversarial(attack))
+    for name, loss in objectives.items():
+        step = awp(.01) if name == 'awp' else update
+        after = []
+        for device, net in (('cpu', copy.deepcopy(model)), (there, copy.deepcopy(moved))):
+            step(net, x.to(device), y.to(device), loss, torch.optim.SGD(net.parameters(), .1))
+            after.append(torch.cat([p.detach().flatten().cpu() for p in net.parameters()]))
+        torch.testing.assert_close(after[1], after[0], rtol=0, atol=1e-8, msg=name)

@@ -871,3 +871,22 @@ def test_accelerated_refusals():
     with pytest.raises(ValueError, match="not 'fp16'"): accelerated(Odd())
     Odd.mixed_precision, Odd.gradient_accumulation_steps = 'no', 4
     with pytest.raises(ValueError, match='gradient accumulation'): accelerated(Odd())
+
+# %% ../nbs/02_training.ipynb #ff177fb1
+@pytest.mark.gpu
+def test_on_a_gpu():
+    import os
+    there, data = os.environ.get('ROBUSTNB_GPU', 'cuda'), load('digits').take(192)
+    def trained(device, epochs, path=None):
+        torch.manual_seed(0)
+        model = convnet((1, 8, 8), width=4).to(device)
+        batches = Batches(data, 64, shuffle=True, device=device)
+        opt = torch.optim.SGD(model.parameters(), .05, momentum=.9)
+        return model, fit(model, batches, cross_entropy, opt, epochs, checkpoint=path, progress=False).frame['loss']
+    with tempfile.TemporaryDirectory() as d:
+        (_, here), (model, far), (begun, _) = trained('cpu', 2), trained(there, 2), trained(there, 1, f'{d}/run.safetensors')
+        np.testing.assert_allclose(far, here, rtol=1e-2)
+        resumed, _ = trained(there, 2, f'{d}/run.safetensors')
+        assert all(torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), model.state_dict().values()))
+        on_cpu, _ = trained('cpu', 2, f'{d}/run.safetensors')    # a finished run, read where there is no GPU
+        assert all(torch.equal(a, b.cpu()) for a, b in zip(on_cpu.state_dict().values(), resumed.state_dict().values()))

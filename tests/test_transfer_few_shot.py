@@ -176,3 +176,17 @@ def test_task_accuracies():
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in state.items())
     far = Data(torch.tensor([[0., 1.], [.5, .5], [1., 0.]]).repeat(10, 1), torch.tensor([0, 1, 2] * 10), list('abc'))
     for cosine in False, True: assert task_accuracies(nn.Flatten(), nearest_mean(3, cosine), Episodes(far, 3, 1, 3), 5).min() == 1
+
+# %% ../nbs/transfer/00_few_shot.ipynb #93ccb7ef
+@pytest.mark.gpu
+def test_on_a_gpu():
+    import os
+    there, data = os.environ.get('ROBUSTNB_GPU', 'cuda'), load('digits')
+    model = mlp((1, 8, 8), 3, hidden=(16,)).double()
+    x, y = next(iter(Episodes(data, 3, 2, 4, tasks=2, length=2)))
+    for objective in (maml(6), maml(6, first_order=True), anil(6), boil(6)):
+        grads = []
+        for device, net in (('cpu', model), (there, copy.deepcopy(model).to(there))):
+            loss = objective(net, x.double().to(device), y.to(device))[0]
+            grads.append(torch.cat([g.flatten().cpu() for g in torch.autograd.grad(loss, list(net.parameters()))]))
+        torch.testing.assert_close(grads[1], grads[0], rtol=0, atol=1e-8)

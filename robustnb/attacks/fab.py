@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
-from torch.nn.functional import one_hot
 from .gradient import autocast, finite_rows, gradient_to
 from .search import Rows, _judged, normal, searching, uniform
 from .threat_models import L1, L2, Linf
@@ -168,7 +167,7 @@ def starts(self:_Fab, hunt, radius):
     for run in range(self.restarts * max(1, self.targets)):
         if not hunt.start(): return
         first = run < max(1, self.targets)
-        others = hunt.clean.masked_fill(one_hot(hunt.y, classes).bool(), -torch.inf)
+        others = hunt.clean.scatter(1, hunt.y[:, None], -torch.inf)
         rivals = others.topk(self.targets or classes - 1).indices
         if self.targets: rivals = rivals[:, run % self.targets, None]
         z, none = (
@@ -225,7 +224,7 @@ def fab(threat,       # Linf(eps), L2(eps) or L1(eps)
     def run(hunt):
         for n, s in enumerate(settings.starts(hunt, lambda: threat.eps)):
             def settle(i, s, z, logits, far, nearer):
-                held = one_hot(hunt.y, logits.shape[1]).to(logits) * 1e30  # a point outside the ball proves nothing
+                held = torch.zeros_like(logits).scatter(1, hunt.y[:, None], 1e30)  # a point outside the ball proves nothing
                 gone = hunt.record(z, torch.where(far[:, None] <= threat.eps, logits, held), n * steps + i, exact=True)
                 if futile is None or i % 10: return gone
                 return gone | (

@@ -28,8 +28,8 @@ def margin_loss(logits:torch.Tensor, # (N,K)
                 y:torch.Tensor,      # int64 (N,)
                )->torch.Tensor: # (N,)
     "Best other logit minus the logit of `y`: positive where the model does not predict `y`"
-    own = F.one_hot(y, logits.shape[1]).bool()
-    return logits.masked_fill(own, -torch.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
+    own = y[:, None]
+    return logits.scatter(1, own, -torch.inf).amax(1) - logits.gather(1, own)[:, 0]
 
 # %% ../../nbs/attacks/01_gradient.ipynb #556f8a1d
 @contextmanager

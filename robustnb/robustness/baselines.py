@@ -128,10 +128,10 @@ def boosted(
 )->torch.Tensor: # (N,)
     "MART's boosted cross-entropy: $-\\log p_y-\\log(1-\\max_{k\\neq y}p_k)$ (eq. 6, 7)"
     log_p = logits.log_softmax(1)
-    own = F.one_hot(y, logits.shape[1]).bool()
-    runner_up = log_p.masked_fill(own, -torch.inf).argmax(1, keepdim=True)
+    own = y[:, None]
+    runner_up = log_p.scatter(1, own, -torch.inf).argmax(1, keepdim=True)
     rest = log_p.scatter(1, runner_up, -torch.inf).logsumexp(1)  # log(1 - p of the best other class)
-    return -log_p.gather(1, y[:, None])[:, 0] - rest
+    return -log_p.gather(1, own)[:, 0] - rest
 
 # %% ../../nbs/robustness/00_baselines.ipynb #614456c3
 def mart(
@@ -268,8 +268,8 @@ def soft_margin(
 )->torch.Tensor: # (N,)
     """MMA's soft logit margin (Ding et al., 2020): `margin_loss` with logsumexp for the maximum, positive where `y`
     has less than half of the probability"""
-    own = F.one_hot(y, logits.shape[1]).bool()
-    return logits.masked_fill(own, -torch.inf).logsumexp(1) - logits.gather(1, y[:, None])[:, 0]
+    own = y[:, None]
+    return logits.scatter(1, own, -torch.inf).logsumexp(1) - logits.gather(1, own)[:, 0]
 
 def boundary(
     attack, # attack(model, x, y) -> x_adv, in a ball of the largest margin that is asked for

@@ -18,7 +18,7 @@ def ovr_loss(
     y:torch.Tensor, # int64 (N,)
 )->torch.Tensor: # (N,)
     "One-versus-the-rest: the logistic losses of `y` against zero and of zero against every other class (equation 1)"
-    own = F.one_hot(y, logits.shape[1]).bool()
+    own = torch.zeros_like(logits, dtype=torch.bool).scatter(1, y[:, None], True)
     return F.softplus(torch.where(own, -logits, logits)).sum(1)
 
 # %% ../../nbs/robustness/02_sovr.ipynb #ad75b82d
