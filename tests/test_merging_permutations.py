@@ -508,8 +508,8 @@ def test_refused_models():
         with pytest.raises(ValueError, match=match): permutations(model, x, **kw)
     image = torch.rand(2, 3, 8, 8)
     refused(r'cannot trace 2 \(Gate\).*rules=\{Gate: opaque\}', gated(), image)
-    refused(r'no rule for module 1 \(LSTM\).*LSTM: elementwise', nn.Sequential(nn.Linear(4, 8), nn.LSTM(8, 8)),
-            torch.rand(2, 5, 4))
+    refused(r'no rule for module 1 \(CrossMapLRN2d\).*CrossMapLRN2d: elementwise',
+            nn.Sequential(nn.Conv2d(3, 8, 1), nn.CrossMapLRN2d(2)), image)
     class Odd(nn.Module):
         def __init__(self): super().__init__(); self.f = nn.Linear(4, 8)
         def forward(self, x): return torch.fft.fft(self.f(x)).real
