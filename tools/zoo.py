@@ -1,11 +1,12 @@
-"""Permutations of every architecture: `zoo.py [--only torchvision timm torch] [--largest 250e6]`, needs `pip install robustnb[zoo]`.
+"""Permutations of every architecture: `zoo.py [--only torch torchvision timm] [--largest 250e6]`.
 
-Each network is made with random weights (nothing is downloaded), one after the other; its specification is derived and
-put to the test by `check_spec`, in float64. Networks with more than LARGEST parameters are not tested,
-which takes four copies of them in float64. Finished networks are kept in nbs/benchmarks/zoo.json, which the benchmark page reads, so the script can be
-interrupted; `--again` forgets them. Times are CPU seconds of one thread, each beside those of one forward pass.
+Needs timm: `pip install robustnb[zoo]`. Each network is made with random weights (nothing is downloaded), one after the
+other; its specification is derived and put to the test by `check_spec`, in float64. Networks with more than LARGEST
+parameters are not tested, which takes four copies of them in float64. Finished networks are kept in
+nbs/benchmarks/zoo.json, which the benchmark page reads, so the script can be interrupted; `--again` forgets them. Times
+are CPU seconds of one thread, each beside those of one forward pass.
 """
-import argparse, gc, json, platform, time
+import argparse, gc, json, time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -51,8 +52,8 @@ class Block(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
-        self.norm, self.wide, self.back, self.last = nn.LayerNorm(width), nn.Linear(width, 4*width), nn.Linear(4*width, width), nn.LayerNorm(width)
-        self.heads = heads
+        self.norm, self.last, self.heads = nn.LayerNorm(width), nn.LayerNorm(width), heads
+        self.wide, self.back = nn.Linear(width, 4*width), nn.Linear(4*width, width)
     def forward(self, x, mask):
         q, k, v = (f(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
         weights = (q @ k.transpose(-1, -2)/q.shape[-1]**.5 + mask).softmax(-1)
@@ -63,12 +64,13 @@ class Bert(nn.Module):
     "BERT-base for masked words: embeddings of word, place and segment, twelve layers, the head tied to the embedding"
     def __init__(self, words=30522, width=768, layers=12, heads=12):
         super().__init__()
-        self.word, self.place, self.segment = nn.Embedding(words, width), nn.Embedding(512, width), nn.Embedding(2, width)
+        self.word, self.place, self.segment = (nn.Embedding(n, width) for n in (words, 512, 2))
         self.norm, self.layers = nn.LayerNorm(width), nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.dense, self.final, self.head = nn.Linear(width, width), nn.LayerNorm(width), nn.Linear(width, words)
         self.head.weight = self.word.weight
     def forward(self, words, there):
-        x = self.norm(self.word(words) + self.place(torch.arange(words.shape[1])) + self.segment(torch.zeros_like(words)))
+        x = self.word(words) + self.place(torch.arange(words.shape[1])) + self.segment(torch.zeros_like(words))
+        x = self.norm(x)
         mask = (1 - there[:, None, None])*torch.finfo(x.dtype).min
         for layer in self.layers: x = layer(x, mask)
         return self.head(self.final(nn.functional.gelu(self.dense(x))))
@@ -88,7 +90,9 @@ def zoo(libraries):
             yield 'torchvision', name, partial(torchvision.models.get_model, name, **more), pixels(size)
     if 'timm' in libraries:
         import timm
-        for name in TIMM: yield 'timm', name, partial(timm.create_model, name), pixels(timm.get_pretrained_cfg(name).input_size[-1])
+        for name in TIMM:
+            size = timm.get_pretrained_cfg(name).input_size[-1]
+            yield 'timm', name, partial(timm.create_model, name), pixels(size)
 
 def spent(run, times=1):
     "(CPU seconds, the least of several runs; what it gives)"
@@ -126,11 +130,13 @@ def main():
     torch.set_num_threads(1)
     rows = json.loads(args.out.read_text()) if args.out.exists() and not args.again else []
     done = {(r['library'], r['model']) for r in rows}
-    permutations(torchvision.models.resnet18(), torch.rand(1, 3, 64, 64))  # what torch imports at the first use counts for none
+    # what torch imports at its first use counts for none of them
+    permutations(torchvision.models.resnet18(), torch.rand(1, 3, 64, 64))
     for library, name, make, example in zoo(args.only):
         if (library, name) in done: continue
         row = measured(make, example, args.largest)
-        about = dict(version=version(library), torch=torch.__version__, device=device_name(torch.device('cpu')), threads=1, date=time.strftime('%Y-%m-%d'))
+        about = dict(version=version(library), torch=torch.__version__, device=device_name(torch.device('cpu')),
+                     threads=1, date=time.strftime('%Y-%m-%d'))
         rows.append(dict(library=library, model=name) | row | dict(about=about))
         args.out.write_text(json.dumps(rows, indent=0) + '\n')
         print(library, name, {k: v for k, v in row.items() if k != 'size'}, flush=True)

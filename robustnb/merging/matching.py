@@ -995,7 +995,9 @@ def _repair_layers(model, layers):
             other = next((k for k, t in state.items() if t is state[mine] and k != mine), None)
             if other:
                 raise ValueError(
-                    f'{mine} and {other} are one tensor, which one correction cannot serve: name other layers in layers')
+                    f'{mine} and {other} are one tensor, which one correction cannot serve: name other layers in '
+                    'layers'
+                )
     return names
 
 # %% ../../nbs/merging/01_matching.ipynb #0d8cbd9d

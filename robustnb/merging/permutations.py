@@ -819,7 +819,8 @@ class _Watch(TorchFunctionMode):
     def __init__(self, d, table, own, mode):
         super().__init__()
         self.d, self.table, self.own = d, table, tuple(k for k in own if isinstance(k, type))
-        self.fake = lambda t: mode.from_tensor(t) if isinstance(t, torch.Tensor) and not isinstance(t, FakeTensor) else t
+        real = lambda t: isinstance(t, torch.Tensor) and not isinstance(t, FakeTensor)
+        self.fake = lambda t: mode.from_tensor(t) if real(t) else t
         self.where, self.within = [], False  # the modules at work; whether the last of them is one operation
 
     def __torch_function__(self, f, types, args=(), kwargs=None):
@@ -831,7 +832,8 @@ class _Watch(TorchFunctionMode):
         return self.visit(f'function {name}', repr(name), run, rule, args, kwargs or {})
 
     def follow(self, name, m):
-        "Let `m` say when it runs; `permutations` takes that back. One operation is what torch.nn has, and what has a rule of its own"
+        """Let `m` say when it runs, until `permutations` takes that back. One operation is what torch.nn has, and what
+        has a rule of its own"""
         forward, kind = m.forward, type(m)
         one = issubclass(kind, self.own) or kind.__module__.startswith('torch.nn') and kind is not nn.Sequential
         rule = next((functools.partial(_with_module, self.table[t], m) for t in kind.__mro__ if t in self.table), None)
@@ -1015,7 +1017,8 @@ def check_spec(
     for size in (1, .3, .1, .03):  # closer to the model's own where the network blows up the rounding of its weights
         state, worst = drawn(size), 0.
         before = run(state)
-        if change(run({k: t * (1 + 2**-50) if t.is_floating_point() else t for k, t in state.items()})) < rtol / 9: break
+        nudged = {k: t * (1 + 2**-50) if t.is_floating_point() else t for k, t in state.items()}
+        if change(run(nudged)) < rtol / 9: break
     assert before.isfinite().all() and before.any(), (
         'with weights drawn around those of the model its output is zero or not finite: it cannot test a spec'
     )
@@ -1036,7 +1039,8 @@ def check_spec(
     return worst
 
 def _jitter(t, gen, size):
-    "Weights at random around `t`, `size` times as far as its own scale; buffers keep their signs (variances, masks) unless they are all zero (means)"
+    """Weights at random around `t`, `size` of their scale away; buffers keep their signs (variances, masks) unless they
+    are all zero (means)"""
     if not t.is_floating_point(): return t.detach()
     noise = lambda: torch.randn(t.shape, generator=gen, dtype=t.dtype).to(t.device)
     new = t.detach() * (.3 * size * noise()).exp()
