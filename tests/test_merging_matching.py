@@ -120,6 +120,18 @@ def trained(n=2, hidden=(64, 64), epochs=3):
         models.append(model.eval())
     return models
 
+# %% ../nbs/merging/01_matching.ipynb #b5eec835
+class Bag(nn.Module):
+    "Classifies bags of words into words, with tied embedding and head"
+    def __init__(self):
+        super().__init__()
+        self.embed, self.fc1, self.fc2 = nn.Embedding(30, 12), nn.Linear(12, 20), nn.Linear(20, 12)
+        self.head = nn.Linear(12, 30, bias=False)
+        self.head.weight = self.embed.weight
+    def forward(self, words):
+        h = self.embed(words).mean(1)
+        return self.head(h + self.fc2(self.fc1(h).relu()))
+
 # %% ../nbs/merging/01_matching.ipynb #df4da458
 def norms_at_once(net, x):
     "State after one pass in training mode over everything, with the batch's own statistics kept"
@@ -389,6 +401,28 @@ def test_straight_through_follows_the_definition():
         p.grad is grads[k] for k, p in ma.named_parameters()
     )
     assert len(history) == 3 and history[0]['solved'] > len(spec.sizes) and history[2]['solved'] <= len(spec.sizes)
+
+# %% ../nbs/merging/01_matching.ipynb #13d0f18b
+def test_straight_through_with_tied_weights():
+    torch.manual_seed(0)
+    net, other, words, history = Bag(), Bag(), torch.randint(0, 30, (3, 40, 5)), []
+    spec, batches, a, b = permutations(net, words[0]), [(w, w[:, 0]) for w in words], net.state_dict(), other.state_dict()
+    def loss(model, x, y): return F.cross_entropy(model(x), y), {}    # of words, no images
+    found = straight_through(net, a, b, spec, batches, loss, lr=1., history=history)
+    leaves, perms, losses, seen = {k: p.detach().clone().requires_grad_() for k, p in net.named_parameters()}, None, [], []
+    opt = torch.optim.SGD(leaves.values(), 1., .9)
+    whole = lambda: leaves | {'head.weight': leaves['embed.weight']}
+    for x, y in batches:
+        perms = weight_matching({k: v.detach() for k, v in whole().items()}, b, spec, perms)
+        moved = permuted(b, spec, perms)
+        ste = {k: .5*(a[k] + moved[k] + h - h.detach()) for k, h in leaves.items()}
+        value = F.cross_entropy(functional_call(net, ste, (x,)), y)    # functional_call ties what the network ties
+        opt.zero_grad(); value.backward(); opt.step()
+        losses.append(value.item()); seen.append(perms)
+    np.testing.assert_allclose([h['loss'] for h in history], losses, rtol=1e-5)
+    assert all(found[s].equal(seen[int(np.argmin(losses))][s]) for s in spec.sizes) and len(history) == 3
+    with pytest.raises(ValueError, match='embed.weight and head.weight are one tensor of the model but differ'):
+        straight_through(net, a, b | {'head.weight': b['head.weight'] + 1}, spec, batches, loss)
 
 # %% ../nbs/merging/01_matching.ipynb #fc41ed00
 def test_straight_through_with_batch_norm_leaves_the_model_alone():
@@ -1012,6 +1046,26 @@ def test_planted_in_other_networks():
         assert found_of(match(net, other, spec, 'activations', batches=[x[:20], x[20:]]), right) == (len(right),)*2
     with pytest.raises(ValueError, match="expected 8 units"):
         match(grouped, grouped, permutations(grouped, images), 'activations', batches=[images])
+
+# %% ../nbs/merging/01_matching.ipynb #89d869e0
+def test_repair_of_tied_weights():
+    torch.manual_seed(0)
+    net, other, words = Bag(), Bag(), torch.randint(0, 30, (200, 5))
+    a, b = net.state_dict(), other.state_dict()
+    merged = interpolate(a, b, .5)
+    out = repair(net, merged, (a, b), [(words, words[:, 0])])    # the tied head takes no correction, nor the embedding
+    assert {k for k in out if not out[k].equal(merged[k])} == {f'fc{i}.{k}' for i in (1, 2) for k in ('weight', 'bias')}
+    assert out['head.weight'].equal(out['embed.weight'])
+    for n in ('fc1', 'fc2'):
+        (m1, s1), (m2, s2), (m, s) = (_statistics(net, w, [n], [words])[n] for w in (a, b, out))
+        torch.testing.assert_close(s, (s1 + s2)/2, atol=1e-3, rtol=2e-3)
+        torch.testing.assert_close(m, (m1 + m2)/2, atol=1e-3, rtol=2e-3)
+    twins = nn.Sequential(OrderedDict(one=nn.Linear(4, 4), act=nn.ReLU(), two=nn.Linear(4, 4), head=nn.Linear(4, 2)))
+    for part in ('weight', 'bias'):
+        setattr(twins.two, part, getattr(twins.one, part))
+        with pytest.raises(ValueError, match=f'one.{part} and two.{part} are one tensor, which one correction cannot'):
+            repair(twins, twins.state_dict(), (twins.state_dict(),)*2, [torch.rand(5, 4)])
+        setattr(twins.two, part, nn.Parameter(getattr(twins.one, part).detach().clone()))
 
 # %% ../nbs/merging/01_matching.ipynb #f888aa03
 def test_repair_of_bottleneck_blocks():

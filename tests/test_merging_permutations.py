@@ -194,6 +194,13 @@ def heads(m, x, fused):
     q = (x.flatten(2).transpose(1, 2) @ m.q).view(2, 16, 2, 4).transpose(1, 2)
     return F.scaled_dot_product_attention(q, q, q, attn_mask=m.bias) if fused else (q @ q.mT + m.bias).softmax(-1) @ q
 
+def written(x, part):
+    "Half the channels `part`, written into a copy, and zeros into a row of it"
+    y = x.clone()
+    y[:, part] = x[:, part] / 2
+    y[..., 1, :] = 0
+    return y
+
 OPERATIONS = [([8], lambda m, x: x.max(3)[0]), ([8], lambda m, x: x.max(dim=2).values), ([8], lambda m, x: x.amax(1)),
               ([], lambda m, x: x.max(1)[0]), ([8], lambda m, x: x.softmax(1)), ([8], lambda m, x: x.var((2, 3))),
               ([8], lambda m, x: F.normalize(x, dim=1)), ([8], lambda m, x: x - x.sum(1, keepdim=True)),
@@ -211,7 +218,15 @@ OPERATIONS = [([8], lambda m, x: x.max(3)[0]), ([8], lambda m, x: x.max(dim=2).v
               ([2], lambda m, x: F.conv_transpose2d(x, m.w, groups=2)), ([2], lambda m, x: F.conv2d(x, m.w, groups=2)),
               ([8], lambda m, x: F.interpolate(x, scale_factor=2)), ([], lambda m, x: x.flip(1) + x),
               ([], lambda m, x: x[:, torch.tensor([1, 0, 2])]), ([], lambda m, x: F.pixel_shuffle(x, 2)),
-              ([], lambda m, x: x.cumsum(1)), ([8, 8], lambda m, x: torch.einsum('bchw,cd->bdhw', x, m.q)),
+              ([], lambda m, x: x.cumsum(1)), ([8], lambda m, x: x.cumsum(2)), ([8], lambda m, x: x.flip(2, 3) + x),
+              ([8], lambda m, x: x.roll((1, 2), (2, 3)) + x), ([], lambda m, x: x.roll(1, 1) + x),
+              ([], lambda m, x: x.roll(1) + x), ([8], lambda m, x: x[:, :, torch.tensor([[3, 1], [0, 2]])]),
+              ([8], lambda m, x: x[..., torch.tensor([3, 1, 1]), torch.tensor([0, 1, 2])]),
+              ([5, 3], lambda m, x: x[[1, 0], :5]), ([8], lambda m, x: x.index_select(2, torch.tensor([3, 1]))),
+              ([], lambda m, x: x.index_select(1, torch.tensor([3, 1]))), ([8], lambda m, x: x.movedim(1, -1) * m.p),
+              ([], lambda m, x: x[:, torch.tensor([1, 0]), 1]), ([8], lambda m, x: x + x[0, :, 0].T[1][:, None, None]),
+              ([3, 5], lambda m, x: written(x, slice(0, 3))), ([], lambda m, x: written(x, torch.tensor([2, 0]))),
+              ([8], lambda m, x: torch.stack([t * m.p[:, None, None] for t in x])), ([8, 8], lambda m, x: torch.einsum('bchw,cd->bdhw', x, m.q)),
               ([8], lambda m, x: torch.einsum('ii->i', m.q)[:, None, None] * x),
               ([8], lambda m, x: torch.stack((x, 2 * x), 1)),
               ([8], lambda m, x: torch.stack((x, 2 * x), 2).flatten(1, 2)),
@@ -220,6 +235,50 @@ OPERATIONS = [([8], lambda m, x: x.max(3)[0]), ([8], lambda m, x: x.max(dim=2).v
               ([8], lambda m, x: x * x.new_ones(8, 1, 1).fill_(2.)[:1]),
               ([8], lambda m, x: x.mul(2).add_(m.p[:, None, None]).clamp_(-1, 1)),
               ([8, 2], lambda m, x: heads(m, x, True)), ([8, 2], lambda m, x: heads(m, x, False))]
+
+# %% ../nbs/merging/00_permutations.ipynb #76745aea
+class Bert(nn.Module):
+    "Masked words, small"
+    def __init__(self, n=12, heads=3, layers=2):
+        super().__init__()
+        self.word, self.place, self.segment = nn.Embedding(20, n), nn.Embedding(9, n), nn.Embedding(2, n)
+        self.layers = nn.ModuleList(nn.ModuleDict(dict(
+            q=nn.Linear(n, n), k=nn.Linear(n, n), v=nn.Linear(n, n), out=nn.Linear(n, n), norm=nn.LayerNorm(n),
+            wide=nn.Linear(n, 2*n), back=nn.Linear(2*n, n), last=nn.LayerNorm(n))) for _ in range(layers))
+        self.dense, self.final, self.head, self.heads = nn.Linear(n, n), nn.LayerNorm(n), nn.Linear(n, 20), heads
+        self.head.weight = self.word.weight
+        self.register_buffer('places', torch.arange(9)[None])
+    def attend(self, m, x, mask):
+        q, k, v = (m[i](x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for i in 'qkv')
+        scores = q @ k.transpose(-1, -2) / q.shape[-1]**.5 + mask
+        return m.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape))
+    def forward(self, words, there):
+        if words.shape[1] > self.places.shape[1]: raise ValueError('too long')
+        x = self.word(words) + self.place(self.places[:, :words.shape[1]]) + self.segment(torch.zeros_like(words))
+        mask = (1 - there[:, None, None]) * torch.finfo(x.dtype).min
+        for m in self.layers:
+            x = m.norm(x + self.attend(m, x, mask))
+            x = m.last(x + m.back(F.gelu(m.wide(x))))
+        return self.head(self.final(F.gelu(self.dense(x))))
+
+def sentences(): return torch.randint(0, 20, (2, 7)), torch.tensor([[1.] * 7, [1.] * 5 + [0.] * 2])
+
+# %% ../nbs/merging/00_permutations.ipynb #b83b190c
+class Recurrent(nn.Module):
+    "A recurrent layer of torch.nn on sequences of five numbers, read by `use`, and a head of `n` inputs"
+    def __init__(self, layer, use, n):
+        super().__init__()
+        self.into, self.layer, self.use, self.head = nn.Linear(5, 6), layer, use, nn.Linear(n, 3)
+    def forward(self, x): return self.head(self.use(self.layer, self.into(x).tanh()))
+
+def last_of_both(layer, x):
+    _, (h, c) = layer(x)
+    return torch.cat((h[-2], h[-1], c[1]), 1)
+
+def stepwise(cell, x):
+    state = None
+    for t in x.unbind(1): state = cell(t, state)
+    return state[0]
 
 # %% ../nbs/merging/00_permutations.ipynb #b1af6861
 def test_resnets_by_hand():
@@ -292,6 +351,24 @@ def test_every_axis_is_needed():
     with pytest.raises(AssertionError, match='zero or not finite'):
         check_spec(zero, permutations(zero, x[0, :, 0].mT), x[0, :, 0].mT)
 
+# %% ../nbs/merging/00_permutations.ipynb #93ae4fb4
+def test_rounding_is_no_error():
+    class Loop(nn.Module):
+        "A hundred steps by one layer, tame with its own small weights, chaotic with larger ones"
+        def __init__(self):
+            super().__init__()
+            self.into, self.f, self.head = nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+            nn.init.zeros_(self.f.weight)
+        def forward(self, x):
+            h = self.into(x)
+            for _ in range(100): h = (5 * self.f(h)).sin()
+            return self.head(h)
+    x = torch.rand(2, 3)
+    spec = agrees(Loop(), x, tol=1e-9)
+    assert spec.sizes == {'into': 8}
+    wrong = Spec(spec.sizes, spec.axes | {'f.bias': ((),)})
+    with pytest.raises(AssertionError, match='changes the output'): check_spec(Loop(), wrong, x)
+
 # %% ../nbs/merging/00_permutations.ipynb #d9358a6a
 def test_networks_of_the_library():
     # the code has a symbol too
@@ -310,6 +387,39 @@ def test_torchvision_networks():
     dense = agrees(models.DenseNet(8, (2, 2), 16, num_classes=10), x)
     assert [n for _, n in dense.axes['classifier.weight'][1]] == [16, 8, 8] and len(dense.sizes) == 10
     assert len(agrees(models.SqueezeNet('1_1', 10), torch.rand(2, 3, 48, 48), tol=1e-9).sizes) == 25
+
+# %% ../nbs/merging/00_permutations.ipynb #c43e0c12
+def test_swin():
+    swin, kw = torchvision.models.swin_transformer, dict(patch_size=[2, 2], embed_dim=8, depths=[2, 1], num_heads=[2, 4],
+                                             window_size=[4, 4], num_classes=5)
+    spec = agrees(torchvision.models.SwinTransformer(**kw), torch.rand(2, 3, 32, 32))
+    assert sorted(spec.sizes.values()) == [2, 2, 4, 8, 16, 32, 32, 64]
+    (heads, n), = spec.axes['features.1.1.attn.relative_position_bias_table'][1]
+    assert n == 2 and spec.axes['features.1.1.attn.qkv.weight'][0] == ((heads, 8),) * 3
+    second = torchvision.models.SwinTransformer(**kw, block=swin.SwinTransformerBlockV2, downsample_layer=swin.PatchMergingV2)
+    spec = agrees(second, torch.rand(2, 3, 32, 32))
+    assert sorted(spec.sizes.values()) == [2, 2, 4, 8, 16, 32, 32, 64, 512, 512, 512]
+    assert not any(s for layout in spec.axes['features.1.1.attn.relative_coords_table'] for s, _ in layout)
+
+# %% ../nbs/merging/00_permutations.ipynb #9294a2d5
+def test_networks_of_timm():
+    timm = pytest.importorskip('timm')    # pip install robustnb[zoo]
+    # torch.fx can't trace it: it compares shapes
+    agrees(timm.create_model('mobilevit_xxs', num_classes=5), torch.rand(1, 3, 64, 64), least=30, tol=1e-9)
+
+# %% ../nbs/merging/00_permutations.ipynb #ac90b881
+def test_what_a_model_keeps_is_not_taken_for_its_weights():
+    class Keeps(nn.Module):
+        "Biases of two heads, read from a table once and then kept, as LeViT does"
+        def __init__(self):
+            super().__init__()
+            self.f, self.table, self.kept, self.head = nn.Linear(3, 4), nn.Parameter(torch.randn(2, 5)), {}, nn.Linear(4, 2)
+        def forward(self, x):
+            if 'bias' not in self.kept: self.kept['bias'] = self.table[:, torch.arange(2)]
+            h = self.f(x).view(-1, 2, 2) + self.kept['bias']
+            return self.head(h.flatten(1).tanh())
+    model = Keeps()
+    assert agrees(model, torch.rand(3, 3)).sizes == {'table': 2} and model.kept == {}
 
 # %% ../nbs/merging/00_permutations.ipynb #1f8e9f06
 @pytest.mark.slow
@@ -353,6 +463,41 @@ def test_transformers():
         (),
         (('embed', 16),),
     )
+
+# %% ../nbs/merging/00_permutations.ipynb #e29cc9b2
+def test_bert_from_modules():
+    words, there = sentences()
+    spec = agrees(Bert(), (words, there))
+    assert list(spec.sizes.values()) == [12, 3, 24, 3, 24] and spec.axes['head.bias'] == (((None, 20),),)
+    assert spec.axes['head.weight'] == spec.axes['word.weight'] and spec.axes['segment.weight'][1] == (('word', 12),)
+    with pytest.raises(ValueError, match=r'the model \(Bert\) fails: too long. Is x what the model takes'):
+        permutations(Bert(), (words.repeat(1, 2), there))
+
+# %% ../nbs/merging/00_permutations.ipynb #f6d07000
+def test_encoder_for_classes():
+    class Encoder(nn.Module):
+        "The encoder of torch.nn between an embedding and a head on the mean over what is there"
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(20, 16), nn.Linear(16, 3)
+            self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 24, batch_first=True), 2)
+        def forward(self, words, there):
+            x = self.encoder(self.embed(words), src_key_padding_mask=there == 0)
+            return self.head((x * there[..., None]).sum(1) / there.sum(1, keepdim=True))
+    assert list(agrees(Encoder(), sentences()).sizes.values()) == [16, 4, 24, 4, 24]
+
+# %% ../nbs/merging/00_permutations.ipynb #30e5afcf
+def test_recurrent_networks():
+    x, kw = torch.rand(2, 4, 5), dict(batch_first=True)
+    for units, layer, use, n in (
+        ([6, 7, 7, 7, 7], nn.LSTM(6, 7, 2, bidirectional=True, **kw), last_of_both, 21),
+        ([6, 7, 7], nn.LSTM(6, 7, 2, **kw), lambda m, x: m(x)[0][:, -1], 7),
+        ([6, 7, 7], nn.RNN(6, 7, 2, **kw), lambda m, x: torch.cat(list(m(x)[1]), 1), 14),
+        ([6, 7], nn.RNN(6, 7, 2, nonlinearity='relu', **kw), lambda m, x: m(x)[1].mean(0), 7),   # as a whole: tied
+        ([6, 7, 4], nn.LSTM(6, 7, 1, proj_size=4, **kw), lambda m, x: m(x)[1][0].squeeze(0), 4),
+        ([6, 7], nn.GRU(6, 7, **kw), lambda m, x: m(x, m.bias_ih_l0[14:].expand(1, 2, 7).contiguous())[0].amax(1), 7),
+        ([6, 7], nn.LSTMCell(6, 7), stepwise, 7), ([6], nn.GRUCell(6, 6), lambda m, x: m(x[:, 0], m(x[:, 1], x[:, 2])), 6)):
+        assert list(agrees(Recurrent(layer, use, n), x, least=0).sizes.values()) == units, layer
 
 # %% ../nbs/merging/00_permutations.ipynb #f4c46dbc
 def test_a_module_used_twice_and_shapes_in_python():
@@ -508,8 +653,8 @@ def test_refused_models():
         with pytest.raises(ValueError, match=match): permutations(model, x, **kw)
     image = torch.rand(2, 3, 8, 8)
     refused(r'cannot trace 2 \(Gate\).*rules=\{Gate: opaque\}', gated(), image)
-    refused(r'no rule for module 1 \(LSTM\).*LSTM: elementwise', nn.Sequential(nn.Linear(4, 8), nn.LSTM(8, 8)),
-            torch.rand(2, 5, 4))
+    refused(r'no rule for module 1 \(CrossMapLRN2d\).*CrossMapLRN2d: elementwise',
+            nn.Sequential(nn.Conv2d(3, 8, 1), nn.CrossMapLRN2d(2)), image)
     class Odd(nn.Module):
         def __init__(self): super().__init__(); self.f = nn.Linear(4, 8)
         def forward(self, x): return torch.fft.fft(self.f(x)).real
@@ -518,6 +663,18 @@ def test_refused_models():
             nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2)),
             torch.rand(2, 4))
     refused(r'module 0 \(Linear\) fails.*Is x what the model takes', nn.Sequential(nn.Linear(4, 8)), torch.rand(2, 5))
+    class Loose(nn.Module):
+        "A layer, and something done with what it gives"
+        def __init__(self, use): super().__init__(); self.f, self.use = nn.Linear(4, 8), use
+        def forward(self, x): return self.use(self.f(x))
+    def unseen(h):
+        with torch._C.DisableTorchFunction(): return h.flip(1)
+    refused('comes from code that torch does not show', Loose(lambda h: unseen(h) + h), torch.rand(2, 4))
+    refused('the model gives a Spec: wrap it in one that gives tensors', Loose(lambda h: Spec({}, {})), torch.rand(2, 4))
+    refused(r'cannot trace the model \(Loose\): function item reads a value, and there are only shapes',
+            Loose(lambda h: h * h.sum().item()), torch.rand(2, 4))
+    refused('the shape of what function nonzero gives depends on values', Loose(torch.nonzero), torch.rand(2, 4))
+    refused('no rule for function renorm_', Loose(lambda h: h.renorm_(2, 0, 1.)), torch.rand(2, 4))
     wrong = lambda d, m, x: x
     refused(r'gives a tensor of shape \(2, 8\), its rule says \(2, 4\)', nn.Sequential(nn.Linear(4, 8)), torch.rand(2, 4),
             rules={nn.Linear: wrong})

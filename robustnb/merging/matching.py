@@ -752,15 +752,18 @@ def straight_through(
     net = _loaded(model, a)
     # averaged statistics fit no midpoint; the batch's do
     for m in net.modules(): m.training = isinstance(m, _BatchNorm)
-    names = [k for k, p in net.named_parameters() if p.is_floating_point()]
+    names, tied = [k for k, p in net.named_parameters() if p.is_floating_point()], _tied(net, a, b)
     # small steps are lost in narrow types
     hat = {k: v.clone() for k, v in a.items()} | {k: _wide(a[k]).clone() for k in names}
+    hat |= {k: hat[first] for k, first in tied.items()}
     speed, perms, best, value = {k: torch.zeros_like(hat[k]) for k in names}, None, (np.inf, None), None
     for epoch in range(epochs):
         for i, (x, y) in enumerate(map(_xy, batches)):
             rate = lr*schedule(epoch*len(batches) + i, epochs*len(batches)) if schedule else lr
             with torch.no_grad(): rows, perms = _drain(_descend(hat, b, spec, perms, seed, sweeps))
-            value, grads = _midpoint(net, interpolate(a, permuted(b, spec, perms), .5), names, loss, x, y)
+            middle = interpolate(a, permuted(b, spec, perms), .5)
+            middle |= {k: middle[first] for k, first in tied.items()}
+            value, grads = _midpoint(net, middle, names, loss, x, y)
             if value < best[0]: best = value, perms
             for k, g in zip(names, grads):
                 speed[k].mul_(momentum).add_(g, alpha=.5).add_(hat[k], alpha=weight_decay)
@@ -770,6 +773,15 @@ def straight_through(
     if value is None: raise ValueError('batches is empty: the straight-through estimator needs data')
     if best[1] is None: raise ValueError('no batch gave a finite midpoint loss')
     return best[1]
+
+def _tied(net, *states):
+    "Each further key of a tensor that has several -> its first one; in the states they have to be equal too"
+    first = {id(p): k for k, p in net.named_parameters()}
+    tied = {k: first[id(p)] for k, p in net.named_parameters(remove_duplicate=False) if k != first[id(p)]}
+    for k, other in tied.items():
+        if not all(w[k].equal(w[other]) for w in states):
+            raise ValueError(f'{other} and {k} are one tensor of the model but differ in a state dict: untie the model')
+    return tied
 
 class _At(nn.Module):
     "The network at other weights"
@@ -979,11 +991,13 @@ def _repair_layers(model, layers):
                 f'the weight of {n!r} is computed from others and takes no correction: remove its parametrization or '
                 'weight norm first'
             )
-        other = next((k for k, t in state.items() if t is state[f'{n}.weight'] and k != f'{n}.weight'), None)
-        if other:
-            raise ValueError(
-                f'{n}.weight and {other} are one tensor, which one correction cannot serve: name other layers in layers'
-            )
+        for mine in (f'{n}.weight', f'{n}.bias'):
+            other = next((k for k, t in state.items() if t is state[mine] and k != mine), None)
+            if other:
+                raise ValueError(
+                    f'{mine} and {other} are one tensor, which one correction cannot serve: name other layers in '
+                    'layers'
+                )
     return names
 
 # %% ../../nbs/merging/01_matching.ipynb #0d8cbd9d
