@@ -32,7 +32,7 @@ def case():
 def trained(loss, epochs=4, path=None):
     "(weights, loss) after a training from the same start"
     data, model, _ = case()
-    opt = torch.optim.SGD(model.parameters(), .1, momentum=.9)
+    opt = torch.optim.SGD(model.parameters(), .02, momentum=.9)
     fit(model, Batches(data, batch_size=20), loss, opt, epochs, checkpoint=path, progress=False)
     return model, loss
 

@@ -148,10 +148,12 @@ def channel_weights(
 )->torch.Tensor: # (C,), of sum 1
     "The weights of equation 3: how much the loss rises when a channel is set to zero"
     logits, y = classified(after(z), y)
+    cut = z.clone()
     def without(j):
-        cut = z.clone()
         cut[:, j] = 0
-        return F.cross_entropy(after(cut), y)
+        loss = F.cross_entropy(after(cut), y)
+        cut[:, j] = z[:, j]
+        return loss
     rise = torch.stack([without(j) for j in range(z.shape[1])]) - F.cross_entropy(logits, y)
     return ((rise - rise.mean()) / (temperature * rise.std().clamp(min=1e-12))).softmax(0)
 
