@@ -23,7 +23,8 @@ def test_a_new_head():
     net = with_head(model, 3, seed=1)
     assert torch.equal(torch.get_rng_state(), state) and model.head.out_features == 10 == model.spec['kwargs']['classes']
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    with eval_mode(net), eval_mode(model): assert torch.equal(features(net, x), features(model, x)) and net(x).shape == (5, 3)
+    with eval_mode(net), eval_mode(model):
+        assert torch.equal(features(net, x), features(model, x)) and net(x).shape == (5, 3)
     again, other = with_head(model, 3, seed=1), with_head(model, 3, seed=2)
     assert torch.equal(net.head.weight, again.head.weight) and not torch.equal(net.head.weight, other.head.weight)
     assert not net.head.bias.any() and .008 < net.head.weight.std() < .012

@@ -75,16 +75,16 @@ arms = {
 MAIN = [a for a in arms if a not in ('norm penalty', 'frozen prior', 'no noise')]
 
 # %% ../../nbs/transfer/02_adarand.ipynb #31bb0974
-def setting(steps, per_class, tuned, valid, test, build=None, batch=32, precision='bf16', last=('relu', 'pool'), classes=10,
-            pool=3000, **kw):
+def setting(steps, per_class, tuned, valid, test, build=None, batch=32, precision='bf16', last=('relu', 'pool'),
+            classes=10, pool=3000, **kw):
     recipe = Recipe(1, .01, batch, schedule=multistep((.3, .6, .8)))
     return Setting(build, None, valid, test, recipe, short=1., steps=steps, per_class=per_class, tuned=tuned,
                    precision=precision, last=last, classes=classes, pool=pool, side=96, **kw)
 
 settings = {
-    ('tiny', 'digits'): setting(40, (10,), 10, 0, None, partial(convnet, (1, 8, 8), 5, 8), 25, None, ('block3', 'flatten'),
-                                5, looks=(3,), tune=False, arms=['ft', 'probe', 'uniform', 'pretrained', 'class mean',
-                                                                'frozen prior', 'no noise', 'adarand']),
+    ('tiny', 'digits'): setting(40, (10,), 10, 0, None, partial(convnet, (1, 8, 8), 5, 8), 25, None,
+                                ('block3', 'flatten'), 5, looks=(3,), tune=False,
+                                arms=['ft', 'probe', 'uniform', 'pretrained', 'class mean', 'adarand']),
     ('small', 'cifar10'): setting(200, (10, 25, 100), 25, 1000, 3000),
     ('small', 'fashion'): setting(200, (25,), 25, 1000, 3000, arms=MAIN),
     ('small', 'omniglot'): setting(300, (5,), 5, 300, None, classes=100, pool=None, arms=MAIN)}
@@ -131,7 +131,8 @@ def target(trial, n):
 
 def some(data, last, k, seed):
     "The examples of both parts of k classes that the seed draws"
-    names = [data.classes[i] for i in torch.randperm(len(data.classes), generator=torch.Generator().manual_seed(seed))[:k]]
+    order = torch.randperm(len(data.classes), generator=torch.Generator().manual_seed(seed))
+    names = {data.classes[i] for i in order[:k]}
     a, b = (with_classes(part, lambda name: name in names) for part in (data, last))
     return replace(a, x=torch.cat([a.x, b.x]), y=torch.cat([a.y, b.y]))
 
@@ -139,13 +140,16 @@ def source(trial):
     "The pretrained network from the cached activations on, with a new head"
     if trial.scale == 'tiny':
         net = trial.model()
-        make = lambda: Recipe(10, .1, 50).fit(net.train(), with_classes(load('digits'), *'01234'), progress=False) and net
+        def make():
+            Recipe(10, .1, 50).fit(net.train(), with_classes(load('digits'), *'01234'), progress=False)
+            return net
         net.load_state_dict(trial.artifact('source', make))
     else:
         whole = pretrained()
         b = whole.body
-        net = nn.Sequential(OrderedDict(shape=nn.Unflatten(1, (192, 3, 3)), block=b._blocks[-1], conv=b._conv_head, bn=b._bn1,
-                                        relu=b._swish, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=whole.head))
+        net = nn.Sequential(OrderedDict(
+            shape=nn.Unflatten(1, (192, 3, 3)), block=b._blocks[-1], conv=b._conv_head, bn=b._bn1, relu=b._swish,
+            pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=whole.head))
         for m in net.modules():
             if isinstance(m, nn.BatchNorm2d): m.momentum = .1    # the package's own .01 is too slow for 200 updates
     return with_head(net.to(trial.device).eval(), trial.setting.classes, seed=trial.seed)
@@ -198,15 +202,16 @@ claims = [
           ['probe', 'probe, ft', 'l2-sp', 'delta', 'bss']),
     Claim('1d', 'Its prior, random and moving, beats the mean of the class as a fixed target', 'accuracy', 'adarand',
           ['class mean']),
-    Claim(2, 'An update costs about as many passes through the network as one of fine-tuning, the first statistics included',
-          'passes', 'adarand', ['ft'], equal=.1, unit='passes'),
-    Claim(4, 'A prior that ignores classes lowers the norm of the mean feature: it is larger after fine-tuning', 'norm', 'ft',
-          AGNOSTIC, unit='%'),
-    Claim('4b', 'A prior that ignores classes lowers the entropy of the features: it is larger after fine-tuning', 'entropy',
-          'ft', AGNOSTIC, unit='nats', matters=0),
-    Claim(5, 'AdaRand does not: its features have a larger norm than those of fine-tuning', 'norm', 'adarand', ['ft'], unit='%'),
-    Claim('5b', 'AdaRand does not: its features have a larger entropy than those of fine-tuning', 'entropy', 'adarand', ['ft'],
-          unit='nats', matters=0)]
+    Claim(2, 'An update costs about as many passes through the network as one of fine-tuning, the first statistics '
+             'included', 'passes', 'adarand', ['ft'], equal=.1, unit='passes'),
+    Claim(4, 'A prior that ignores classes lowers the norm of the mean feature: it is larger after fine-tuning', 'norm',
+          'ft', AGNOSTIC, unit='%'),
+    Claim('4b', 'A prior that ignores classes lowers the entropy of the features: it is larger after fine-tuning',
+          'entropy', 'ft', AGNOSTIC, unit='nats', matters=0),
+    Claim(5, 'AdaRand does not: its features have a larger norm than those of fine-tuning', 'norm', 'adarand', ['ft'],
+          unit='%'),
+    Claim('5b', 'AdaRand does not: its features have a larger entropy than those of fine-tuning', 'entropy', 'adarand',
+          ['ft'], unit='nats', matters=0)]
 
 # %% ../../nbs/transfer/02_adarand.ipynb #eba37efc
 def size_figure(records):
@@ -217,17 +222,21 @@ def size_figure(records):
     def draw(r, ax):
         along(r, 'by_n', ax, marker='.')
         ax.set(xscale='log')
-    return panels(records[records.dataset.isin(names)], draw, xlabel='images per class', ylabel='accuracy, %', size=(4.5, 3.4))
+    shown = records[records.dataset.isin(names)]
+    return panels(shown, draw, xlabel='images per class', ylabel='accuracy, %', size=(4.5, 3.4))
 
 PARTS = ['ft', 'class mean', 'frozen prior', 'no noise', 'adarand']
+
 def parts_figure(records):
     "Accuracy with and without noise and motion of the prior"
     whole = [d for d, r in records.groupby('dataset') if set(PARTS) <= set(r.arm)]
-    return panels(records[records.dataset.isin(whole)], lambda r, ax: dots(r, ['accuracy'], ax, PARTS), xlabel='accuracy, %')
+    shown = records[records.dataset.isin(whole)]
+    return panels(shown, lambda r, ax: dots(r, ['accuracy'], ax, PARTS), xlabel='accuracy, %')
 
 # %% ../../nbs/transfer/02_adarand.ipynb #a993683f
 metrics = {
-    'accuracy': Metric('accuracy', '%', 'higher'), 'by_n': Metric('accuracy', '%', 'higher', 'with {} images per class'),
+    'accuracy': Metric('accuracy', '%', 'higher'),
+    'by_n': Metric('accuracy', '%', 'higher', 'with {} images per class'),
     'ce': Metric('cross-entropy', 'nats', 'lower'), 'norm': Metric('norm of the mean feature'),
     'entropy': Metric('entropy of the features', 'nats per dimension'),
     'head_gradient': Metric("norm of the head's gradient"), 'within': Metric('variance within classes'),

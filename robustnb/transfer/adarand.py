@@ -9,6 +9,7 @@ __all__ = ['class_statistics', 'prior_terms', 'Prior', 'adarand', 'diagnostics']
 import math
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from ..data import Data
 from ..models import find_head
@@ -25,7 +26,8 @@ def class_statistics(
     _, y = classified(h.new_zeros(len(h), K), data.y.to(h.device))
     count = y.bincount(minlength=K)
     if not count.all():
-        raise ValueError(f'class {int((count == 0).nonzero()[0])} has no example: the prior of a class starts at its mean')
+        lost = int((count == 0).nonzero()[0])
+        raise ValueError(f'class {lost} has no example: the prior of a class starts at its mean')
     of = [h[y == k] for k in range(K)]
     return torch.stack([f.mean(0) for f in of]), torch.stack([f.std(0, correction=0) for f in of])
 
@@ -53,9 +55,11 @@ class Prior:
         updates:int|None=None, # of the whole training: the rate falls to cos(7 pi/16); None: it stays
         seed:int=0,
     ):
-        for name, v, top in ('lr', lr, math.inf), ('apart', apart, math.inf), ('alpha', alpha, 1), ('moving', moving, 1):
+        ranges = dict(lr=(lr, math.inf), apart=(apart, math.inf), alpha=(alpha, 1), moving=(moving, 1))
+        for name, (v, top) in ranges.items():
             if v is not None and not 0 <= v < top: raise ValueError(f'{name} is in [0, {top}), not {v!r}')
-        if mean.ndim != 2 or len(mean) < 2: raise ValueError(f'mean has shape {tuple(mean.shape)}; expected (K,D), K >= 2')
+        if mean.ndim != 2 or len(mean) < 2:
+            raise ValueError(f'mean has shape {tuple(mean.shape)}; expected (K,D), K >= 2')
         self.mean = mean.detach().clone().requires_grad_()
         self.std, self.running = torch.zeros_like(mean) + std, mean.detach().clone()
         self.lr, self.alpha, self.apart, self.moving, self.updates = lr, alpha, apart, moving, updates
@@ -64,42 +68,45 @@ class Prior:
 
     def __call__(self, h, y):
         if h.shape[1] != self.mean.shape[1]:
-            raise ValueError(f'the prior is for features of length {self.mean.shape[1]}, those of the model have {h.shape[1]}')
+            raise ValueError(f'the prior is for features of length {self.mean.shape[1]}, the model has {h.shape[1]}')
         z = self.mean.detach()[y] + self.std[y] * torch.randn(h.shape, generator=self.generator).to(h)
         if torch.is_grad_enabled(): self.move(h, y)
         return z
 
-    def move(self, h, y):
-        "One update of the prior by the features of a batch"
-        one = F.one_hot(y, len(self.mean)).to(h)
-        count, a = one.sum(0)[:, None], self.alpha
-        mean = one.T @ h / count.clamp(min=1)
-        self.running = torch.where(count > 0, a*self.running + (1 - a)*mean, self.running)
-        if self.moving is not None: self._spread(one, count, h, y)
-        if not self.lr: return
-        if self.updates: self.opt.param_groups[0]['lr'] = self.lr * math.cos(7*math.pi/16 * min(self.done/self.updates, 1))
-        follow, apart = prior_terms(self.mean, self.running)
-        self.opt.zero_grad()
-        (follow + self.apart*apart).backward()
-        self.opt.step()
-        self.done += 1
+# %% ../../nbs/transfer/02_adarand.ipynb #bf436851
+@patch
+def move(self:Prior, h, y):
+    "One update of the prior by the features of a batch: equations 3 to 5"
+    one = F.one_hot(y, len(self.mean)).to(h)
+    count, a = one.sum(0)[:, None], self.alpha
+    def means(v): return one.T @ v / count.clamp(min=1)
+    self.running = torch.where(count > 0, a*self.running + (1 - a)*means(h), self.running)
+    if self.moving is not None:
+        fresh = self.moving*self.std.square() + (1 - self.moving)*means((h - self.running[y]).square())
+        self.std = torch.where(count > 0, fresh.sqrt(), self.std)
+    if not self.lr: return
+    if self.updates:
+        self.opt.param_groups[0]['lr'] = self.lr * math.cos(7*math.pi/16 * min(self.done/self.updates, 1))
+    follow, apart = prior_terms(self.mean, self.running)
+    self.opt.zero_grad()
+    (follow + self.apart*apart).backward()
+    self.opt.step()
+    self.done += 1
 
-    def _spread(self, one, count, h, y):
-        fresh = one.T @ (h - self.running[y]).square() / count.clamp(min=1)
-        moved = self.moving*self.std.square() + (1 - self.moving)*fresh
-        self.std = torch.where(count > 0, moved.sqrt(), self.std)
+# %% ../../nbs/transfer/02_adarand.ipynb #a06471d7
+@patch
+def state_dict(self:Prior):
+    return dict(mean=self.mean.detach(), std=self.std, running=self.running, done=self.done, opt=self.opt.state_dict(),
+                generator=self.generator.get_state())
 
-    def state_dict(self):
-        return dict(mean=self.mean.detach(), std=self.std, running=self.running, done=self.done,
-                    opt=self.opt.state_dict(), generator=self.generator.get_state())
-
-    def load_state_dict(self, state):
-        if state['mean'].shape != self.mean.shape: raise ValueError('this prior is for other features or classes')
-        with torch.no_grad(): self.mean.copy_(state['mean'])
-        self.std, self.running = (state[k].clone().to(self.mean) for k in ('std', 'running'))
-        self.opt.load_state_dict(state['opt'])
-        self.done = state['done']
-        self.generator.set_state(state['generator'])
+@patch
+def load_state_dict(self:Prior, state):
+    if state['mean'].shape != self.mean.shape: raise ValueError('this prior is for other features or classes')
+    with torch.no_grad(): self.mean.copy_(state['mean'])
+    self.std, self.running = (state[k].clone().to(self.mean) for k in ('std', 'running'))
+    self.opt.load_state_dict(state['opt'])
+    self.done = state['done']
+    self.generator.set_state(state['generator'])
 
 # %% ../../nbs/transfer/02_adarand.ipynb #2c295c74
 def adarand(

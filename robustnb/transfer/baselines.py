@@ -118,9 +118,9 @@ def _answered(model, x, y):
 
 def _split(model):
     "(parameters before the head by name, parameters of the head)"
-    head = find_head(model)[0] + '.'
-    named = dict(model.named_parameters())
-    return {k: p for k, p in named.items() if not k.startswith(head)}, [p for k, p in named.items() if k.startswith(head)]
+    head, named = find_head(model)[0] + '.', dict(model.named_parameters())
+    own = [p for k, p in named.items() if k.startswith(head)]
+    return {k: p for k, p in named.items() if not k.startswith(head)}, own
 
 # %% ../../nbs/transfer/00_baselines.ipynb #bd5a8efc
 def l2_sp(
@@ -135,7 +135,8 @@ def l2_sp(
         _, value, logs = _answered(model, x, y)
         body, head = _split(model)
         away = sum((p - start[k]).square().sum() for k, p in body.items())
-        return value + alpha/2*away + beta/2*sum(p.square().sum() for p in head), logs | {'distance': away.detach().sqrt()}
+        value = value + alpha/2*away + beta/2*sum(p.square().sum() for p in head)
+        return value, logs | {'distance': away.detach().sqrt()}
     return loss
 
 # %% ../../nbs/transfer/00_baselines.ipynb #9f02f802
