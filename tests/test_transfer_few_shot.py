@@ -133,6 +133,24 @@ def test_learners():
         new = adapted(model, x[0, :6], y[0, :6], anil(6).rates(model))
         assert {k for k, p in model.named_parameters() if new[k] is not p} == head
 
+# %% ../nbs/transfer/00_few_shot.ipynb #ffc7e9be
+def test_the_inner_loop_of_higher():
+    import higher
+    for first in (False, True):
+        for steps in (1, 3):
+            torch.manual_seed(0)
+            net, x, y = mlp((4,), 3, (6,)).double(), torch.rand(2, 10, 4).double(), torch.randint(3, (2, 10))
+            value = maml(6, lr=.3, steps=steps, first_order=first)(net, x, y)[0]
+            ours, theirs = torch.autograd.grad(value, list(net.parameters())), 0
+            inner = torch.optim.SGD(net.parameters(), .3)
+            for t in range(2):
+                with higher.innerloop_ctx(net, inner, copy_initial_weights=False, track_higher_grads=not first) as (task, opt):
+                    for _ in range(steps): opt.step(F.cross_entropy(task(x[t, :6]), y[t, :6]))
+                    loss = F.cross_entropy(task(x[t, 6:]), y[t, 6:]) / 2
+                    grads = torch.autograd.grad(loss, list(task.parameters(time=-1 if first else 0)))
+                    theirs = [g + h for g, h in zip(grads, theirs or [0]*len(grads))]
+            assert max((a - b).abs().max() for a, b in zip(ours, theirs)) < 1e-12
+
 # %% ../nbs/transfer/00_few_shot.ipynb #441d48b9
 def test_queries_alone():
     torch.manual_seed(0)

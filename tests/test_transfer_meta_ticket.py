@@ -5,12 +5,16 @@ import torch
 from robustnb.models import find_head
 import pytest
 import torch.nn.functional as F
+from robustnb.evidence.store import Job
+from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, mlp
 from robustnb.transfer.few_shot import adapted, maml
+from dataclasses import replace
+from robustnb.evidence.trials import Setting
 from robustnb.models import mlp
 from robustnb.transfer.few_shot import maml
 from robustnb.transfer.meta_ticket import Ticket, load_masks, rerandomised, save_masks
-from robustnb.experiments.meta_ticket import classes_of, paper
+from robustnb.experiments.meta_ticket import classes_of, mixed, paper, run
 
 # %% ../nbs/transfer/01_meta_ticket.ipynb #a255140b
 def test_ticket():
@@ -91,8 +95,29 @@ def test_mask_files():
         with pytest.raises(ValueError, match='no mask for such a network'): load_masks(path, Ticket(mlp((5,), 3, (70, 9))))
     with pytest.raises(ValueError, match='masks are due'): ticket.set_masks({})
 
-# %% ../nbs/transfer/01_meta_ticket.ipynb #0b58aefd
+# %% ../nbs/transfer/01_meta_ticket.ipynb #ff2fd717
 def test_experiment():
-    assert [len(a.candidates) for a in paper.arms.values()] == [3, 3, 3, 3, 1, 1]
+    assert [len(a.candidates) for a in paper.arms.values()] == [3]*5 + [1]*4
     train, valid, test = classes_of('digits')
     assert not set(train.classes) & set(test.classes) and not set(valid.classes) & set(train.classes + test.classes)
+
+# %% ../nbs/transfer/01_meta_ticket.ipynb #b17d2c57
+def test_shuffled_gradients():
+    net = mlp((4,), 3, (5,))
+    opt, loss = torch.optim.SGD(net.parameters(), 1.), lambda m, x, y: (F.cross_entropy(m(x), y), {})
+    x, y = torch.rand(6, 4), torch.arange(6) % 3
+    grads = torch.autograd.grad(loss(net, x, y)[0], list(net.parameters()))
+    old = [p.detach().clone() for p in net.parameters()]
+    mixed(0)(net, x, y, loss, opt)
+    for p, w, g in zip(net.parameters(), old, grads):    # the same amounts, in other places
+        torch.testing.assert_close((w - p.detach()).flatten().sort().values, g.flatten().sort().values, atol=1e-6, rtol=0)
+    assert not torch.allclose(old[0] - net.fc1.weight.detach(), grads[0])
+
+# %% ../nbs/transfer/01_meta_ticket.ipynb #8a1ca584
+def test_sinusoids():
+    short = replace(paper.settings['paper', 'sinusoids'].recipe, epochs=1)
+    few = Setting(**vars(paper.settings['paper', 'sinusoids']) | dict(recipe=short, length=3, tests=5))
+    brief = replace(paper, settings={('paper', 'sinusoids'): few})
+    for arm in few.arms:
+        out = run(Trial(brief, Job('paper', 'sinusoids', arm, paper.arms[arm].candidates[0])))
+        assert 0 < out['mse'] < 20 and ('sparsity' in out) == (arm == 'meta-ticket')
