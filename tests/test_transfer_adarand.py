@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from robustnb.transfer.baselines import embedded
 import copy, tempfile
 from pathlib import Path
@@ -117,6 +118,17 @@ def test_limits_of_the_objective():
     held, _ = trained(adarand(Prior(mean, 0., lr=0.), 3.))                   # no noise, no motion: the class mean as target
     assert same(held, trained(pulled(lambda h, y: mean[y], 3.))[0]) and not same(held, plain)
     with pytest.raises(TypeError, match='expected a Prior'): adarand(mean)
+
+# %% ../nbs/transfer/02_adarand.ipynb #e712d435
+def test_nothing_of_the_source_is_kept():
+    data, net, statistics = case()
+    loss = adarand(Prior(*statistics))
+    loss(net, data.x/255, data.y)
+    K, D = statistics[0].shape
+    kept = [v for v in vars(loss.targets).values() if isinstance(v, torch.Tensor)]
+    assert [v.shape for v in kept] == [(K, D)]*3    # means, spreads, running means: no images, no second network
+    assert not any(isinstance(v, nn.Module) for v in [*vars(loss).values(), *vars(loss.targets).values()])
+    assert [p.shape for g in loss.targets.opt.param_groups for p in g['params']] == [(K, D)]
 
 # %% ../nbs/transfer/02_adarand.ipynb #7a753674
 def test_the_prior_goes_on_after_a_checkpoint():
