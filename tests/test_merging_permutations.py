@@ -480,7 +480,8 @@ def test_encoder_for_classes():
         def __init__(self):
             super().__init__()
             self.embed, self.head = nn.Embedding(20, 16), nn.Linear(16, 3)
-            self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 24, batch_first=True), 2)
+            layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         def forward(self, words, there):
             x = self.encoder(self.embed(words), src_key_padding_mask=there == 0)
             return self.head((x * there[..., None]).sum(1) / there.sum(1, keepdim=True))
