@@ -23,8 +23,8 @@ def test_conditions():
     soft = torch.randn(4, 3, requires_grad=True)
     conditions(soft.softmax(1), 3)[:, 0].sum().backward()
     assert soft.grad.abs().sum() > 0
-    refused = {'classes 0..2': [torch.tensor([3]), torch.tensor([-1])], 'expected': [torch.zeros(2, 1).long(), torch.ones(2)],
-               r'expected \(N,3\)': [torch.ones(2, 4)/4], 'sum to one': [torch.ones(2, 3), torch.tensor([[2., -1, 0]])]}
+    refused = {'classes 0..2': [torch.tensor([3]), torch.tensor([-1])],
+               'expected': [torch.zeros(2, 1).long(), torch.ones(2)], r'expected \(N,3\)': [torch.ones(2, 4)/4], 'sum to one': [torch.ones(2, 3), torch.tensor([[2., -1, 0]])]}
     for message, wrong in refused.items():
         for y in wrong:
             with pytest.raises(ValueError, match=message): conditions(y, 3)
@@ -35,7 +35,8 @@ def test_latents_and_labels():
         latent_shape, classes = (3, 5), 7
     before = torch.get_rng_state()
     for n in (1, 4, 17): assert latents(Shape(), n, 3).equal(latents(Shape(), 40, 3)[:n])
-    assert random_labels(7, 5, 3).equal(random_labels(7, 40, 3)[:5]) and set(random_labels(7, 200).tolist()) == set(range(7))
+    assert random_labels(7, 5, 3).equal(random_labels(7, 40, 3)[:5])
+    assert set(random_labels(7, 200).tolist()) == set(range(7))
     a, b = latents(Shape(), 4000), latents(Shape(), 4000, 1)
     assert torch.cdist(a.flatten(1), b.flatten(1)).min() > .1 and abs(a.mean()) < .02 and abs(a.var() - 1) < .02
     assert before.equal(torch.get_rng_state())
@@ -82,7 +83,7 @@ def test_shift_cut():
 # %% ../nbs/synthesis/00_generators.ipynb #9533c48e
 def test_one_step_is_that_of_its_parts():
     torch.manual_seed(0)
-    def parts(): 
+    def parts():
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return GAN(dcgan((1, 8, 8), 3, 4, 4), Critic((1, 8, 8), 3, 4))
@@ -101,7 +102,8 @@ def test_one_step_is_that_of_its_parts():
     far = sum((fake[i] - fake[i + 3]).norm()/(z[i] - z[i + 3]).norm() for i in range(3))/3
     slopes = torch.autograd.grad(-hand.critic(fake, y).mean() - .7*far, list(g.parameters()))
     for p, q, s in zip(gan.generator.parameters(), g.parameters(), slopes): torch.testing.assert_close(p, q - .1*s)
-    for a, b, c in zip(gan.average.state_dict().values(), hand.average.state_dict().values(), gan.generator.state_dict().values()):
+    states = (part.state_dict().values() for part in (gan.average, hand.average, gan.generator))
+    for a, b, c in zip(*states):
         torch.testing.assert_close(a, b.lerp(c, 1 - 1/11) if a.is_floating_point() else c)
 
 # %% ../nbs/synthesis/00_generators.ipynb #6aa9a46f
@@ -109,11 +111,12 @@ def test_the_critic_s_norms():
     torch.manual_seed(0)
     critic = Critic((3, 10, 9), 4, 4)
     for _ in range(50): critic(torch.rand(2, 3, 10, 9), torch.tensor([0, 3]))
-    for layer in (critic.head, critic.embed): torch.testing.assert_close(torch.linalg.matrix_norm(layer.weight, 2).item(), 1., atol=1e-3, rtol=0)
+    for layer in (critic.head, critic.embed): assert abs(torch.linalg.matrix_norm(layer.weight, 2) - 1) < 1e-3
     critic.eval()
     x, w = torch.rand(2, 3, 10, 9), critic.embed.weight
     h = critic.body(x)
-    torch.testing.assert_close(critic(x, torch.tensor([1, 2])), (h*(critic.head.weight + w.T[[1, 2]])).sum(1) + critic.head.bias)
+    by_hand = (h*(critic.head.weight + w.T[[1, 2]])).sum(1) + critic.head.bias
+    torch.testing.assert_close(critic(x, torch.tensor([1, 2])), by_hand)
 
 # %% ../nbs/synthesis/00_generators.ipynb #cb84e98f
 def test_trained_generators_keep_the_contract():
@@ -171,7 +174,7 @@ def test_frechet():
     by_scipy = ((x.mean(0) - z.mean(0))**2).sum().item() + np.trace(S + T - 2*scipy.linalg.sqrtm(S @ T).real)
     np.testing.assert_allclose(frechet(x, z), by_scipy, rtol=1e-5)
     np.testing.assert_allclose(frechet(x, z), frechet(z, x), rtol=1e-10)
-    for f in (x, x[:3], x[:, :1], torch.ones(5, 4), 1e4 + x): assert frechet(f, f) <= 1e-6*max(torch.cov(f.T.double()).trace() if f.shape[1] > 1 else f.var(), 1e-9)
+    for f in (x, x[:3], x[:, :1], torch.ones(5, 4), 1e4 + x): assert frechet(f, f) <= 1e-6*f.double().var(0).sum() + 1e-15
     assert frechet(x[:3], z[:2]) > 0    # fewer rows than features
     with pytest.raises(ValueError, match='fake has 1 rows; .* needs 2'): frechet(x, z[:1])
     with pytest.raises(ValueError, match=r'expected features \(N,4\)'): frechet(x, z[:, :2])
@@ -194,14 +197,14 @@ def test_prdc():
     x, z = torch.randn(23, 3, generator=g), torch.randn(17, 3, generator=g)*.7 + .5
     for k in (1, 3):
         for a, b in ((x, z), (z, x)):
-            for rows in (4, 500): assert {m: round(v, 9) for m, v in prdc(a, b, k, rows).items()} == {m: round(float(v), 9) for m, v in naive(a, b, k).items()}
+            for rows in (4, 500): assert prdc(a, b, k, rows) == pytest.approx(naive(a, b, k))
 
 # %% ../nbs/synthesis/00_generators.ipynb #77373a89
 def test_prdc_in_closed_cases():
     g = torch.Generator().manual_seed(1)
     x = torch.randn(60, 8, generator=g)
     everything = lambda found: all(found[m] == 1 for m in ('precision', 'recall', 'coverage'))
-    for same in (x, x + 1e5, x.half().float().repeat(2, 1), torch.ones(10, 3), x[:, :1]): assert everything(prdc(same, same))
+    for same in (x, x + 1e5, x.repeat(2, 1), torch.ones(10, 3), x[:, :1]): assert everything(prdc(same, same))
     copies = prdc(x, x[:1].repeat(60, 1))
     assert copies['precision'] == 1 and copies['recall'] <= 1/60 and copies['coverage'] < .5
     strays = prdc(x, torch.cat([x, x + 1e3]))

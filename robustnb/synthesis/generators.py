@@ -88,7 +88,8 @@ def asked(g, n, y, seed):
     "The conditions of `n` images, where the latents are"
     if y is None: y = random_labels(g.classes, n, seed)
     y = torch.full((n,), y) if isinstance(y, int) else torch.as_tensor(y)
-    if n < 1 or len(y) != n: raise ValueError(f'{len(y)} conditions for n={n} images: expected one for each, n from 1 on')
+    if n < 1 or len(y) != n:
+        raise ValueError(f'{len(y)} conditions for n={n} images: expected one for each, n from 1 on')
     return y.to(next(g.parameters(), torch.empty(0)).device)
 
 # %% ../../nbs/synthesis/00_generators.ipynb #88d11e2d
@@ -240,7 +241,7 @@ class Adversarial:
     "Step for `fit` of a `GAN`: the critic, then the generator, then the average; its random state is its own"
     def __init__(self,
         augment=shift_cut, # augment(x, rng) -> x, differentiable
-        seek=1., # s of equation (1)
+        seek=.4, # s of equation (1)
         decay=.998, # share that the average keeps of itself
         seed=0,
     ):
@@ -291,8 +292,8 @@ def train_gan(
     batch=64, # fewer where there are fewer images
     latent=32, # length of the latent
     width=32, # channels, see `dcgan`
-    lr=(2e-4, 4e-4), # of Adam, for generator and critic
-    seek=1., # weight of the mode-seeking term, equation (1)
+    lr=(5e-4, 1e-3), # of Adam, for generator and critic
+    seek=.4, # weight of the mode-seeking term, equation (1)
     seed=0, # of weights, order, latents and augmentation
     device=None,
     progress=False, # show a bar
@@ -334,7 +335,8 @@ def contact_sheet(
         images = images.sample(n*classes, torch.arange(classes).repeat_interleave(n), seed)
     import matplotlib.pyplot as plt # here, since it takes a second
     ax = ax or plt.subplots(figsize=(.4*n + .2, .4*classes + .2), layout='constrained')[1]
-    x = F.pad(as_float(images), (1,)*4, value=1.).unflatten(0, (classes, n)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    x = F.pad(as_float(images), (1,)*4, value=1.).unflatten(0, (classes, n))
+    x = x.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)    # rows of pixels, columns of pixels, channels
     ax.imshow(x.squeeze(-1).cpu(), cmap='gray', vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[])
     return ax
@@ -347,7 +349,8 @@ def embedded(
     batch_size=500,
 )->torch.Tensor: # (N,D) float64
     "What enters the head of the judge"
-    with eval_mode(judge): return torch.cat([features(judge, as_float(b)).flatten(1) for b in x.split(batch_size)]).double()
+    with eval_mode(judge): parts = [features(judge, as_float(b)).flatten(1) for b in x.split(batch_size)]
+    return torch.cat(parts).double()
 
 # %% ../../nbs/synthesis/00_generators.ipynb #912bef2f
 def root(cov):

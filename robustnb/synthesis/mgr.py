@@ -110,7 +110,9 @@ def penalty(
     head=None,
 ): # extra(model, n, rng) -> scalar
     "Mean squared norm of the features of augmented images: what consistency would be if the other view had none"
-    def extra(model, n, rng): return features(model, augment(draw(n, rng)[0], rng), head).flatten(1).square().sum(1).mean()
+    def extra(model, n, rng):
+        f = features(model, augment(draw(n, rng)[0], rng), head)
+        return f.flatten(1).square().sum(1).mean()
     return extra
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #f61ece48
@@ -194,7 +196,8 @@ class MGR:
         seed=0,
     ):
         check_weight(weight)
-        if not rate >= 0 or every < 1: raise ValueError(f'rate is at least 0 and every at least 1, not {rate!r}, {every!r}')
+        if not rate >= 0 or every < 1:
+            raise ValueError(f'rate is at least 0 and every at least 1, not {rate!r} and {every!r}')
         self.generator, self.finder, self.augment, self.draw_held = generator, finder, augment, pool(held)
         self.weight, self.rate, self.every, self.inner, self.head = weight, rate, every, inner, head
         self.objective = regularised(pcr(fresh(generator, finder), augment, head), weight, seed)
