@@ -155,6 +155,7 @@ def test_resume_and_artifacts():
         files = list(Path(folder).glob('gan-*.safetensors'))
         b = trained_gan(held, data, **how)
         assert [*Path(folder).glob('gan-*.safetensors')] == files and a.sample(3).equal(b.sample(3)) and not b.training
+        assert trained_gan(held, data, **how, lr=(5e-4, 1e-3)).sample(3).equal(a.sample(3))    # the default, said aloud
         for other in (dict(seed=1), dict(steps=13)): trained_gan(held, data, **how | other)
         trained_gan(held, data.take(39), **how)
         assert len([*Path(folder).glob('gan-*.safetensors')]) == 4

@@ -2,7 +2,6 @@
 
 import math
 import torch
-import torch.nn.functional as F
 from torch import nn
 from robustnb.data import Data
 from robustnb.evaluation import predict
@@ -11,6 +10,7 @@ from robustnb.training import cross_entropy
 import copy, tempfile
 import pandas as pd
 import pytest
+import torch.nn.functional as F
 from robustnb.data import Batches
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Trial
@@ -192,11 +192,11 @@ def test_the_search_lowers_the_loss_after_the_virtual_step():
 # %% ../nbs/synthesis/04_mgr.ipynb #e4f3405c
 def test_what_mgr_leaves_alone():
     net, g, data, held = mgr_parts()
-    step = MGR(g, Finder((4,), 8), held, strong(), weight=.3, every=1)
+    step = MGR(g.train(), Finder((4,), 8), held, strong(), weight=.3, every=1)
     state, before = copy.deepcopy(g.state_dict()), torch.get_rng_state()
     logs = step(net, data.x, data.y, cross_entropy, torch.optim.SGD(net.parameters(), .1))
     assert before.equal(torch.get_rng_state()) and all(a.equal(b) for a, b in zip(state.values(), g.state_dict().values()))
-    assert all(p.grad is None for p in g.parameters()) and set(logs) == {'loss', 'accuracy', 'extra', 'shift'}
+    assert g.training and all(p.grad is None for p in g.parameters()) and set(logs) == {'loss', 'accuracy', 'extra', 'shift'}
     wrong = [(dict(weight=w), 'weight must be') for w in (-1, math.nan, math.inf)]
     for kw, message in (*wrong, (dict(rate=-1), 'rate is'), (dict(every=0), 'every at least 1')):
         with pytest.raises(ValueError, match=message): MGR(g, Finder((4,), 8), held, strong(), **kw)

@@ -9,7 +9,7 @@ __all__ = ['conditions', 'latents', 'random_labels', 'Generator', 'asked', 'samp
            'prdc', 'expected_coverage', 'named', 'quality']
 
 # %% ../../nbs/synthesis/00_generators.ipynb #c4d752b8
-import copy, math
+import copy, inspect, math
 from functools import partial
 import numpy as np
 import torch
@@ -315,9 +315,12 @@ def trained_gan(
     **how, # for `train_gan`: steps, batch, latent, width, lr
 )->Generator:
     "What `train_gan` makes of `data`, from the disk if it has been made before"
-    key = ['synthesis', 'gan', '', data.name, '', seed, checksum(dict(x=data.x, y=data.y)), described(how), 1]
+    call = inspect.signature(train_gan).bind(data, seed=seed, **how)
+    call.apply_defaults()    # a file is of these values, also where the defaults are others one day
+    values = {k: call.arguments[k] for k in ('steps', 'batch', 'latent', 'width', 'lr', 'seek')}
+    key = ['synthesis', 'gan', '', data.name, '', seed, checksum(dict(x=data.x, y=data.y)), described(values), 2]
     held = artifacts.get('gan', partial(train_gan, data, seed=seed, **how), key)
-    g = gan_of(data, **{k: v for k, v in how.items() if k in ('latent', 'width')}).average
+    g = gan_of(data, values['latent'], values['width']).average
     g.load_state_dict(held)
     return g
 

@@ -10,11 +10,10 @@ __all__ = ['feature_gap', 'pool', 'fresh', 'pcr', 'regularised', 'check_weight',
 import math
 from contextlib import contextmanager
 import torch
-import torch.nn.functional as F
 from torch import nn
 from ..data import Data, as_float
 from ..evaluation import predict
-from ..models import eval_mode, features, logits_of
+from ..models import eval_mode, features
 from ..training import cross_entropy, update
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #6e6c9b88
@@ -48,7 +47,7 @@ def fresh(
         place = next(generator.parameters(), torch.empty(0))
         z = torch.randn(n, *generator.latent_shape, generator=rng).to(place)
         y = torch.randint(generator.classes, (n,), generator=rng).to(place.device)
-        return generator(finder(z) if finder else z, y), y
+        with eval_mode(generator): return generator(finder(z) if finder else z, y), y
     return draw
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #7311d6fb
@@ -209,7 +208,7 @@ class MGR:
         z = torch.randn(len(x), *self.generator.latent_shape, generator=self.rng).to(x)
         c = torch.randint(self.generator.classes, (len(x),), generator=self.rng).to(x.device)
         found = self.finder(z)
-        images = self.generator(found, c)
+        with eval_mode(self.generator): images = self.generator(found, c)
         views = [images, self.augment(images, self.rng)]
         held = self.draw_held(len(x), self.rng)
         slopes = image_hypergradient(model, loss, (x, y), views, held, self.weight, self.inner, head=self.head)
