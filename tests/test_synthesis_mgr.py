@@ -207,6 +207,7 @@ def test_resume_of_mgr():
         net, g, data, held = mgr_parts()
         def halt(model, epoch):
             if epoch == stop: raise KeyboardInterrupt
+        torch.manual_seed(0)    # the finder's first weights
         step = MGR(g, Finder((4,), 8), held, strong(), weight=.3, rate=1e-2, every=3)
         opt = torch.optim.Adam(net.parameters(), 1e-2)
         fit(net, Batches(data, batch_size=6), cross_entropy, opt, 4, step, callback=halt, checkpoint=path, progress=False)
