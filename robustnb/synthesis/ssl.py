@@ -257,15 +257,15 @@ class Draws:
             if more: x, y = torch.cat([x, as_float(self.u[more[0]])]), torch.cat([y, y.new_full((self.m,), -1)])
             yield x, y
 
-# %% ../../nbs/synthesis/02_ssl.ipynb #3689fd06
+# %% ../../nbs/synthesis/02_ssl.ipynb #cb4b67fa
 @architecture
 def small_cnn(
     shape=(1, 28, 28), # of one image (C,H,W)
     classes:int=10,
     width:int=16, # channels of the first convolution; the second has twice as many
     hidden:int=64, # length of the features
-    mean=.5, # of `Normalize`
-    std=.5,
+    mean=0., # of `Normalize`
+    std=1., # black stays zero, see below
 )->nn.Sequential:
     "Two convolutions of stride 2, a layer of features, the head: no normalisation of batches, seconds of training"
     half = lambda n: -(-n//2)
