@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['conditions', 'latents', 'random_labels', 'Generator', 'asked', 'sample_data', 'Wrapped', 'check_generator', 'DCGAN',
-           'dcgan', 'Critic', 'shift_cut', 'hinge', 'GAN', 'Adversarial', 'step_of', 'linear_decay', 'gan_of',
+           'dcgan', 'Critic', 'shift_cut', 'hinge', 'spread', 'GAN', 'Adversarial', 'step_of', 'linear_decay', 'gan_of',
            'train_gan', 'trained_gan', 'contact_sheet', 'embedded', 'root', 'frechet_gaussians', 'frechet', 'clouds',
            'prdc', 'expected_coverage', 'named', 'quality']
 
@@ -211,6 +211,14 @@ def hinge(
     "The critic's hinge loss, or the generator's (equation 1)"
     return -fake.mean() if real is None else F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
+def spread(
+    x:torch.Tensor, # images (2N,C,H,W): the k-th and the (N+k)-th are of one class
+    z:torch.Tensor, # their latents
+)->torch.Tensor: # scalar
+    "How far pairs of images are apart, as a share of how far their latents are"
+    images, codes = ((a - b).flatten(1).square().sum(1) for a, b in (x.chunk(2), z.chunk(2)))
+    return (images/codes + 1e-12).sqrt().mean()    # the root has a slope at zero
+
 # %% ../../nbs/synthesis/00_generators.ipynb #e2f6fbf0
 class GAN(nn.Module):
     "A generator, its critic, and `average`, the generator that is kept"
@@ -232,20 +240,25 @@ class Adversarial:
     "Step for `fit` of a `GAN`: the critic, then the generator, then the average; its random state is its own"
     def __init__(self,
         augment=shift_cut, # augment(x, rng) -> x, differentiable
+        seek=1., # s of equation (1)
         decay=.998, # share that the average keeps of itself
         seed=0,
     ):
-        self.augment, self.decay, self.rng, self.done = augment, decay, torch.Generator().manual_seed(seed), 0
+        self.augment, self.seek, self.decay, self.done = augment, seek, decay, 0
+        self.rng = torch.Generator().manual_seed(seed)
 
     def __call__(self, model, x, y, loss, opt):
-        z = torch.randn(len(x), *model.generator.latent_shape, generator=self.rng).to(x)
-        fake = model.generator(z, y)
-        said = model.critic(torch.cat([self.augment(x, self.rng), self.augment(fake.detach(), self.rng)]), y.repeat(2))
-        worse = step_of(model.critic, loss(said[len(x):], said[:len(x)]), opt)
-        better = step_of(model.generator, loss(model.critic(self.augment(fake, self.rng), y)), opt)
+        pairs = y[:(len(y) + 1)//2].repeat(2)
+        z = torch.randn(len(pairs), *model.generator.latent_shape, generator=self.rng).to(x)
+        fake = model.generator(z, pairs)
+        seen = torch.cat([self.augment(x, self.rng), self.augment(fake.detach(), self.rng)])
+        real, false = model.critic(seen, torch.cat([y, pairs])).split([len(y), len(pairs)])
+        worse = step_of(model.critic, loss(false, real), opt)
+        said, far = model.critic(self.augment(fake, self.rng), pairs), spread(fake, z)
+        better = step_of(model.generator, loss(said) - self.seek*far, opt)
         self.done += 1
         model.follow(min(self.decay, self.done/(self.done + 10)))
-        return dict(loss=worse, generator=better)
+        return dict(loss=worse, generator=better, spread=far.detach())
 
     def state_dict(self): return dict(done=self.done, rng=self.rng.get_state())
     def load_state_dict(self, state): self.done = state['done']; self.rng.set_state(state['rng'])
@@ -279,6 +292,7 @@ def train_gan(
     latent=32, # length of the latent
     width=32, # channels, see `dcgan`
     lr=(2e-4, 4e-4), # of Adam, for generator and critic
+    seek=1., # weight of the mode-seeking term, equation (1)
     seed=0, # of weights, order, latents and augmentation
     device=None,
     progress=False, # show a bar
@@ -289,7 +303,7 @@ def train_gan(
     batches = Batches(data, batch_size=batch, seed=seed, device=device, drop_last=len(data) > batch)
     groups = [dict(params=part.parameters(), lr=r) for part, r in zip((gan.generator, gan.critic), lr)]
     fit(gan, batches, hinge, torch.optim.Adam(groups, betas=(.5, .99)), math.ceil(steps/len(batches)),
-        Adversarial(seed=seed), linear_decay(), progress=progress, **kw)
+        Adversarial(seek=seek, seed=seed), linear_decay(), progress=progress, **kw)
     return gan.average
 
 # %% ../../nbs/synthesis/00_generators.ipynb #ff5890e5
