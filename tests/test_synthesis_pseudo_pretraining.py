@@ -116,7 +116,7 @@ def test_experiment():
         for name, arm in paper.arms.items():
             out = tried(name, arm.candidates[-1])
             assert set(out) == ({'accuracy', 'frechet'} if name in ('pssl', 'pssl random', 'pp+pssl') else {'accuracy'}), name
-            assert set(out['accuracy']) == {10} and 0 <= out['accuracy'][10] <= 1
+            assert set(out['accuracy']) == {10, 20} and 0 <= out['accuracy'][10] <= 1
         assert set(tried('pssl', (('weight', 1),), 'tuning')) == {'valid'}
         made = {p.name.split('-')[0] for p in Path(folder).glob('*.safetensors')}
         assert made == {'gan', 'source classifier', 'target judge', 'begun pseudo', 'begun shuffled', 'begun source'}

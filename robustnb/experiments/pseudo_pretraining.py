@@ -48,7 +48,7 @@ def setting(build, gan, first, then, labels=(2, 5), samples=8000, test=None, val
 
 image = partial(lenet, (1, 28, 28), width=8, mean=0., std=1.)
 settings = {('small', d): setting(image, 3000, 500, 300) for d in ('mnist', 'fashion')} | {
-    ('tiny', 'digits'): setting(partial(lenet, (1, 8, 8), width=4, mean=0., std=1.), 150, 60, 60, (2,), 300, valid=200,
+    ('tiny', 'digits'): setting(partial(lenet, (1, 8, 8), width=4, mean=0., std=1.), 150, 60, 60, (2, 4), 300, valid=200,
                                 arms=['scratch', 'pp', 'source', 'pssl'], looks=(3,), tune=False)}
 
 # %% ../../nbs/synthesis/06_pseudo_pretraining.ipynb #859fa967
