@@ -104,6 +104,7 @@ def soft_targets(
         return (1 - weight)*hard + weight*temperature**2*soft, dict(labels=hard.detach(), teacher=soft.detach())
     return loss
 
+# %% ../../nbs/synthesis/06_pseudo_pretraining.ipynb #d883aa46
 def logit_matching(
     teacher:nn.Module, # in evaluation mode
     weight:float=1.,
