@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 import numpy as np, torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from ..data import Data, as_float, check_xy
 from ..evaluation import predict
@@ -91,33 +92,38 @@ class Augment:
         if self.among > (n := sum(v > 0 for v in self.sizes)):
             raise ValueError(f'among is {self.among}, and only {n} operations have a magnitude (shear and shift: two)')
 
-    @property
-    def sizes(self)->list: # of the 11 operations
-        "Largest magnitudes, angles in radians"
-        return [math.radians(self.rotate), self.shear, self.shear, self.zoom, self.shift, self.shift, self.brightness,
-                self.contrast, self.sharpness, self.posterize, self.solarize]
+# %% ../../nbs/synthesis/02_ssl.ipynb #5daa1e05
+@patch(as_prop=True)
+def sizes(self:Augment)->list: # of the 11 operations
+    "Largest magnitudes, angles in radians"
+    return [math.radians(self.rotate), self.shear, self.shear, self.zoom, self.shift, self.shift, self.brightness,
+            self.contrast, self.sharpness, self.posterize, self.solarize]
 
-    def __call__(self, x, g):
-        x = x if x.is_floating_point() else as_float(x)
-        if x.ndim != 4: raise ValueError(f'augmentation needs images (N,C,H,W); x has shape {tuple(x.shape)}')
-        return self.applied(x, torch.rand(len(x), 25, generator=g).to(x.device, x.dtype))
+@patch
+def magnitudes(self:Augment, u):
+    "Of each operation for each image (N,11), from evenly drawn numbers (N,22); the last two have one sign"
+    m, keys = u[:, :11]*2 - 1, u[:, 11:22]
+    sizes = u.new_tensor(self.sizes)
+    if self.among:
+        keys = keys.masked_fill(sizes == 0, 2.)
+        m = m*(keys <= keys.sort(1).values[:, self.among - 1:self.among])
+    return sizes*torch.cat([m[:, :9], m[:, 9:].abs()], 1)
 
-    def magnitudes(self, u):
-        "Of each operation for each image (N,11), from evenly drawn numbers (N,22); the last two have one sign"
-        m, keys = u[:, :11]*2 - 1, u[:, 11:22]
-        sizes = u.new_tensor(self.sizes)
-        if self.among:
-            keys = keys.masked_fill(sizes == 0, 2.)
-            m = m*(keys <= keys.sort(1).values[:, self.among - 1:self.among])
-        return sizes*torch.cat([m[:, :9], m[:, 9:].abs()], 1)
+# %% ../../nbs/synthesis/02_ssl.ipynb #c679fdda
+@patch
+def applied(self:Augment, x, u):
+    "What the drawn numbers `u` (N,25) make of `x`"
+    m, on = self.magnitudes(u).T, [v > 0 for v in self.sizes]
+    if any(on[:6]) or self.flip: x = moved(x, *m[:6], (u[:, 22] < .5).to(x)*self.flip)
+    for k, change in enumerate((brighter, contrasted, sharper, posterized, solarized), 6):
+        if on[k]: x = change(x, m[k, :, None, None, None])
+    return cut_out(x, self.cutout*min(x.shape[2:]), u[:, 23], u[:, 24]) if self.cutout else x
 
-    def applied(self, x, u):
-        "What the drawn numbers `u` (N,25) make of `x`"
-        m, on = self.magnitudes(u).T, [v > 0 for v in self.sizes]
-        if any(on[:6]) or self.flip: x = moved(x, *m[:6], (u[:, 22] < .5).to(x)*self.flip)
-        for k, change in enumerate((brighter, contrasted, sharper, posterized, solarized), 6):
-            if on[k]: x = change(x, m[k, :, None, None, None])
-        return cut_out(x, self.cutout*min(x.shape[2:]), u[:, 23], u[:, 24]) if self.cutout else x
+@patch
+def __call__(self:Augment, x, g):
+    x = x if x.is_floating_point() else as_float(x)
+    if x.ndim != 4: raise ValueError(f'augmentation needs images (N,C,H,W); x has shape {tuple(x.shape)}')
+    return self.applied(x, torch.rand(len(x), 25, generator=g).to(x.device, x.dtype))
 
 # %% ../../nbs/synthesis/02_ssl.ipynb #e7bfaf65
 def weak(flip=False): # images that mean the same when mirrored
@@ -215,6 +221,19 @@ def endless(n, total, g):
     "`total` indices below `n`: random orders one after another"
     return torch.rand(-(-total//n), n, generator=g).argsort(1).flatten()[:total]
 
+def _checked(data, unlabelled, numbers):
+    "`unlabelled`, after a look at what `Draws` was given"
+    check_xy(data.x, data.y, len(data.classes), box=data.x.ndim == 4)
+    for name, v in numbers.items():
+        if isinstance(v, bool) or not isinstance(v, int) or v < 1:
+            raise ValueError(f'{name} is a whole number from 1 on, not {v!r}')
+    if unlabelled is not None: check_xy(unlabelled)
+    if unlabelled is not None and unlabelled.shape[1:] != data.x.shape[1:]:
+        raise ValueError(f'unlabelled images have shape {tuple(unlabelled.shape[1:])}, those with labels '
+                         f'{tuple(data.x.shape[1:])}')
+    return unlabelled
+
+# %% ../../nbs/synthesis/02_ssl.ipynb #f0084af7
 class Draws:
     """`steps` batches `(x, y)` for `fit`, x float in [0,1], functions of the data and of (seed, epoch) alone; images
     without a label follow those with one, with y = -1"""
@@ -228,44 +247,37 @@ class Draws:
         seed:int=0,
         device=None, # where the images lie; None leaves them where they are
     ):
-        check_xy(data.x, data.y, len(data.classes), box=data.x.ndim == 4)
-        for name, v in dict(steps=steps, batch=batch).items():
-            if isinstance(v, bool) or not isinstance(v, int) or v < 1:
-                raise ValueError(f'{name} is a whole number from 1 on, not {v!r}')
-        unlabelled = getattr(unlabelled, 'x', unlabelled)
-        if unlabelled is not None:
-            check_xy(unlabelled)
-            if unlabelled.shape[1:] != data.x.shape[1:]:
-                raise ValueError(f'unlabelled images have shape {tuple(unlabelled.shape[1:])}, those with labels '
-                                 f'{tuple(data.x.shape[1:])}')
-            unlabelled = unlabelled.to(device)
+        unlabelled = _checked(data, getattr(unlabelled, 'x', unlabelled), dict(steps=steps, batch=batch))
+        if unlabelled is not None: unlabelled = unlabelled.to(device)
         self.x, self.y, self.u, self.m = data.x.to(device), data.y.to(device), unlabelled, unlabelled_batch or batch
         self.steps, self.batch, self.augment, self.seed, self.epoch = steps, batch, augment, seed, 0
 
     def __len__(self): return self.steps
     def set_epoch(self, epoch): self.epoch = epoch
 
-    def __iter__(self):
-        streams = np.random.SeedSequence([self.seed, self.epoch]).generate_state(3, np.uint64).tolist()
-        g, own, others = (torch.Generator().manual_seed(s) for s in streams)
-        self.epoch += 1
-        orders = [endless(len(self.x), self.steps*self.batch, own).view(self.steps, -1)]
-        if self.u is not None: orders.append(endless(len(self.u), self.steps*self.m, others).view(self.steps, -1))
-        for at, *more in zip(*(o.to(self.x.device) for o in orders)):
-            x, y = self.x[at], self.y[at]
-            x = as_float(self.augment(x, g) if self.augment else x)
-            if more: x, y = torch.cat([x, as_float(self.u[more[0]])]), torch.cat([y, y.new_full((self.m,), -1)])
-            yield x, y
+# %% ../../nbs/synthesis/02_ssl.ipynb #a6905f02
+@patch
+def __iter__(self:Draws):
+    streams = np.random.SeedSequence([self.seed, self.epoch]).generate_state(3, np.uint64).tolist()
+    g, own, others = (torch.Generator().manual_seed(s) for s in streams)
+    self.epoch += 1
+    orders = [endless(len(self.x), self.steps*self.batch, own).view(self.steps, -1)]
+    if self.u is not None: orders.append(endless(len(self.u), self.steps*self.m, others).view(self.steps, -1))
+    for at, *more in zip(*(o.to(self.x.device) for o in orders)):
+        x, y = self.x[at], self.y[at]
+        x = as_float(self.augment(x, g) if self.augment else x)
+        if more: x, y = torch.cat([x, as_float(self.u[more[0]])]), torch.cat([y, y.new_full((self.m,), -1)])
+        yield x, y
 
-# %% ../../nbs/synthesis/02_ssl.ipynb #3689fd06
+# %% ../../nbs/synthesis/02_ssl.ipynb #cb4b67fa
 @architecture
 def small_cnn(
     shape=(1, 28, 28), # of one image (C,H,W)
     classes:int=10,
     width:int=16, # channels of the first convolution; the second has twice as many
     hidden:int=64, # length of the features
-    mean=.5, # of `Normalize`
-    std=.5,
+    mean=0., # of `Normalize`
+    std=1., # black stays zero, see below
 )->nn.Sequential:
     "Two convolutions of stride 2, a layer of features, the head: no normalisation of batches, seconds of training"
     half = lambda n: -(-n//2)
@@ -300,6 +312,7 @@ class Steps:
         batches = Draws(data, self.epochs, self.batch, self.augment, unlabelled, seed=seed, device=device)
         return fit(model, batches, loss, self.optimiser(model.parameters(), lr=self.lr), 1, step, self.schedule, **kw)
 
+# %% ../../nbs/synthesis/02_ssl.ipynb #1c6130a0
 def fitted(model, data, loss=cross_entropy, recipe=Steps(), seed=0, **kw):
     "`model` after its training by `recipe`, in evaluation mode; `kw` go to the recipe's `fit`"
     recipe.fit(model.train(), data, loss, seed, progress=False, **kw)
