@@ -144,7 +144,7 @@ class Denoiser(nn.Module):
 
     def answer(self, u, s, y):
         "What the network says"
-        time = torch.atan(s/self.sd)*(2/math.pi)
+        time = torch.atan(s)*(2/math.pi)    # that of the cosine schedule, whatever the schedule is
         return self.net(self.scales(_like(s, u))[2]*u, time, y).to(u.dtype)
 
     def forward(self, u, s, y):
