@@ -47,13 +47,13 @@ def test_what_the_sampler_keeps():
     with pytest.raises(ValueError, match='above 0'): kept_by_ddim(0., path)
 
 # %% ../nbs/synthesis/03_diffusion_gap.ipynb #78b38fa8
-def test_training_sets():
+def test_training_both():
     data = load('digits').take(30)
     g = Diffusion(ideal(2*as_float(data.x) - 1, data.y, 10), (1, 8, 8), 10, steps=8)
-    sets = reconstructions(g, data, (0, .5))
-    torch.testing.assert_close(sets[0].x, as_float(data.x))
-    torch.testing.assert_close(sets[.5].x, reconstruct(g, data.x, data.y, .5))
-    assert sets[.5].y.equal(data.y)
+    both = reconstructions(g, data, (0, .5))
+    torch.testing.assert_close(both[0].x, as_float(data.x))
+    torch.testing.assert_close(both[.5].x, reconstruct(g, data.x, data.y, .5))
+    assert both[.5].y.equal(data.y)
     for share in (0, .3, 1):
         bad = mislabelled(data, share)
         assert (bad.y != data.y).sum() == round(30*share) and bad.y.max() < 10 and bad.x is data.x
@@ -79,23 +79,23 @@ def test_measures():
 # %% ../nbs/synthesis/03_diffusion_gap.ipynb #b8996213
 def test_the_table():
     torch.manual_seed(0)
-    judge, real = small_cnn((1, 8, 8)).eval(), load('digits', 'test').take(120)
+    net, real = small_cnn((1, 8, 8)).eval(), load('digits', 'test').take(120)
     same = replace(real, x=as_float(real.x))
-    table = gap({0: same, .5: replace(same, x=same.x.roll(3, 3))}, real, judge)
+    table = gap({0: same, .5: replace(same, x=same.x.roll(3, 3))}, real, net)
     assert (table.loc[0, ['precision', 'recall', 'coverage', 'inner', 'outer']] == 1).all() and table.frechet[0] < 1e-4
-    assert abs(table.named[0] - accuracy(judge, real)) < 1e-6 and table.coverage[.5] < 1 and table.frechet[.5] > 0
+    assert abs(table.named[0] - accuracy(net, real)) < 1e-6 and table.coverage[.5] < 1 and table.frechet[.5] > 0
     assert abs((table.inner + table.outer)[.5]/2 - table.coverage[.5]) < .02
-    z = embedded(judge, real.x)
-    own = to_centre(z, predict(judge, as_float(real.x)).argmax(1), centres(z, real.y)).mean().item()
+    z = embedded(net, real.x)
+    own = to_centre(z, predict(net, as_float(real.x)).argmax(1), centres(z, real.y)).mean().item()
     assert abs(table.distance[0] - own) < 1e-9
 
 # %% ../nbs/synthesis/03_diffusion_gap.ipynb #c36d4612
 def test_arms():
-    some, judge = load('digits').take(60), small_cnn((1, 8, 8), width=8).eval()
+    some, net = load('digits').take(60), small_cnn((1, 8, 8), width=8).eval()
     fake = replace(some, x=1 - as_float(some.x), y=some.y.roll(1))
-    made = {a: Trial(paper, Job('tiny', 'digits', a)).method(some, fake, judge) for a in paper.arms if a != 'fewer'}
+    made = {a: Trial(paper, Job('tiny', 'digits', a)).method(some, fake, net) for a in paper.arms if a != 'fewer'}
     assert made['inherited'] is made['guided'] is fake and made['mislabelled'].x is some.x
-    assert made['relabelled'].x is fake.x and made['relabelled'].y.equal(predict(judge, fake.x).argmax(1))
+    assert made['relabelled'].x is fake.x and made['relabelled'].y.equal(predict(net, fake.x).argmax(1))
     class Right(nn.Module):
         def forward(self, x): return F.one_hot(some.y, 10).float() if x[0].equal(as_float(some.x)[0]) else F.one_hot(fake.y, 10).float()
     assert as_many_wrong(some, fake, Right(), 0).y.equal(some.y)        # the judge finds nothing wrong
