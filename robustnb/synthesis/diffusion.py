@@ -26,7 +26,7 @@ def ideal(
     y:torch.Tensor|None=None, # class numbers (N,); None: there are no conditions
     classes:int|None=None, # None: as many as `y` has
 )->Callable: # denoise(u, s, y)
-    "The exact denoiser of a finite data set: its mean, weighted by what the noisy image and the condition say (equation 3)"
+    "The exact denoiser of a finite data set: its mean, weighted by noisy image and condition (equation 3)"
     rows = x.flatten(1).double()
     half = rows.square().sum(1)/2
     shares = None if y is None else F.one_hot(y, classes or int(y.max()) + 1).double()
@@ -306,8 +306,9 @@ def train_diffusion(
     batches = Batches(data, batch_size=batch, seed=seed, device=device, drop_last=len(data) > batch)
     epochs = math.ceil(steps/len(batches))
     mean = EMA(min(.999, 1 - 10/(epochs*len(batches) + 10)))    # a short training forgets its start too
-    fit(g.denoise.train(), batches, Denoising(g.noise, seed=seed), torch.optim.Adam(g.denoise.parameters(), lr=lr), epochs,
-        schedule=cosine(warmup=.02), averages=mean, precision=precision, clip=1., progress=progress, **kw)
+    opt = torch.optim.Adam(g.denoise.parameters(), lr=lr)
+    fit(g.denoise.train(), batches, Denoising(g.noise, seed=seed), opt, epochs, schedule=cosine(warmup=.02),
+        averages=mean, precision=precision, clip=1., progress=progress, **kw)
     g.denoise = mean.averaged(g.denoise).eval().requires_grad_(False)
     return g
 
@@ -322,7 +323,8 @@ def trained_diffusion(
     "`train_diffusion`, done once for all who ask for the same data, seed and arguments"
     about = [data.name, checksum(dict(x=data.x.cpu(), y=data.y.cpu())), seed, width, predict, described([noise, kw])]
     g = _new(data, width, predict, noise, guidance, seed, device)
-    def make(): return train_diffusion(data, width=width, predict=predict, noise=noise, seed=seed, device=device, **kw).denoise
+    def make():
+        return train_diffusion(data, width=width, predict=predict, noise=noise, seed=seed, device=device, **kw).denoise
     g.denoise.load_state_dict(artifacts.get('diffusion', make, ['diffusion', *about, 1]))
     g.denoise.requires_grad_(False)
     return g
