@@ -13,7 +13,9 @@ from robustnb.models import convnet
 from robustnb.synthesis.generators import Generator
 from robustnb.synthesis.ssl import Augment, Draws, fitted, Steps, weak
 from robustnb.training import fit
+from robustnb.synthesis.ssl import Steps, weak
 from robustnb.synthesis.mpssl import Finder, MPSSL, cosine, gap_loss, hypergradient, mixed_gradient, noise_for, scr, squared
+from robustnb.experiments.mpssl import at, high, low, naive, real, run
 
 # %% ../nbs/synthesis/05_mpssl.ipynb #2f7eb838
 class Stripes(Generator):
