@@ -7,15 +7,20 @@ from torch import nn
 from robustnb.models import features
 from robustnb.training import cross_entropy
 import copy, tempfile
+from dataclasses import replace
 import pytest
-from robustnb.data import Data
+from robustnb.data import Data, load
+from robustnb.evidence.store import Job
+from robustnb.evidence.trials import Artifacts, Setting, Trial
 from robustnb.models import convnet
 from robustnb.synthesis.generators import Generator
-from robustnb.synthesis.ssl import Augment, Draws, fitted, Steps, weak
+from robustnb.synthesis.ssl import Augment, Draws, Steps, fitted, weak
 from robustnb.training import fit
+from robustnb.data import load
+from robustnb.evidence.trials import Setting
 from robustnb.synthesis.ssl import Steps, weak
 from robustnb.synthesis.mpssl import Finder, MPSSL, cosine, gap_loss, hypergradient, mixed_gradient, noise_for, scr, squared
-from robustnb.experiments.mpssl import at, high, low, naive, real, run
+from robustnb.experiments.mpssl import at, high, low, naive, only, paper, parts, real, run
 
 # %% ../nbs/synthesis/05_mpssl.ipynb #2f7eb838
 class Stripes(Generator):
@@ -187,3 +192,29 @@ def test_resume_held_out_images_refusals():
         def forward(self, z, y): return super().forward(z, 0*self.rows(y) + 1/3)
     with pytest.raises(ValueError, match='the class that is asked for changes nothing'): MPSSL(Blind())
     with pytest.raises(TypeError, match='objective `scr`'): MPSSL(Stripes())(softplus_net(), *some(4, 1), cross_entropy, None)
+
+# %% ../nbs/synthesis/05_mpssl.ipynb #927f81d5
+def test_experiment():
+    base = vars(paper.settings['tiny', 'digits 5-9 to 0-4'])
+    short = replace(paper, settings={('tiny', 'toy'): Setting(**base | dict(gan=dict(steps=12, width=4), recipe=Steps(8), pool=60))})
+    with tempfile.TemporaryDirectory() as folder:
+        def tried(arm, stage='final', at=0):
+            job = Job('tiny', 'toy', arm, paper.arms[arm].candidates[at], 0, stage)
+            return run(Trial(short, job, 'cpu', Artifacts(folder)))
+        out = {arm: tried(arm) for arm in paper.arms}
+        assert all(set(o['accuracy']) == {1} for o in out.values()) and set(out['mpssl']) == {'accuracy', 'gap', 'shift'}
+        assert out['mpssl'] == tried('mpssl') and out['mpssl']['shift'][1] > 0 and 0 < out['mpssl']['gap'][1] < 2
+        assert set(tried('scr own', 'tuning', 3)) == set(tried('mpssl', 'tuning', 2)) == {'score'}
+    assert all(len(a.candidates) in (1, 4) for a in paper.arms.values()), 'the same effort for all that have something to choose'
+
+# %% ../nbs/synthesis/05_mpssl.ipynb #121dec86
+def test_labels_and_sources():
+    t = Trial(paper, Job('tiny', 'digits 5-9 to 0-4', 'supervised', ()))
+    train, held = parts(t)
+    assert train.classes == list('01234') and set(train.y.tolist()) == set(range(5)) == set(held.y.tolist())
+    data = load('digits')
+    source = only(data, range(5, 10))
+    assert len(source) == (data.y > 4).sum() and source.y.equal(data.y[data.y > 4] - 5) and source.classes == list('56789')
+    seen = lambda d: {bytes(x.flatten().tolist()) for x in d.x}
+    tuning = parts(Trial(paper, Job('tiny', 'digits 5-9 to 0-4', 'supervised', (), stage='tuning')))[1]
+    assert not seen(train) & seen(tuning) and not seen(train) & seen(source)

@@ -8,7 +8,6 @@ __all__ = ['FORMS', 'SURE', 'SURER', 'synthetic', 'real', 'own', 'arms', 'low', 
            'shown', 'answers', 'searched', 'setting', 'found', 'run', 'label_figure']
 
 # %% ../../nbs/synthesis/05_mpssl.ipynb #4e2f0c6e
-from dataclasses import replace
 from functools import partial
 import torch
 from torch import nn
@@ -21,14 +20,12 @@ from ..synthesis.generators import latents, random_labels, trained_gan
 from ..synthesis.mpssl import MPSSL, cosine, gap_loss, scr, squared
 from ..synthesis.ssl import (Steps, accuracy, balanced, fixmatch, semi_supervised, small_cnn, strong, uda, weak)
 from ..training import cross_entropy
+from ..transfer.few_shot import with_classes
 
 # %% ../../nbs/synthesis/05_mpssl.ipynb #00a013cd
 def only(data, classes):
-    "The examples of these classes, numbered from 0"
-    some = data.pick(torch.isin(data.y, torch.tensor(classes)))
-    number = torch.full((len(data.classes),), -1).index_put((torch.tensor(classes),), torch.arange(len(classes)))
-    return replace(some, y=number[some.y], classes=[data.classes[c] for c in classes],
-                   name=f'{data.name} {classes[0]}-{classes[-1]}')
+    "The examples of the classes of these numbers, counted from 0"
+    return with_classes(data, {data.classes[c] for c in classes}.__contains__)
 
 def generator(trial):
     "The source's generator, one for all seeds"
@@ -98,7 +95,7 @@ def setting(source, target, shape, test=None, labels=(1, 5, 25), steps=500, gan=
 low, high, ten = tuple(range(5)), tuple(range(5, 10)), tuple(range(10))
 settings = {
     ('tiny', 'digits 5-9 to 0-4'): setting(
-        ('digits', high), ('digits', low), (1, 8, 8), labels=(1, 5), steps=60, gan=(300, 8), pool=500, valid=200,
+        ('digits', high), ('digits', low), (1, 8, 8), labels=(1,), steps=100, gan=(150, 8), pool=500, valid=200,
         arms=['supervised', 'uda naive', 'scr naive', 'mpssl', 'uda real'], looks=(3,), tune=False),
     ('small', 'digits 5-9 to 0-4'): setting(('mnist', high), ('mnist', low), (1, 28, 28), valid=2000),
     ('small', 'fashion to digits'): setting(('fashion', ten), ('mnist', ten), (1, 28, 28), valid=1000)}
