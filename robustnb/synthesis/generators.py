@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['conditions', 'latents', 'random_labels', 'Generator', 'asked', 'sample_data', 'Wrapped', 'check_generator', 'DCGAN',
            'dcgan', 'Critic', 'shift_cut', 'hinge', 'GAN', 'Adversarial', 'step_of', 'linear_decay', 'gan_of',
-           'train_gan', 'trained_gan', 'contact_sheet']
+           'train_gan', 'trained_gan', 'contact_sheet', 'embedded', 'root', 'frechet_gaussians', 'frechet', 'clouds',
+           'prdc', 'expected_coverage', 'named', 'quality']
 
 # %% ../../nbs/synthesis/00_generators.ipynb #c4d752b8
 import copy, math
@@ -173,10 +174,10 @@ class Critic(nn.Module):
         width=32, # channels of the first convolution
     ):
         super().__init__()
-        flat = 2*width*math.prod(math.ceil(s/4) for s in shape[1:])
-        conv = lambda a, b: [spectral_norm(nn.Conv2d(a, b, 3, 2, 1)), nn.LeakyReLU(.2)]
+        flat = 2*width*math.prod(s//4 for s in shape[1:])
+        conv = lambda a, b: [spectral_norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(.2)]
         self.classes, self.body = classes, nn.Sequential(*conv(shape[0], width), *conv(width, 2*width), nn.Flatten())
-        self.head, self.embed = (spectral_norm(nn.Linear(*pair)) for pair in ((flat, 1), (classes, flat)))
+        self.head, self.embed = (spectral_norm(nn.Linear(*io, bias=io[1] == 1)) for io in ((flat, 1), (classes, flat)))
 
     def forward(self, x, y):
         h = self.body(x)
@@ -323,3 +324,96 @@ def contact_sheet(
     ax.imshow(x.squeeze(-1).cpu(), cmap='gray', vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[])
     return ax
+
+# %% ../../nbs/synthesis/00_generators.ipynb #54c1a964
+@torch.no_grad()
+def embedded(
+    judge:nn.Module, # classifier with a head, see `features`
+    x:torch.Tensor, # images
+    batch_size=500,
+)->torch.Tensor: # (N,D) float64
+    "What enters the head of the judge"
+    with eval_mode(judge): return torch.cat([features(judge, as_float(b)).flatten(1) for b in x.split(batch_size)]).double()
+
+# %% ../../nbs/synthesis/00_generators.ipynb #912bef2f
+def root(cov):
+    "The symmetric root of a covariance (D,D)"
+    values, axes = torch.linalg.eigh(cov)
+    return axes*values.clamp(min=0).sqrt() @ axes.T
+
+def frechet_gaussians(
+    mean_r, cov_r, # (D,), (D,D)
+    mean_f, cov_f, # likewise
+)->float:
+    "Squared Fréchet distance of two Gaussians (equation 2)"
+    both = torch.linalg.svdvals(root(cov_r) @ root(cov_f)).sum()
+    return ((mean_r - mean_f).square().sum() + cov_r.trace() + cov_f.trace() - 2*both).clamp(min=0).item()
+
+def frechet(
+    real:torch.Tensor, # features (N,D)
+    fake:torch.Tensor, # (M,D)
+)->float:
+    "Squared Fréchet distance of two sets of features, each taken for a Gaussian"
+    real, fake = clouds(real, fake, 2)
+    return frechet_gaussians(*(m for f in (real, fake) for m in (f.mean(0), torch.atleast_2d(torch.cov(f.T)))))
+
+def clouds(real, fake, least):
+    "Both as (N,D) float64; a ValueError where they don't fit, are too few or not finite"
+    for name, f in dict(real=real, fake=fake).items():
+        if f.ndim != 2 or f.shape[1] != real.shape[-1]:
+            raise ValueError(f'{name} has shape {tuple(f.shape)}; expected features (N,{real.shape[-1]})')
+        if len(f) < least: raise ValueError(f'{name} has {len(f)} rows; this measure needs {least} at least')
+        if not f.isfinite().all(): raise ValueError(f'{name} holds NaN or infinite features')
+    return real.double(), fake.double()
+
+# %% ../../nbs/synthesis/00_generators.ipynb #815d882a
+def prdc(
+    real:torch.Tensor, # features (N,D)
+    fake:torch.Tensor, # (M,D)
+    k=5, # the ball of a point reaches to its k-th neighbour
+    rows=500, # of distances at once
+)->dict: # precision, recall, density, coverage
+    "How two clouds of features overlap"
+    real, fake = clouds(real, fake, k + 1)
+    apart = partial(torch.cdist, compute_mode='donot_use_mm_for_euclid_dist')    # exactly 0 for equal points
+    reach = lambda a: torch.cat([apart(part, a).kthvalue(k + 1, 1).values for part in a.split(rows)])    # itself is one
+    ball, ball_f = reach(real), reach(fake)
+    balls, recalled, covered = [], torch.zeros(len(real), dtype=torch.bool), torch.zeros(len(real), dtype=torch.bool)
+    for part, own in zip(fake.split(rows), ball_f.split(rows)):
+        d = apart(part, real)
+        balls.append((d <= ball).sum(1))
+        recalled |= (d <= own[:, None]).any(0)
+        covered |= (d <= ball).any(0)
+    balls, share = torch.cat(balls), lambda hit: hit.double().mean().item()
+    return dict(precision=share(balls > 0), recall=share(recalled), density=share(balls)/k, coverage=share(covered))
+
+# %% ../../nbs/synthesis/00_generators.ipynb #74c019cf
+def expected_coverage(
+    real:int, # N
+    fake:int, # M
+    k=5,
+)->float:
+    "Of a perfect generator (equation 3)"
+    return 1 - math.prod((real - i)/(real + fake - i) for i in range(1, k + 1))
+
+# %% ../../nbs/synthesis/00_generators.ipynb #55e8bedf
+def named(
+    judge:nn.Module, # classifier
+    data:Data,
+)->float:
+    "Share of the images that the judge names as they were asked for"
+    return (predict(judge, as_float(data.x)).argmax(1) == data.y).double().mean().item()
+
+def quality(
+    fake, # generator, or `Data`
+    real:Data, # images that the generator has not seen
+    judge:nn.Module, # classifier, trained on real images
+    n=2000, # images of either kind at most
+    k=5, # of `prdc`
+    seed=0,
+)->dict: # named, frechet, precision, recall, density, coverage
+    "What a judge says of generated images"
+    fake = sample_data(fake, n, seed) if isinstance(fake, nn.Module) else fake.take(min(n, len(fake)))
+    real = real.take(min(n, len(real)))
+    a, b = (embedded(judge, d.x) for d in (real, fake))
+    return dict(named=named(judge, fake), frechet=frechet(a, b), **prdc(a, b, k))

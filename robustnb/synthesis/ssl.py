@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['moved', 'brighter', 'contrasted', 'sharper', 'posterized', 'solarized', 'cut_out', 'Augment', 'weak', 'strong',
            'randaugment', 'uda', 'fixmatch', 'pseudo_labels', 'semi_supervised', 'balanced', 'endless', 'Draws',
-           'small_cnn', 'decay', 'Steps', 'fitted', 'accuracy']
+           'small_cnn', 'Steps', 'fitted', 'accuracy']
 
 # %% ../../nbs/synthesis/02_ssl.ipynb #ad591ade
 import math
@@ -18,6 +18,7 @@ from torch import nn
 from ..data import Data, as_float, check_xy
 from ..evaluation import predict
 from ..models import Normalize, architecture, init_, logits_of
+from .generators import linear_decay
 from ..training import cross_entropy, fit, update
 
 # %% ../../nbs/synthesis/02_ssl.ipynb #70bf9fb8
@@ -275,12 +276,6 @@ def small_cnn(
         fc=nn.Linear(flat, hidden), relu3=nn.ReLU(), head=nn.Linear(hidden, classes))))
 
 # %% ../../nbs/synthesis/02_ssl.ipynb #b98c7f27
-def decay(
-    constant=.5, # share of the updates
-): # factor(update, total)
-    "Schedule: 1 for a share of the updates, then a straight line to 0"
-    return lambda update, total: min(1., (1 - update/total)/(1 - constant))
-
 @dataclass(frozen=True)
 class Steps:
     "A recipe that counts updates: `Steps(500).fit(model, data)`; fits a `Setting`, whose candidates get fewer of them"
@@ -289,7 +284,7 @@ class Steps:
     lr:float = 1e-3 # learning rate, before the schedule
     augment:Callable|None = None # augment(x, g) -> x, for images with a label
     optimiser:Callable = torch.optim.Adam # optimiser(parameters, lr=...)
-    schedule:Callable|None = decay()
+    schedule:Callable|None = linear_decay() # constant, then straight to 0
 
     def fit(self,
         model:nn.Module, # trained in place
