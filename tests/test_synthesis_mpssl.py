@@ -127,7 +127,7 @@ def test_hypergradient_against_the_validation_loss_itself():
         seen, weak = (v.detach() for v in views())
         anchor, after = features(net, weak).detach(), copy.deepcopy(net)
         inner = F.cross_entropy(net(lab[0]), lab[1]) + 2*form(anchor, features(net, seen)).mean()
-        slopes, real = torch.autograd.grad(inner, net.parameters()), features(net, lab[0]).mean(0)
+        slopes, real = torch.autograd.grad(inner, net.parameters()), features(net, val[0]).mean(0)
         with torch.no_grad():
             for p, s in zip(after.parameters(), slopes): p -= .3*s
             between = (features(net, weak).mean(0) - real).square().sum()/real.square().sum()
@@ -163,7 +163,7 @@ def test_lr_0_is_naive_sampling_and_the_search_leaves_the_classifier_alone():
     by_hand = Stripes()(z, (-(-u.log()).log()).argmax(1))
     torch.testing.assert_close(seen[0][0][4:], by_hand)
     assert seen[0][1][4:].tolist() == [-1]*5 and seen[0][0][:4].equal(some(4, 1)[0])
-    found, step = run(MPSSL(Stripes(), lr=1e-2, seed=3))
+    found, step = run(MPSSL(Stripes(), few, lr=1e-2, seed=3))
     assert step.finder.net[2].weight.abs().sum() > 0 and step.finder.preference.abs().sum() > 0
     net, loss = convnet((1, 4, 4), 3, width=2).train(), scr(Augment(shift=.2))
     before, modes_ = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
@@ -175,7 +175,7 @@ def test_lr_0_is_naive_sampling_and_the_search_leaves_the_classifier_alone():
 def test_resume_held_out_images_refusals():
     few = Data(*some(12, 1), list('abc'))
     def trained_for(epochs, valid=None, **kw):
-        net, step = softplus_net(), MPSSL(Stripes(), valid, lr=1e-2, every=2, seed=3)
+        net, step = softplus_net(), MPSSL(Stripes(), valid or few, lr=1e-2, every=2, seed=3)
         fit(net, Draws(few, 3, 6, seed=1), scr(Augment(shift=.2)), torch.optim.Adam(net.parameters()), epochs, step, progress=False, **kw)
         return net, step
     same = lambda a, b: all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values()))
@@ -187,11 +187,12 @@ def test_resume_held_out_images_refusals():
     assert not same(trained_for(2, Data(*some(5, 9), list('abc')))[1].finder, other.finder)    # other images judge
     for kw, message in [(dict(lr=-1.), 'lr is a number from 0'), (dict(every=0), 'every is a whole number from 1'),
                         (dict(n=2.5), 'n is a whole'), (dict(gap=math.nan), 'gap is a number')]:
-        with pytest.raises(ValueError, match=message): MPSSL(Stripes(), **kw)
+        with pytest.raises(ValueError, match=message): MPSSL(Stripes(), few, **kw)
     class Blind(Stripes):
         def forward(self, z, y): return super().forward(z, 0*self.rows(y) + 1/3)
-    with pytest.raises(ValueError, match='the class that is asked for changes nothing'): MPSSL(Blind())
-    with pytest.raises(TypeError, match='objective `scr`'): MPSSL(Stripes())(softplus_net(), *some(4, 1), cross_entropy, None)
+    with pytest.raises(ValueError, match='the class that is asked for changes nothing'): MPSSL(Blind(), few)
+    with pytest.raises(TypeError, match='objective `scr`'): MPSSL(Stripes(), few)(softplus_net(), *some(4, 1), cross_entropy, None)
+    with pytest.raises(ValueError, match='labelled images that judge'): MPSSL(Stripes())
 
 # %% ../nbs/synthesis/05_mpssl.ipynb #927f81d5
 def test_experiment():

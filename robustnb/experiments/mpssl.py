@@ -67,10 +67,10 @@ def answers(kind, t, weight, threshold):
 
 def searched(t, form, weight, lr):
     "The method of MP-SSL, with `lr=0` of its control"
-    step = lambda: MPSSL(generator(t), lr=lr, every=t.setting.every, seed=t.seed)
-    return lambda few, rest: (few, consistency(t, form, weight), dict(step=step()))
+    step = lambda few: MPSSL(generator(t), few, lr=lr, every=t.setting.every, seed=t.seed)
+    return lambda few, rest: (few, consistency(t, form, weight), dict(step=step(few)))
 
-FORMS = dict(form=['cosine', 'cosine', 'squared', 'projected'], weight=[1., .1, .03, 1.])
+FORMS = dict(form=['cosine', 'cosine', 'squared', 'projected'], weight=[1., .1, .003, 1.])
 SURE = dict(weight=[1., .3, 1., .3], threshold=[.8, .8, .5, .5])
 SURER = dict(weight=[1., .3, 1., .3], threshold=[.95, .95, .7, .7])
 synthetic, real, own = (lambda t, few, rest: pool(t)), (lambda t, few, rest: rest), (lambda t, few, rest: few)
@@ -95,7 +95,7 @@ def setting(source, target, shape, test=None, labels=(1, 5, 25), steps=500, gan=
 low, high, ten = tuple(range(5)), tuple(range(5, 10)), tuple(range(10))
 settings = {
     ('tiny', 'digits 5-9 to 0-4'): setting(
-        ('digits', high), ('digits', low), (1, 8, 8), labels=(1,), steps=100, gan=(150, 8), pool=500, valid=200,
+        ('digits', high), ('digits', low), (1, 8, 8), labels=(1,), steps=60, gan=(100, 8), pool=300, valid=200,
         arms=['supervised', 'uda naive', 'scr naive', 'mpssl', 'uda real'], looks=(3,), tune=False),
     ('small', 'digits 5-9 to 0-4'): setting(('mnist', high), ('mnist', low), (1, 28, 28), valid=2000),
     ('small', 'fashion to digits'): setting(('fashion', ten), ('mnist', ten), (1, 28, 28), valid=1000)}

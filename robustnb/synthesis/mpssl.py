@@ -166,8 +166,8 @@ def hypergradient(
     model:nn.Module, # a classifier whose head can be found
     strong:torch.Tensor, # (N,...) views of synthetic images, with their graph
     weak:torch.Tensor, # (N,...) likewise
-    labelled:tuple, # (x, y)
-    valid:tuple, # (x, y)
+    labelled:tuple, # (x, y) of the virtual step
+    valid:tuple, # (x, y) that judge it, and that the samples shall resemble
     loss:scr,
     gap=1., # lambda_gap
     rate=.1, # eta
@@ -177,7 +177,7 @@ def hypergradient(
     with eval_mode(model):
         still = {k: p.detach() for k, p in model.named_parameters()}
         anchor = with_weights(loss.see, model, still, weak)
-        between = gap_loss(anchor, with_weights(loss.see, model, still, labelled[0]))
+        between = gap_loss(anchor, with_weights(loss.see, model, still, valid[0]))
         at = [strong.detach().requires_grad_(), anchor.detach().requires_grad_()]
         value = lambda w, x, a: loss.weight*loss.loss(a, with_weights(loss.see, model, still | w, x)).mean()
         v, found = outer_slope(model, labelled, valid, lambda w: value(w, *(t.detach() for t in at)), rate)
@@ -190,7 +190,7 @@ class MPSSL:
     "Step for `fit` with the objective `scr`: latent meta-optimisation, then an update with synthetic images"
     def __init__(self,
         generator, # of whatever it knows: see `check_generator`
-        valid=None, # `Data` held out from the labelled images; None: the labelled batch of the update judges too
+        valid=None, # `Data`: labelled images that judge, and that samples shall resemble; not needed with lr=0
         n:int=64, # synthetic images in an update
         lr:float=1e-3, # of Adam, for the finder; 0: naive samples
         gap:float=1., # lambda_gap
@@ -200,6 +200,7 @@ class MPSSL:
     ):
         _check(lr=lr, gap=gap, every=every, n=n, rate=rate)
         check_generator(generator)
+        if lr and not valid: raise ValueError('the search needs labelled images that judge: valid, or lr=0 for naive samples')
         self.generator, self.n, self.lr, self.gap, self.every, self.rate = generator, n, lr, gap, every, rate
         self.valid = valid and (as_float(valid.x), valid.y)
         place = next(generator.parameters(), torch.empty(0))
@@ -215,9 +216,10 @@ class MPSSL:
 
     def search(self, model, x, y, loss):
         "One step of the finder down its hypergradient"
-        fake, shift = self.images(self.own)
-        valid = (x, y) if self.valid is None else [t.to(x.device) for t in self.valid]
-        out, logs = hypergradient(model, *loss.views(fake, self.own), (x, y), valid, loss, self.gap, self.rate)
+        (fake, shift), some = self.images(self.own), torch.randperm(len(self.valid[1]), generator=self.own)[:self.n]
+        held, truth = (t[some].to(x.device) for t in self.valid)
+        if loss.weak: held = loss.weak(held, self.own)
+        out, logs = hypergradient(model, *loss.views(fake, self.own), (x, y), (held, truth), loss, self.gap, self.rate)
         params = list(self.finder.parameters())
         for p, s in zip(params, torch.autograd.grad(out, params)): p.grad = s
         self.opt.step()
