@@ -10,6 +10,7 @@ __all__ = ['cosine', 'squared', 'scr', 'Finder', 'noise_for', 'gap_loss', 'with_
 import math
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torch.func import functional_call
 from ..data import as_float
@@ -62,7 +63,7 @@ class scr(semi_supervised):
 
 # %% ../../nbs/synthesis/05_mpssl.ipynb #8eb3872e
 class Finder(nn.Module):
-    "Maps noise to the latents and conditions of a generator: at the start every latent is its noise, every class as likely"
+    "Noise to latents and conditions of a generator: at the start each latent is its noise, each class as likely"
     def __init__(self,
         latent_shape:tuple, # of one latent of the generator
         classes:int, # that it knows
@@ -200,7 +201,7 @@ class MPSSL:
     ):
         _check(lr=lr, gap=gap, every=every, n=n, rate=rate)
         check_generator(generator)
-        if lr and not valid: raise ValueError('the search needs labelled images that judge: valid, or lr=0 for naive samples')
+        if lr and not valid: raise ValueError('the search needs labelled images that judge: valid; lr=0 is without')
         self.generator, self.n, self.lr, self.gap, self.every, self.rate = generator, n, lr, gap, every, rate
         self.valid = valid and (as_float(valid.x), valid.y)
         place = next(generator.parameters(), torch.empty(0))
@@ -208,41 +209,51 @@ class MPSSL:
         self.opt = torch.optim.Adam(self.finder.parameters(), lr)
         self.rng, self.own, self.done = (*(torch.Generator().manual_seed(2*seed + k) for k in (0, 1)), 0)
 
-    def images(self, g):
-        "Images of the finder's choice, with their graph back to it, and how far the latents went"
-        noise, uniform = (t.to(next(self.finder.parameters())) for t in noise_for(self.generator, self.n, g))
-        z, y = self.finder(noise, uniform)
-        with eval_mode(self.generator): return self.generator(z, y), ((z - noise).norm()/noise.norm()).detach()
-
-    def search(self, model, x, y, loss):
-        "One step of the finder down its hypergradient"
-        (fake, shift), some = self.images(self.own), torch.randperm(len(self.valid[1]), generator=self.own)[:self.n]
-        held, truth = (t[some].to(x.device) for t in self.valid)
-        if loss.weak: held = loss.weak(held, self.own)
-        out, logs = hypergradient(model, *loss.views(fake, self.own), (x, y), (held, truth), loss, self.gap, self.rate)
-        params = list(self.finder.parameters())
-        for p, s in zip(params, torch.autograd.grad(out, params)): p.grad = s
-        self.opt.step()
-        return logs | dict(shift=shift)
-
-    def __call__(self, model, x, y, loss, opt, **kw):
-        if not isinstance(loss, scr) and self.lr: raise TypeError('the search needs the objective `scr`; lr=0 takes any')
-        logs = self.search(model, x, y, loss) if self.lr and self.done % self.every == 0 else {}
-        self.done += 1
-        with torch.no_grad(): fake = self.images(self.rng)[0]
-        return logs | update(model, torch.cat([x, fake.to(x)]), torch.cat([y, y.new_full((self.n,), -1)]), loss, opt, **kw)
-
-    def state_dict(self):
-        return dict(done=self.done, finder=self.finder.state_dict(), opt=self.opt.state_dict(),
-                    rng=self.rng.get_state(), own=self.own.get_state())
-
-    def load_state_dict(self, state):
-        self.done = state['done']
-        for k in ('finder', 'opt'): getattr(self, k).load_state_dict(state[k])
-        for k in ('rng', 'own'): getattr(self, k).set_state(state[k])
-
 def _check(**values):
     for k, v in values.items():
         whole, least = k in ('every', 'n'), int(k in ('every', 'n'))
         if isinstance(v, bool) or whole and not isinstance(v, int) or not least <= v < math.inf:
             raise ValueError(f'{k} is a {"whole " if whole else ""}number from {least} on, not {v!r}')
+
+# %% ../../nbs/synthesis/05_mpssl.ipynb #2fa03174
+@patch
+def images(self:MPSSL,
+    g:torch.Generator, # on the CPU
+)->tuple: # (images, how far their latents went, relative to their length)
+    "Images of the finder's choice, with their graph back to it"
+    noise, uniform = (t.to(next(self.finder.parameters())) for t in noise_for(self.generator, self.n, g))
+    z, y = self.finder(noise, uniform)
+    with eval_mode(self.generator): return self.generator(z, y), ((z - noise).norm()/noise.norm()).detach()
+
+@patch
+def search(self:MPSSL, model, x, y, loss):
+    "One step of the finder down its hypergradient"
+    (fake, shift), some = self.images(self.own), torch.randperm(len(self.valid[1]), generator=self.own)[:self.n]
+    held, truth = (t[some].to(x.device) for t in self.valid)
+    if loss.weak: held = loss.weak(held, self.own)
+    out, logs = hypergradient(model, *loss.views(fake, self.own), (x, y), (held, truth), loss, self.gap, self.rate)
+    params = list(self.finder.parameters())
+    for p, s in zip(params, torch.autograd.grad(out, params)): p.grad = s
+    self.opt.step()
+    return logs | dict(shift=shift)
+
+# %% ../../nbs/synthesis/05_mpssl.ipynb #1ab6a6a6
+@patch
+def __call__(self:MPSSL, model, x, y, loss, opt, **kw):
+    if self.lr and not isinstance(loss, scr): raise TypeError('the search needs the objective `scr`; lr=0 takes any')
+    logs = self.search(model, x, y, loss) if self.lr and self.done % self.every == 0 else {}
+    self.done += 1
+    with torch.no_grad(): fake = self.images(self.rng)[0].to(x)
+    x, y = torch.cat([x, fake]), torch.cat([y, y.new_full((self.n,), -1)])
+    return logs | update(model, x, y, loss, opt, **kw)
+
+@patch
+def state_dict(self:MPSSL):
+    return dict(done=self.done, finder=self.finder.state_dict(), opt=self.opt.state_dict(), rng=self.rng.get_state(),
+                own=self.own.get_state())
+
+@patch
+def load_state_dict(self:MPSSL, state):
+    self.done = state['done']
+    for k in ('finder', 'opt'): getattr(self, k).load_state_dict(state[k])
+    for k in ('rng', 'own'): getattr(self, k).set_state(state[k])
