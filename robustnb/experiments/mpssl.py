@@ -17,7 +17,7 @@ from ..evidence.figures import along, panels
 from ..evidence.trials import Arm, Paper, Setting, splits
 from ..models import features
 from ..synthesis.generators import latents, random_labels, trained_gan
-from ..synthesis.mpssl import MPSSL, cosine, gap_loss, scr, squared
+from ..synthesis.mpssl import MPSSL, gap_loss, scr
 from ..synthesis.ssl import (Steps, accuracy, balanced, fixmatch, semi_supervised, small_cnn, strong, uda, weak)
 from ..training import cross_entropy
 from ..transfer.few_shot import with_classes
@@ -49,10 +49,9 @@ class Projected(nn.Module):
 
 def projected(model, x): return model.projection(features(model, x, 'net.head'))
 
-def consistency(trial, form, weight):
+def consistency(trial, weight, see='features'):
     "The objective of a candidate"
-    return scr(strong(), weak(), weight, squared if form == 'squared' else cosine,
-               projected if form == 'projected' else features, trial.seed)
+    return scr(strong(), weak(), weight, see=projected if see == 'projection' else features, seed=trial.seed)
 
 # %% ../../nbs/synthesis/05_mpssl.ipynb #e4a334eb
 def pool(trial): return generator(trial).sample(trial.setting.pool, seed=trial.seed)
@@ -65,12 +64,12 @@ def answers(kind, t, weight, threshold):
     "The objective of UDA or FixMatch"
     return semi_supervised(partial(kind, threshold=threshold), strong(), weak(), weight, t.seed)
 
-def searched(t, form, weight, lr):
+def searched(t, lr, gap=1., **kw):
     "The method of MP-SSL, with `lr=0` of its control"
-    step = lambda few: MPSSL(generator(t), few, lr=lr, every=t.setting.every, seed=t.seed)
-    return lambda few, rest: (few, consistency(t, form, weight), dict(step=step(few)))
+    step = lambda few: MPSSL(generator(t), few, lr=lr, gap=gap, every=t.setting.every, seed=t.seed)
+    return lambda few, rest: (few, consistency(t, **kw), dict(step=step(few)))
 
-FORMS = dict(form=['cosine', 'cosine', 'squared', 'projected'], weight=[1., .1, .003, 1.])
+FORMS = dict(weight=[1., .1, .01, 1.], see=['features', 'features', 'features', 'projection'])
 SURE = dict(weight=[1., .3, 1., .3], threshold=[.8, .8, .5, .5])
 SURER = dict(weight=[1., .3, 1., .3], threshold=[.95, .95, .7, .7])
 synthetic, real, own = (lambda t, few, rest: pool(t)), (lambda t, few, rest: rest), (lambda t, few, rest: few)
@@ -80,7 +79,7 @@ arms = {
     'fixmatch naive': Arm(shown(synthetic, partial(answers, fixmatch)), **SURER),
     'scr naive': Arm(searched, **FORMS, lr=[0.]*4),
     'scr own': Arm(shown(own), **FORMS),
-    'mpssl': Arm(searched, **FORMS, lr=[1e-3]*4),
+    'mpssl': Arm(searched, **FORMS, lr=[1e-3]*4, gap=[1., 10., 10., 10.]),
     'uda real': Arm(shown(real, partial(answers, uda)), **SURE),
     'fixmatch real': Arm(shown(real, partial(answers, fixmatch)), **SURER),
     'all labels': Arm()}
@@ -114,7 +113,7 @@ def run(trial):
     "Accuracy for each number of labels, and what the finder did"
     (train, held), out = parts(trial), dict(accuracy={}, gap={}, shift={})
     build = trial.setting.build
-    if trial.values.get('form') == 'projected': build = lambda: Projected(trial.setting.build())
+    if trial.values.get('see') == 'projection': build = lambda: Projected(trial.setting.build())
     for n in trial.setting.labels:
         few, rest = balanced(train, n, trial.seed)
         data, loss, kw = trial.method(few, rest) if trial.arm != 'all labels' else (train, cross_entropy, {})
