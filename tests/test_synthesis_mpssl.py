@@ -207,7 +207,7 @@ def test_experiment():
             job = Job('tiny', 'toy', arm, paper.arms[arm].candidates[at], 0, stage)
             return run(Trial(short, job, 'cpu', Artifacts(folder)))
         out = {arm: tried(arm) for arm in paper.arms}
-        assert all(set(o['accuracy']) == {1} for o in out.values()) and set(out['mpssl']) == {'accuracy', 'gap', 'shift'}
+        assert all(set(o['accuracy']) == {1} for o in out.values()) and set(out['mpssl']) == {'accuracy', 'alike', 'gap', 'shift'}
         assert out['mpssl'] == tried('mpssl') and out['mpssl']['shift'][1] > 0 and 0 < out['mpssl']['gap'][1] < 2
         assert set(tried('scr own', 'tuning', 3)) == set(tried('mpssl', 'tuning', 2)) == {'score'}
     assert all(len(a.candidates) in (1, 4) for a in paper.arms.values()), 'the same effort wherever there is a choice'

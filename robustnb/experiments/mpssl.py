@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['FORMS', 'SURE', 'SURER', 'synthetic', 'real', 'own', 'arms', 'low', 'high', 'ten', 'settings', 'naive', 'at',
            'claims', 'metrics', 'paper', 'only', 'generator', 'parts', 'Projected', 'projected', 'consistency', 'pool',
-           'shown', 'answers', 'searched', 'setting', 'found', 'run', 'label_figure']
+           'shown', 'answers', 'searched', 'setting', 'found', 'likeness', 'run', 'label_figure']
 
 # %% ../../nbs/synthesis/05_mpssl.ipynb #4e2f0c6e
 from functools import partial
 import torch
+import torch.nn.functional as F
 from torch import nn
-from ..data import load
+from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, panels
 from ..evidence.trials import Arm, Paper, Setting, splits
@@ -85,16 +86,17 @@ arms = {
     'all labels': Arm()}
 
 # %% ../../nbs/synthesis/05_mpssl.ipynb #fbe3e814
-def setting(source, target, shape, test=None, labels=(1, 5, 25), steps=500, gan=(3000,), pool=6000, every=4, **kw):
-    "source and target as (data set, classes); numbers of labels; updates; updates of the GAN and its width"
-    gan = dict(zip(('steps', 'width'), gan))
+def setting(source, target, shape, test=None, labels=(1, 5, 25), steps=500, gan=3000, pool=6000, every=4, **kw):
+    "source and target as (data set, classes); numbers of labels; updates; those of the GAN, or all about it"
+    gan = gan if isinstance(gan, dict) else dict(steps=gan)
     return Setting(partial(small_cnn, shape, len(target[1])), None, test=None, recipe=Steps(steps, augment=strong()),
                    source=source, target=target, labels=labels, gan=gan, pool=pool, every=every, **kw)
 
 low, high, ten = tuple(range(5)), tuple(range(5, 10)), tuple(range(10))
 settings = {
     ('tiny', 'digits 5-9 to 0-4'): setting(
-        ('digits', high), ('digits', low), (1, 8, 8), labels=(1,), steps=60, gan=(100, 8), pool=300, valid=200,
+        ('digits', high), ('digits', low), (1, 8, 8), labels=(1,), steps=60, pool=300, valid=200,
+        gan=dict(steps=200, batch=32, width=8, lr=(1e-3, 2e-3)),
         arms=['supervised', 'uda naive', 'scr naive', 'mpssl', 'uda real'], looks=(3,), tune=False),
     ('small', 'digits 5-9 to 0-4'): setting(('mnist', high), ('mnist', low), (1, 28, 28), valid=2000),
     ('small', 'fashion to digits'): setting(('fashion', ten), ('mnist', ten), (1, 28, 28), valid=1000)}
@@ -109,19 +111,25 @@ def found(trial, net, step, few, n=500):
     gaps = [gap_loss(see(net, g(*pair)), real) for pair in ((w, y), (z, random_labels(g.classes, n, trial.seed)))]
     return dict(gap=(gaps[0]/gaps[1]).item(), shift=((w - z).norm()/z.norm()).item())
 
+@torch.no_grad()
+def likeness(net, data):
+    "Mean cosine of the features of different images"
+    f = F.normalize(features(net, as_float(data.x)))
+    return ((f.sum(0).square().sum() - len(f))/(len(f)*(len(f) - 1))).item()
+
 def run(trial):
-    "Accuracy for each number of labels, and what the finder did"
-    (train, held), out = parts(trial), dict(accuracy={}, gap={}, shift={})
+    "Accuracy for each number of labels, how alike features are, and what the finder did"
+    (train, held), out = parts(trial), dict(accuracy={}, alike={}, gap={}, shift={})
     build = trial.setting.build
     if trial.values.get('see') == 'projection': build = lambda: Projected(trial.setting.build())
     for n in trial.setting.labels:
         few, rest = balanced(train, n, trial.seed)
         data, loss, kw = trial.method(few, rest) if trial.arm != 'all labels' else (train, cross_entropy, {})
         net = trial.fit(trial.model(build), loss, data, **kw)
-        out['accuracy'][n] = accuracy(net, held)
+        out['accuracy'][n], out['alike'][n] = accuracy(net, held), likeness(net, held.take(500))
         if trial.arm == 'mpssl' and not trial.tuning:
             for k, v in found(trial, net, kw['step'], few).items(): out[k][n] = v
-        if trial.arm == 'all labels': out['accuracy'] = dict.fromkeys(trial.setting.labels, accuracy(net, held)); break
+        if trial.arm == 'all labels': return dict(accuracy=dict.fromkeys(trial.setting.labels, out['accuracy'][n]))
     if trial.tuning: return dict(score=sum(out['accuracy'].values())/len(out['accuracy']))
     return {k: v for k, v in out.items() if v}
 
@@ -141,6 +149,7 @@ claims = [
 metrics = {
     'accuracy': Metric('test accuracy', '%', 'higher', 'with labels per class: {}'),
     'score': Metric('validation accuracy, mean over the numbers of labels', '%', 'higher'),
+    'alike': Metric('mean cosine of the features of different test images', '', '', 'with labels per class: {}'),
     'gap': Metric('gap to the labelled images', 'of the naive gap', 'lower', 'with labels per class: {}'),
     'shift': Metric('way of the latents', 'of their length', '', 'with labels per class: {}')}
 
