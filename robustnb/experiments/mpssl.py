@@ -126,7 +126,7 @@ def run(trial):
         few, rest = balanced(train, n, trial.seed)
         data, loss, kw = trial.method(few, rest) if trial.arm != 'all labels' else (train, cross_entropy, {})
         net = trial.fit(trial.model(build), loss, data, **kw)
-        out['accuracy'][n], out['alike'][n] = accuracy(net, held), likeness(net, held.take(500))
+        out['accuracy'][n], out['alike'][n] = accuracy(net, held), likeness(net, held.pick(slice(500)))
         if trial.arm == 'mpssl' and not trial.tuning:
             for k, v in found(trial, net, kw['step'], few).items(): out[k][n] = v
         if trial.arm == 'all labels': return dict(accuracy=dict.fromkeys(trial.setting.labels, out['accuracy'][n]))
