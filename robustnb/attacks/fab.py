@@ -224,7 +224,8 @@ def fab(threat,       # Linf(eps), L2(eps) or L1(eps)
     def run(hunt):
         for n, s in enumerate(settings.starts(hunt, lambda: threat.eps)):
             def settle(i, s, z, logits, far, nearer):
-                held = torch.zeros_like(logits).scatter(1, hunt.y[:, None], 1e30)  # a point outside the ball proves nothing
+                # a point outside the ball proves nothing
+                held = torch.zeros_like(logits).scatter(1, hunt.y[:, None], 1e30)
                 gone = hunt.record(z, torch.where(far[:, None] <= threat.eps, logits, held), n * steps + i, exact=True)
                 if futile is None or i % 10: return gone
                 return gone | (

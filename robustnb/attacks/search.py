@@ -149,7 +149,7 @@ def record(self:Hunt, z, logits, step, exact=False):
     rows = ((margin < self.found.margin[self.index]) | wrong).nonzero()[:, 0]
     at = self.index[rows]
     self.found.x_adv[at], self.found.margin[at] = z[rows], margin[rows]
-    self.found.step[at] = torch.where(wrong[rows], step, self.found.step[at])  # a mask as index would wait for the device
+    self.found.step[at] = torch.where(wrong[rows], step, self.found.step[at])  # no mask as index: it would wait
     return wrong
 
 # %% ../../nbs/attacks/03_search.ipynb #f4a1b2d6
