@@ -603,6 +603,12 @@ def _repeat(d, x, *sizes):
     axes = (((None, 1),),) * (len(sizes) - x.ndim) + x.axes
     return Value(tuple(d.resolve(a * n) for a, n in zip(axes, sizes)))
 
+@_rule('repeat_interleave')
+def _repeat_interleave(d, x, repeats, dim=None, **_):
+    if dim is None or not isinstance(repeats, int): return opaque(d, x, repeats)
+    axes = list(x.axes); axes[dim] = d.resolve(_times(axes[dim], repeats))
+    return Value(tuple(axes))
+
 @_rule('T')
 def _reversed(d, x): return Value(x.axes[::-1])
 
@@ -758,7 +764,7 @@ def _cell(d, m, x, states=None):
 @_rule(
     'sort topk argmax argmin argsort gather take_along_dim tril triu outer cdist '
     'local_response_norm '
-    'pixel_shuffle pixel_unshuffle channel_shuffle unfold fold grid_sample affine_grid one_hot repeat_interleave',
+    'pixel_shuffle pixel_unshuffle channel_shuffle unfold fold grid_sample affine_grid one_hot',
     nn.LocalResponseNorm, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Unfold, nn.Fold, nn.Bilinear)
 def opaque(d, *args, **kwargs):
     "Rule: inputs, outputs and parameters stay as they are"
