@@ -116,8 +116,8 @@ claims = [
     Claim(2, 'MGR avoids the harm and beats the baseline', 'accuracy', 'mgr', ['augmentation', 'gda', 'gda filtered'],
           **BOTH),
     Claim('2b', 'The gain is one of generated images: MGR beats the same loss on the real images, on images of another '
-                'data set, and a penalty on the norm of the features', 'accuracy', 'mgr', ['real', 'foreign', 'penalty'],
-          **BOTH),
+                'data set, and a penalty on the norm of the features', 'accuracy', 'mgr',
+          ['real', 'foreign', 'penalty'], **BOTH),
     Claim('2c', 'So does pseudo consistency alone', 'accuracy', 'pcr', ['real', 'foreign', 'penalty'], **BOTH),
     Claim(3, 'The gain is largest where data are few: MGR loses less than augmentation alone when images are taken '
              'away', 'fewer', 'mgr', ['augmentation'], matters=.5),
