@@ -48,8 +48,8 @@ def setting(build, gan, first, then, labels=(2, 5), samples=8000, test=None, val
 
 image = partial(lenet, (1, 28, 28), width=8, mean=0., std=1.)
 settings = {('small', d): setting(image, 3000, 500, 300) for d in ('mnist', 'fashion')} | {
-    ('tiny', 'digits'): setting(partial(lenet, (1, 8, 8), width=4, mean=0., std=1.), 150, 60, 60, (2, 4), 300, valid=200,
-                                arms=['scratch', 'pp', 'source', 'pssl'], looks=(3,), tune=False)}
+    ('tiny', 'digits'): setting(partial(lenet, (1, 8, 8), width=4, mean=0., std=1.), 150, 60, 60, (2, 4), 300,
+                                valid=200, arms=['scratch', 'pp', 'source', 'pssl'], looks=(3,), tune=False)}
 
 # %% ../../nbs/synthesis/06_pseudo_pretraining.ipynb #859fa967
 def halves(data):
@@ -89,7 +89,8 @@ def beside(trial, images, g, classifier, few, rest):
     "The unlabelled images of a way"
     n, seed = trial.setting.samples, trial.seed
     if images == 'soft': return cascade(g, classifier, few.x.to(trial.device), n, seed)
-    return dict(random=lambda: g.sample(n, seed=seed), own=lambda: few.x, real=lambda: rest.take(min(n, len(rest))).x)[images]()
+    if images == 'random': return g.sample(n, seed=seed)
+    return few.x if images == 'own' else rest.take(min(n, len(rest))).x
 
 # %% ../../nbs/synthesis/06_pseudo_pretraining.ipynb #eea8a5bf
 def run(trial):
@@ -137,10 +138,12 @@ claims = [
 def label_figure(records):
     "Accuracy against the number of labelled images, a line per arm"
     def draw(r, ax): along(r, 'accuracy', ax, list(arms), marker='.')
-    return panels(records[records.metric == 'accuracy'], draw, xlabel='labelled images', ylabel='accuracy, %', size=(4., 3.6))
+    return panels(records[records.metric == 'accuracy'], draw, xlabel='labelled images', ylabel='accuracy, %',
+                  size=(4., 3.6))
 
 metrics = {'accuracy': Metric('accuracy on new target images', '%', 'higher', 'with {} labelled images'),
-           'frechet': Metric('Fréchet distance of pseudo samples to the target', '', 'lower', 'with {} labelled images')}
+           'frechet': Metric('Fréchet distance of pseudo samples to the target', '', 'lower',
+                             'with {} labelled images')}
 paper = Paper('pseudo_pretraining', 'Transfer learning with pre-trained conditional generative models',
               'Yamaguchi, Kanai, Kumagai, Chijiwa, Kashima', 2022, '2204.12833', claims, arms, settings, run,
               choose='valid', metrics=metrics, figures={'Accuracy against labels': label_figure})

@@ -209,8 +209,8 @@ def balanced(
     "`n` examples of each class, drawn by a generator of their own, and the others"
     counts = torch.bincount(data.y.cpu(), minlength=len(data.classes))
     if not 0 < n <= counts.min():
-        raise ValueError(f'cannot take {n} examples of each class of {data}: {data.classes[int(counts.argmin())]!r} has '
-                         f'{int(counts.min())}')
+        raise ValueError(f'cannot take {n} examples of each class of {data}: '
+                         f'{data.classes[int(counts.argmin())]!r} has {int(counts.min())}')
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     chosen = torch.zeros(len(data), dtype=torch.bool)
     for c in range(len(counts)): chosen[order[data.y.cpu()[order] == c][:n]] = True
