@@ -134,8 +134,8 @@ def check_generator(
     if g.classes > 1 and apart(g.sample(4, 0), g.sample(4, 1)) < tol: no('the class that is asked for changes nothing')
     if apart(x, g.sample(8, y, seed=1)) < tol: no('another seed gives the same images')
     z = latents(g, 2).requires_grad_()
-    with torch.enable_grad(), eval_mode(g): x = g(z, y[:2])
-    if not x.requires_grad or not torch.autograd.grad(x.sum(), z)[0].abs().sum() > 0: no('it has no gradient in z')
+    with torch.enable_grad(), eval_mode(g): total = g(z, y[:2]).sum()
+    if not total.requires_grad or not torch.autograd.grad(total, z)[0].abs().sum() > 0: no('it has no gradient in z')
 
 # %% ../../nbs/synthesis/00_generators.ipynb #14431a3b
 class DCGAN(Generator):
