@@ -207,7 +207,7 @@ def cost_figure(records):
 
 def survival_figure(records):
     "What a linear probe reads of the forgotten class, and the membership attack on it, a panel per data set"
-    def draw(r, ax): dots(r, ['probe', 'membership'], ax, factor=100)
+    def draw(r, ax): dots(r, ['probe', 'membership'], ax, factor=100).get_legend().remove()
     return panels(records[records.metric.isin(['probe', 'membership'])], draw, xlabel='recall, AUC, %', size=(4., 5.))
 
 def turn_figure(records):

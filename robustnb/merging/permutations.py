@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RULES', 'Spec', 'index', 'permuted', 'wrapping', 'identity', 'random_perms', 'inverse', 'compose', 'Symbols', 'unify',
-           'Value', 'still', 'Derivation', 'elementwise', 'Stacked', 'opaque', 'inside', 'twin', 'permutations',
+           'Value', 'still', 'Derivation', 'elementwise', 'FinalStates', 'opaque', 'inside', 'twin', 'permutations',
            'check_spec']
 
 # %% ../../nbs/merging/00_permutations.ipynb #bca3679f
@@ -499,7 +499,7 @@ def _select(d, x, dim, index): return _getitem(d, x, (slice(None),) * (dim % x.n
 
 @_rule('unbind')
 def _unbind(d, x, dim=0):
-    if isinstance(x, Stacked) and dim % x.ndim == 0: return tuple(x.rows)
+    if isinstance(x, FinalStates) and dim % x.ndim == 0: return tuple(x.rows)
     d.fix(x.axes[dim])
     return tuple(Value(tuple(a for i, a in enumerate(x.axes) if i != dim % x.ndim)) for _ in d.out)
 
@@ -512,7 +512,7 @@ def _glu(d, x, dim=-1):
 _module(nn.GLU, _glu, 'dim')
 
 # %% ../../nbs/merging/00_permutations.ipynb #44c0d6e2
-class Stacked(Value):
+class FinalStates(Value):
     """Tensors in one, along a new first axis, the units of each in an order of its own: the final states of a network
     of recurrent layers. Taken one by one they stay so; used as a whole, their units move together"""
     def __init__(self, d, rows): self.d, self.rows = d, rows
@@ -529,7 +529,7 @@ def _plain(i): return i is None or i is Ellipsis or isinstance(i, (int, slice))
 @_rule('getitem')
 def _getitem(d, x, items):
     items = items if isinstance(items, tuple) else (items,)
-    if isinstance(x, Stacked) and items and isinstance(items[0], int): x, items = x.rows[items[0]], items[1:]
+    if isinstance(x, FinalStates) and items and isinstance(items[0], int): x, items = x.rows[items[0]], items[1:]
     picks = [k for k, i in enumerate(items) if not _plain(i)]
     if picks and (any(isinstance(i, int) for i in items) or picks[-1] - picks[0] >= len(picks)):
         return opaque(d, x, items)
@@ -748,7 +748,7 @@ def _recurrent(d, m, x, states=None):
         x = Value((*x.axes[:-1], sum(given, ())))
     for v, layouts in zip(_values(states), zip(*rows)): d.same(v.axes[-1], *layouts)
     kind = list if isinstance(m, nn.LSTM) else lambda values: next(iter(values))
-    last = [Stacked(d, [Value((*still(t.shape[1:-1]).axes, a)) for a in layouts])
+    last = [FinalStates(d, [Value((*still(t.shape[1:-1]).axes, a)) for a in layouts])
             for t, layouts in zip(tree_leaves(d.out[1]), zip(*rows))]
     return x, kind(last)
 
