@@ -99,12 +99,16 @@ class ECOD(Detector):
 
     def _fit(self, X, bad):
         self.sorted_ = np.sort(X[~bad], 0)
+        self.after_ = np.stack([np.searchsorted(s, s, 'right') for s in self.sorted_.T], 1) # values up to each, ties too
         self.skewed_ = np.sign(((X[~bad] - X[~bad].mean(0))**3).sum(0))
 
     def _scores(self, X):
-        n, columns = len(self.sorted_), range(X.shape[1])
-        below = np.stack([np.searchsorted(self.sorted_[:, i], X[:, i], 'right') for i in columns], 1)
-        above = n - np.stack([np.searchsorted(self.sorted_[:, i], X[:, i], 'left') for i in columns], 1)
+        n, order = len(self.sorted_), np.argsort(X, 0) # sorted queries are found several times faster
+        at = np.empty(X.shape, int)
+        for i, o in enumerate(order.T): at[o, i] = np.searchsorted(self.sorted_[:, i], X[o, i])
+        where = np.minimum(at, n - 1)
+        seen, after = (np.take_along_axis(a, where, 0) for a in (self.sorted_, self.after_))
+        below, above = np.where(seen == X, after, at), n - at
         left, right = (-np.log(np.maximum(count, 1) / n) for count in (below, above)) # beyond all: as the outermost
         by_skew = np.where(self.skewed_ < 0, left, np.where(self.skewed_ > 0, right, left + right))
         return np.maximum(np.maximum(left, right), by_skew).sum(1)
