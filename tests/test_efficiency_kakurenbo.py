@@ -164,7 +164,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="unknown mode 'evl': did you mean 'eval'"): SelectedBatches(data, kakurenbo(), refresh='evl')
     with pytest.raises(ValueError, match="unknown softmax 'class'"): SelectedBatches(data, kakurenbo(), over='class')
     b = SelectedBatches(data, kakurenbo(), 20)
-    with pytest.raises(ValueError, match='needs its batches'): fit(net, [(torch.rand(4, 1, 8, 8), data.y[:4])], cross_entropy, opt, 1, b)
+    with pytest.raises(ValueError, match='needs its batches'): fit(net, [(torch.rand(4, 1, 8, 8), data.y[:4])], cross_entropy, opt, 1, b, progress=False)
     def half(model, x, y): return cross_entropy(model, x[:10], y[:10])
     with pytest.raises(ValueError, match='logits of 10 of the 20 samples'): fit(net, b, half, opt, 1, b, progress=False)
 
@@ -213,9 +213,9 @@ def test_experiment():
     assert {len(a.candidates) for a in paper.arms.values()} == {3}, 'the same effort for all'
     costs = {}
     for arm in paper.arms:    # every arm runs, also those that tiny leaves out
-        out = run(Trial(paper, Job('tiny', 'digits', arm, (('lr', .05),))))
+        out = run(Trial(paper, Job('tiny', 'digits', arm, (('lr', .02),))))
         assert .8 < out['accuracy'] <= 1, arm
         costs[arm] = out['cost']
     assert costs['all'] == costs['importance'] == 1 and costs['kakurenbo'] < .95
-    assert abs(costs['fewer epochs'] - costs['kakurenbo']) < .005 and abs(costs['random'] - costs['kakurenbo']) < .02
+    assert abs(costs['fewer epochs'] - costs['kakurenbo']) < .005 and abs(costs['random'] - costs['kakurenbo']) < .005
     assert costs['batch softmax'] > costs['kakurenbo'] >= costs['no move-back'] and costs['selective'] < .8

@@ -31,12 +31,13 @@ def fraction(trial): return falling(.3, [round(m*trial.recipe.epochs) for m in M
 def hiding(**kw): return selected(lambda t, lr: kakurenbo(fraction(t), **kw))
 
 def selected(rule): # rule(trial, lr)
-    return Arm(lambda t, lr: rule(t, lr), lr=[.05, .1, .025])
+    return Arm(lambda t, lr: rule(t, lr), lr=[.02, .04, .01])
 
 def at_random(trial, lr):
     "As many at random as cost what KAKURENBO costs, with its learning rates"
-    spent, raised = cost(budget(trial, lr), len(trial.train)), fraction(trial)
-    return random_hiding(lambda e: max(1 - spent[e], 0), lambda e: 1/(1 - raised(e)) if e else 1.)
+    n, batch, raised = len(trial.train), trial.recipe.batch, fraction(trial)
+    updates = np.diff(np.round(cost(budget(trial, lr), n).cumsum()*n/batch), prepend=0)    # whole ones
+    return random_hiding(lambda e: 1 - updates[e]*batch/n, lambda e: 1/(1 - raised(e)) if e else 1.)
 
 arms = {
     'all': selected(lambda t, lr: everything()), 'fewer epochs': selected(lambda t, lr: everything()),
@@ -71,8 +72,8 @@ def shorter(trial, lr):
     updates = round(cost(budget(trial, lr), n).sum()*n / r.batch)
     batches = Batches(trial.train, None, r.batch, True, r.augment, trial.seed, trial.device, drop_last=True)
     opt = r.optimiser(net.parameters(), lr=lr)
-    for _ in islice(train(net, batches, cross_entropy, opt, r.epochs, schedule=lambda u, total: r.schedule(
-            min(u, updates), updates)), updates): pass
+    def schedule(u, total): return r.schedule(u, updates)
+    for _ in islice(train(net, batches, cross_entropy, opt, r.epochs, schedule=schedule), updates): pass
     return net.eval(), pd.DataFrame(dict(forward=[updates*r.batch], backward=[updates*r.batch]))
 
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #b894e8f4
@@ -112,15 +113,15 @@ claims = [
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #45890560
 def setting(build, n, epochs, valid=2000, batch=50, **kw):
     sgd = partial(torch.optim.SGD, momentum=.9, nesterov=True, weight_decay=5e-4)
-    recipe = Recipe(epochs, .05, batch, kw.pop('augment', None), sgd, multistep(MILESTONES, .2))
+    recipe = Recipe(epochs, .02, batch, None, sgd, multistep(MILESTONES, .2))
     return Setting(build, n, valid, None, recipe, **kw)
 
 settings = {
     ('tiny', 'digits'): setting(partial(mlp, (1, 8, 8), 10, (64,)), 1000, 10, 0, tune=False, looks=(3,),
                                 arms=['all', 'fewer epochs', 'random', 'kakurenbo', 'no move-back', 'batch softmax']),
     ('small', 'fashion'): setting(partial(convnet, (1, 28, 28), 10, 8), 8000, 15),
-    ('small', 'mnist'): setting(partial(convnet, (1, 28, 28), 10, 8), 8000, 12),
-    ('small', 'cifar10'): setting(partial(convnet, (3, 32, 32), 10, 8), 8000, 15, augment='crop_flip')}
+    ('small', 'mnist'): setting(partial(convnet, (1, 28, 28), 10, 8), 8000, 10),
+    ('small', 'cifar10'): setting(partial(convnet, (3, 32, 32), 10, 8), 8000, 12)}
 
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #65cbf982
 def cost_figure(records):
