@@ -156,6 +156,32 @@ def test_exact_resume():
         assert equal(want, got) and equal(whole.seen.state_dict(), again.seen.state_dict())
         assert again.passes.equals(whole.passes) and resumed.frame.equals(history.frame)
 
+# %% ../nbs/efficiency/01_kakurenbo.ipynb #9ac7c4d5
+@pytest.mark.gpu
+def test_data_and_network_on_different_devices():
+    import os
+    there, data, got = os.environ.get('ROBUSTNB_GPU', 'cuda'), load('digits').take(400), {}
+    for device in ('cpu', there):    # where the data lie
+        torch.manual_seed(0)
+        net = mlp((1, 8, 8), hidden=(16,)).to(there)
+        b = SelectedBatches(data, kakurenbo(.3, tau=.3), 40, device=device)
+        fit(net, b, cross_entropy, torch.optim.SGD(net.parameters(), .1), 4, b, progress=False)
+        got[device] = b.passes.hidden.tolist()
+        assert b.seen.loss.isfinite().all() and b.seen.loss.device.type == torch.device(device).type
+    assert got['cpu'] == got[there] and got['cpu'][3] > 0
+
+# %% ../nbs/efficiency/01_kakurenbo.ipynb #5431c43f
+def test_compiled_and_in_half_precision():
+    data, got = load('digits').take(400), []
+    for kw in ({}, dict(compile='eager'), dict(precision='bf16')):
+        torch.manual_seed(0)
+        net = mlp((1, 8, 8), hidden=(16,))
+        b = SelectedBatches(data, infobatch(), 40)    # it weighs samples
+        fit(net, b, cross_entropy, torch.optim.SGD(net.parameters(), .1), 4, b, progress=False, **kw)
+        got.append(b.seen.loss)
+    torch.testing.assert_close(got[1], got[0])
+    torch.testing.assert_close(got[2].mean(), got[0].mean(), rtol=.01, atol=0)
+
 # %% ../nbs/efficiency/01_kakurenbo.ipynb #b650cf6c
 def test_refusals():
     data = load('digits').take(100)

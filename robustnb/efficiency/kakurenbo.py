@@ -47,17 +47,21 @@ class SampleStatistics:
         over='classes', # see `confidence`
     ):
         "Take in what a pass has shown"
-        z, y = classified(logits.detach().float(), y)
+        z, y = (t.to(self.loss.device) for t in classified(logits.detach().float(), y))
         correct = z.argmax(1) == y
         self.forgotten[idx] += (self.correct[idx] & ~correct).long()
         self.loss[idx], self.confidence[idx] = F.cross_entropy(z, y, reduction='none'), confidence(z, over)
         self.correct[idx], self.epoch[idx] = correct, epoch
 
-    def state_dict(self): return dict(vars(self))
-    def load_state_dict(self, state):
-        n, here = len(state['loss']), len(self.loss)
-        if n != here: raise ValueError(f'the statistics are of {n} samples, here there are {here}')
-        for k, v in vars(self).items(): v.copy_(state[k])
+# %% ../../nbs/efficiency/01_kakurenbo.ipynb #c9c0871a
+@patch
+def state_dict(self:SampleStatistics): return dict(vars(self))
+
+@patch
+def load_state_dict(self:SampleStatistics, state):
+    n, here = len(state['loss']), len(self.loss)
+    if n != here: raise ValueError(f'the statistics are of {n} samples, here there are {here}')
+    for k, v in vars(self).items(): v.copy_(state[k])
 
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #1f3f8c10
 def hidden(
@@ -149,6 +153,7 @@ def begin(self:SelectedBatches, epoch):
     self.log.append(dict(epoch=epoch, fraction=plan.fraction, candidates=plan.candidates,
                          hidden=len(self.x) - len(plan.train.unique()), lr=plan.lr, forward=0, backward=0))
 
+# %% ../../nbs/efficiency/01_kakurenbo.ipynb #02bdd19b
 @patch
 def parts(self:SelectedBatches, g):
     "(indices, whether they are trained on) of each batch of the epoch"
@@ -177,7 +182,7 @@ def _watching(model, weight=None):
     outs = []
     def hook(m, args, out):
         outs.append(out.detach())
-        if weight is not None and out.requires_grad: out.register_hook(lambda g: g*weight[:, None].to(g.dtype))
+        if weight is not None and out.requires_grad: out.register_hook(lambda g: g*weight[:, None].to(g))
     handle = model.register_forward_hook(hook)
     try: yield outs
     finally: handle.remove()
@@ -203,12 +208,13 @@ def __call__(self:SelectedBatches, model, x, y, loss, opt, **kw):
         logs = self.step(model, x, y, loss, opt, **kw)
     if not outs or len(outs[-1]) != len(idx):
         raise ValueError(f'the step showed logits of {len(outs[-1]) if outs else 0} of the {len(idx)} samples of a '
-                         'batch: the objective must call the model itself, uncompiled, on the whole batch')
+                         'batch: the objective must call the model itself, on the whole batch')
     self.seen.note(idx, outs[-1], y, self.planned, self.over)
     self.log[-1]['forward'] += sum(map(len, outs))
     self.log[-1]['backward'] += len(idx)
     return logs | dict(lr=lr, trained=1.)
 
+# %% ../../nbs/efficiency/01_kakurenbo.ipynb #ddf064e5
 @patch
 @torch.no_grad()
 def look(self:SelectedBatches, model, x, y, idx, precision=None):
@@ -224,7 +230,7 @@ def look(self:SelectedBatches, model, x, y, idx, precision=None):
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #7d7eb0c6
 @patch(as_prop=True)
 def passes(self:SelectedBatches)->pd.DataFrame:
-    "By epoch: fraction, candidates, hidden samples, factor of the learning rate, forward and backward passes of a sample"
+    "By epoch: fraction, candidates, hidden samples, factor of the learning rate, forward and backward passes"
     return pd.DataFrame(self.log).set_index('epoch')
 
 @patch

@@ -57,6 +57,7 @@ def trained(trial, rule, lr, over='classes'):
         progress=False)
     return net.eval(), batches.passes
 
+# %% ../../nbs/efficiency/01_kakurenbo.ipynb #1f55130c
 def cost(passes, n): return ((passes.forward + 2*passes.backward) / (3*n)).to_numpy()
 
 def budget(trial, lr):
