@@ -14,7 +14,8 @@ from robustnb.efficiency.pruning import apply_masks, best, channel_norms, magnit
 # %% ../nbs/efficiency/00_pruning.ipynb #dd8ec34e
 def test_which_weights():
     net = mlp((1, 8, 8), hidden=(12, 6))
-    assert list(prunable(net)) == ['fc1.weight', 'fc2.weight', 'head.weight'] and prunable(net)['fc1.weight'] is net.fc1.weight
+    assert list(prunable(net)) == ['fc1.weight', 'fc2.weight', 'head.weight']
+    assert prunable(net)['fc1.weight'] is net.fc1.weight
     assert list(prunable(net, 'fc2', 'head.')) == ['fc2.weight', 'head.weight']
     net.fc2.weight = net.fc1.weight                     # one weight in two places counts once
     assert list(prunable(net)) == ['fc1.weight', 'head.weight']
@@ -32,18 +33,20 @@ def test_masks_against_the_naive_version():
                   for k, s in dict(a=(5, 7), b=(3, 2, 3, 3), c=(4, 1)).items()}
         n = sum(s.numel() for s in scores.values())
         for keep in (0., .01, .1, .5, 1.):
-            everything = [(-v, list(scores).index(k), i) for k, s in scores.items() for i, v in enumerate(s.flatten().tolist())]
-            kept = {(list(scores)[k], i) for _, k, i in sorted(everything)[:round(keep*n)]}
+            everything = [(-v, k, i) for k, s in scores.items() for i, v in enumerate(s.flatten().tolist())]
+            kept = {(k, i) for _, k, i in sorted(everything)[:round(keep*n)]}
             masks = best(scores, keep)
             assert {(k, i) for k, m in masks.items() for i in m.flatten().nonzero()[:, 0].tolist()} == kept
-            assert [m.sum().item() for m in best(scores, keep, 'layer').values()] == [round(keep*s.numel()) for s in scores.values()]
+            layers = best(scores, keep, 'layer')
+            assert all(layers[k].sum() == round(keep*s.numel()) for k, s in scores.items())
             rows = best(scores, keep, 'row')
             for k, s in scores.items(): assert (rows[k].flatten(1).sum(1) == round(keep*s[0].numel())).all()
             assert all(masks[k].shape == s.shape and masks[k].dtype == torch.bool for k, s in scores.items())
     for bad in (-.1, 1.1, float('nan')):
         with pytest.raises(ValueError, match='share of the weights that stay'): best(scores, bad)
     with pytest.raises(ValueError, match="unknown scope 'rows'"): best(scores, .5, 'rows')
-    with pytest.raises(ValueError, match="scores of 'a' hold NaN"): best(scores | dict(a=torch.tensor([[0., float('nan')]])), .5)
+    broken = scores | dict(a=torch.tensor([[0., float('nan')]]))
+    with pytest.raises(ValueError, match="scores of 'a' hold NaN"): best(broken, .5)
 
 # %% ../nbs/efficiency/00_pruning.ipynb #9f267862
 def test_pruned_against_torch():
@@ -51,7 +54,8 @@ def test_pruned_against_torch():
     for net in (convnet((1, 8, 8), width=4), mlp((1, 8, 8), hidden=(12, 6))):
         before, modes, state = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()], torch.get_rng_state()
         ours, layers = pruned(net, .3), pruned(net, .3, scope='layer')
-        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and torch.equal(state, torch.get_rng_state())
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+        assert torch.equal(state, torch.get_rng_state())
         assert [m.training for m in ours.modules()] == modes and all(p.requires_grad for p in ours.parameters())
         theirs, each = copy.deepcopy(net), copy.deepcopy(net)
         def parts(m): return [(l, 'weight') for l in m.modules() if isinstance(l, (torch.nn.Linear, torch.nn.Conv2d))]
@@ -77,18 +81,6 @@ def test_zeros_that_are_there_count_limits():
     only = pruned(net, .5, magnitude(net, 'head'))     # weights without a score stay
     assert torch.equal(only.fc1.weight, net.fc1.weight)
 
-# %% ../nbs/efficiency/00_pruning.ipynb #b034ac44
-def test_refusals_of_masks():
-    net = mlp((1, 8, 8), hidden=(12,))
-    ones = masks_of(net)
-    for masks, error, words in (({'fc3.weight': ones['fc1.weight']}, ValueError, "unknown weight 'fc3.weight'"),
-                                ({'fc1.weight': ones['fc1.weight'].T}, ValueError, 'has shape .64, 12., the weight'),
-                                ({'fc1.weight': ones['fc1.weight'].float()}, TypeError, 'expected bool')):
-        with pytest.raises(error, match=words): apply_masks(net, masks)
-        with pytest.raises(error, match=words): masked(masks)(net, torch.rand(2, 1, 8, 8), torch.tensor([0, 1]), cross_entropy,
-                                                              torch.optim.SGD(net.parameters(), .1))
-    assert all(m.all() for m in masks_of(net).values())
-
 # %% ../nbs/efficiency/00_pruning.ipynb #2a4a5a02
 def test_a_pruned_network_can_be_saved():
     import tempfile
@@ -104,7 +96,8 @@ def test_snip_against_removing_weights_one_at_a_time():
     net, x, y = mlp((1, 8, 8), hidden=(5,)).double(), torch.rand(9, 1, 8, 8, dtype=torch.float64), torch.arange(9)
     before = copy.deepcopy(net.state_dict())
     found, h = snip(net, x, y), 1e-5
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and all(p.grad is None for p in net.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
     with torch.no_grad():
         for k, w in prunable(net).items():
             for at in ((0, 0), (3, 2), (4, 4)):
@@ -117,8 +110,8 @@ def test_snip_against_removing_weights_one_at_a_time():
     state = copy.deepcopy(bn.state_dict())
     snip(bn, x.float(), y)
     assert all(torch.equal(v, state[k]) for k, v in bn.state_dict().items())
-    a, b = random_scores(net, seed=1), random_scores(net, seed=2)
-    assert torch.equal(a['fc1.weight'], random_scores(net, seed=1)['fc1.weight']) and not torch.equal(a['fc1.weight'], b['fc1.weight'])
+    a, again, b = (random_scores(net, seed=seed)['fc1.weight'] for seed in (1, 1, 2))
+    assert torch.equal(a, again) and not torch.equal(a, b)
 
 # %% ../nbs/efficiency/00_pruning.ipynb #bd812219
 def test_wanda_by_hand():
@@ -186,6 +179,19 @@ def test_zeros_under_momentum_decay_and_adam():
             w = net.get_parameter(k)
             assert not w[~m].any() and (w[m] != before[k][m]).all(), k
         assert not torch.equal(net.head.bias, before['head.bias'])
+
+# %% ../nbs/efficiency/00_pruning.ipynb #c304296c
+def test_refusals_of_masks():
+    net = mlp((1, 8, 8), hidden=(12,))
+    x, y, opt, ones = torch.rand(2, 1, 8, 8), torch.tensor([0, 1]), torch.optim.SGD(net.parameters(), .1), masks_of(net)
+    whole = ones['fc1.weight']
+    wrong = [({'fc3.weight': whole}, ValueError, "unknown weight 'fc3.weight'"),
+             ({'fc1.weight': whole.T}, ValueError, 'has shape .64, 12., the weight'),
+             ({'fc1.weight': whole.float()}, TypeError, 'expected bool')]
+    for masks, error, words in wrong:
+        with pytest.raises(error, match=words): apply_masks(net, masks)
+        with pytest.raises(error, match=words): masked(masks)(net, x, y, cross_entropy, opt)
+    assert all(m.all() for m in masks_of(net).values())
 
 # %% ../nbs/efficiency/00_pruning.ipynb #2f4946b4
 def test_a_ticket():
