@@ -12,9 +12,8 @@ from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
 from robustnb.models import mlp
 from robustnb.training import fit, proximal, update
-from robustnb.data import Batches
 from robustnb.training import cross_entropy, proximal, update
-from robustnb.efficiency.halo import best_coefficients, halo, halo_penalty, l1, mcp, mcp_penalty, profile, soft_threshold, sws, third_threshold, thresholded
+from robustnb.efficiency.halo import balanced, best_coefficients, halo, halo_penalty, l1, mcp, mcp_penalty, profile, soft_threshold, sws, third_threshold, thresholded
 from robustnb.experiments.halo import again, ordered, paper, plain, run
 
 # %% ../nbs/efficiency/02_halo.ipynb #8e7a4dda
@@ -54,6 +53,18 @@ def test_penalties():
     zero = torch.zeros(3, requires_grad=True)
     halo_penalty(zero, best_coefficients(zero, .1, .1, .01), .1, .1).backward()
     assert not zero.grad.any()                    # what is zero is not pulled
+
+# %% ../nbs/efficiency/02_halo.ipynb #48b287b3
+def test_balanced_constants():
+    for pull, size, start in ((1e-3, .1, .05), (.02, 1., 2.)):
+        v = balanced(pull, size, start)
+        at = lambda w: best_coefficients(torch.tensor([w], dtype=torch.float64), v['xi'], v['psi'], v['floor'])
+        np.testing.assert_allclose(at(size), start)
+        np.testing.assert_allclose(v['xi']/at(size)**2, pull)
+        np.testing.assert_allclose(v['xi']/at(0.)**2, 6.25*pull)
+    net = mlp((1, 8, 8), hidden=(12,))
+    assert (halo(net, **balanced(1e-3, .1)).coefficients['fc1.weight'] == .05).all()
+    with pytest.raises(ValueError, match='size must be'): balanced(1e-3, 0.)
 
 # %% ../nbs/efficiency/02_halo.ipynb #934fcaff
 def test_objectives_by_hand():
@@ -116,7 +127,7 @@ def test_limits():
     near(after(lambda net: halo(net, 1e-12, 1e-3)), plain)                      # xi to 0: no penalty
     near(after(lambda net: halo(net, .01, .1, start=1e4, floor=1e4)), plain)    # coefficients far out: none either
     near(after(lambda net: halo(net, .01, .1).requires_grad_(False)), lasso)    # coefficients that stay at 1: the lasso
-    near(after(lambda net: profile(net, .01, .1, floor=1.)), lasso)             # all weights below the bend of (5)
+    near(after(lambda net: profile(net, .01, .1, floor=1.)), lasso)             # all weights below the bend of (6)
     def scaled(c): return after(lambda net: profile(net, .01*c*c, .1/c, floor=.01*c), 1)
     near(scaled(1.), scaled(7.))                                                # only xi psi^2 matters, without the way
 
