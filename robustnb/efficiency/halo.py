@@ -113,7 +113,7 @@ def halo(
 def balanced(
     pull:float, # on every weight in the beginning: rho
     size:float, # of a weight that keeps it; larger ones are pulled less: w_0
-    start:float=.05, # first value of the coefficients; the smaller, the faster they move: s
+    start:float=.1, # first value of the coefficients; the smaller, the faster they move: s
 )->dict: # xi, psi, start, floor
     "Constants for `halo` by what they do (5); the pull on zeros is at most 6 times that of the beginning"
     _positive(pull=pull, size=size, start=start)

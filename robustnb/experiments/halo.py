@@ -33,16 +33,17 @@ def plain(trial, decay=0): return lambda net: (cross_entropy, update)
 
 arms = {
     'plain': Arm(plain),
-    'decay': Arm(plain, decay=[1e-2, 3e-4, 1e-3, 3e-3, 3e-2]),
-    'l1': penalty(l1, xi=[1e-3, 1e-4, 3e-4, 3e-3, 1e-2]),
-    'sws': penalty(sws, xi=[1e-3, 1e-3, 3e-3, 1e-2, 1e-2], psi=[1., .1, 1., 1., 10.]),
-    'mcp': penalty(mcp, xi=[1e-3, 1e-3, 3e-3, 3e-3, 1e-2], psi=[300, 100, 100, 30, 30]),
-    'halo': penalty(halo, xi=[2.5e-6, 2.5e-6, 3e-5, 4e-4, 1e-8], psi=[4e-3, 1.2e-3, 6e-3, 1e-2, 1e-8],
-                    start=[.05, .05, .1, .2, 1.], floor=[.02, .02, .04, .08, .01], decay=[0, 0, 0, 0, 1e-4]),
-    'profile': penalty(profile, xi=[2.5e-6, 2.5e-6, 3e-5, 4e-4, 7.5e-7], psi=[4e-3, 1.2e-3, 6e-3, 1e-2, 1.2e-3],
-                       floor=[.02, .02, .04, .08, .02]),
-    'prox l1': prox(soft_threshold, c=[1e-2, 1e-3, 3e-3, 3e-2, .1]),
-    'prox third': prox(third_threshold, c=[6e-3, 6e-4, 2e-3, 2e-2, 6e-2]),
+    'decay': Arm(plain, decay=[1e-2, 3e-4, 1e-3, 3e-3, 3e-2, .1]),
+    'l1': penalty(l1, xi=[3e-3, 1e-4, 3e-4, 1e-3, 1e-2, 3e-2]),
+    'sws': penalty(sws, xi=[3e-3, 1e-3, 1e-3, 1e-2, 3e-3, 1e-2], psi=[1., .1, 1., 1., 10., 10.]),
+    'mcp': penalty(mcp, xi=[3e-3, 1e-3, 1e-3, 3e-3, 1e-2, 1e-2], psi=[100, 300, 100, 30, 30, 10]),
+    'halo': penalty(halo, xi=[1e-4, 2.5e-6, 2.5e-6, 7.5e-6, 1e-4, 1e-8], psi=[1e-2, 1.2e-3, 4e-3, 3.6e-3, 2e-3, 1e-8],
+                    start=[.1, .05, .05, .05, .1, 1.], floor=[.04, .02, .02, .02, .04, .01],
+                    decay=[0, 0, 0, 0, 0, 1e-4]),
+    'profile': penalty(profile, xi=[1e-4, 2.5e-6, 2.5e-6, 7.5e-6, 1e-4, 7.5e-7],
+                       psi=[1e-2, 1.2e-3, 4e-3, 3.6e-3, 2e-3, 1.2e-3], floor=[.04, .02, .02, .02, .04, .02]),
+    'prox l1': prox(soft_threshold, c=[3e-2, 1e-3, 3e-3, 1e-2, .1, .3]),
+    'prox third': prox(third_threshold, c=[4e-2, 1e-3, 3e-3, 6e-3, 9e-3, 1.4e-2]),
     'fine-tuned': Arm(plain)}
 MAIN = [a for a in arms if a not in ('profile', 'prox l1')]
 
@@ -53,10 +54,10 @@ def setting(build, train, valid, test, epochs, lr, batch=100, **kw):
 settings = {
     ('tiny', 'digits'): setting(partial(mlp, (1, 8, 8), hidden=(64, 32)), None, 0, None, 12, .05, 50, tune=False,
                                 looks=(3,), arms=['plain', 'l1', 'halo', 'fine-tuned']),
-    ('small', 'mnist'): setting(partial(mlp, (1, 28, 28), hidden=(300, 100), mean=.13, std=.31), 10000, 2000, None, 20,
+    ('small', 'mnist'): setting(partial(mlp, (1, 28, 28), hidden=(300, 100), mean=.13, std=.31), 10000, 2000, None, 15,
                                 .03),
     ('small', 'fashion'): setting(partial(convnet, (1, 28, 28), width=12), 6000, 2000, None, 8, .05),
-    ('small', 'cifar10'): setting(partial(vgg11, (3, 32, 32), width=8), 6000, 2000, 5000, 8, .05, arms=MAIN)}
+    ('small', 'cifar10'): setting(partial(vgg11, (3, 32, 32), width=8), 5000, 2000, 5000, 8, .05, arms=MAIN)}
 
 # %% ../../nbs/efficiency/02_halo.ipynb #fad3a04f
 def fitted(trial, net, share=1.):
