@@ -7,7 +7,7 @@ __all__ = ['prunable', 'best', 'apply_masks', 'masks_of', 'magnitude', 'pruned',
            'channel_norms', 'masked', 'ticket']
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #f8ee803c
-import copy, math
+import copy
 import pandas as pd
 import torch
 from torch import nn
