@@ -99,7 +99,7 @@ class ECOD(Detector):
 
     def _fit(self, X, bad):
         self.sorted_ = np.sort(X[~bad], 0)
-        self.after_ = np.stack([np.searchsorted(s, s, 'right') for s in self.sorted_.T], 1) # values up to each, ties too
+        self.after_ = np.stack([np.searchsorted(s, s, 'right') for s in self.sorted_.T], 1) # values up to each
         self.skewed_ = np.sign(((X[~bad] - X[~bad].mean(0))**3).sum(0))
 
     def _scores(self, X):

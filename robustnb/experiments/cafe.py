@@ -201,7 +201,8 @@ settings = {
     ('small', 'mnist'): Setting(pooled, 10000, 2560, 2560, **shared, arms=[
         'source', 'bn', *both_of(*RIVALS, 'full', 'full_shrunk', 'random', 'cafe', 'cafe_js')]),
     ('small', 'cifar10'): Setting(partial(pooled, 3, width=24), 20000, 1280, 1280, **shared | dict(
-        recipe=longer, times=1, kinds=KINDS, arms=['source', 'bn', 'bn_prior', *both_of(*RIVALS, 'full_shrunk', 'cafe')]))}
+        recipe=longer, times=1, kinds=KINDS,
+        arms=['source', 'bn', 'bn_prior', *both_of(*RIVALS, 'full_shrunk', 'cafe')]))}
 
 # %% ../../nbs/adaptation/01_cafe.ipynb #dbec09b9
 metrics = {

@@ -44,8 +44,8 @@ def codes_of(trial, more=0):
 def four_codes(trial): return [codes_of(trial, 100*i) for i in range(4)]
 
 def network(trial, kind):
-    """The network trained with codes, 'plain' without, 'retrained' with codes and without the class to forget, 'several'
-    with four codes a class in turn"""
+    """The network trained with codes, 'plain' without, 'retrained' with codes and without the class to forget,
+    'several' with four codes a class in turn"""
     s, net = trial.setting, trial.model()
     sets = four_codes(trial)[:4 if kind == 'several' else 1]
     turn = cycle([WithCodes(c, s.share, seed=trial.seed) for c in sets])
