@@ -9,12 +9,15 @@ from robustnb.training import Recipe
 from robustnb.transfer.baselines import with_head
 from collections import OrderedDict
 import numpy as np
+import pandas as pd
 import pytest
 from robustnb.data import load
+from robustnb.evidence.store import Job
+from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, mlp, vgg11
 from robustnb.transfer.few_shot import with_classes
 from robustnb.transfer.defrosting import activations, best_depth, blocks_of, cka, defrosted, discriminative, expected_error, freeze, gradual, imbalance, lasting, layerwise, overlap, restarted, upper
-from robustnb.experiments.defrosting import alike, words
+from robustnb.experiments.defrosting import alike, derive, paper, permuted, run
 
 # %% ../nbs/transfer/05_defrosting.ipynb #bfd4e72a
 def case(n=60):
@@ -42,7 +45,8 @@ def test_blocks_and_freezing():
         freeze(net, d)
         learns = [k for k, p in net.named_parameters() if p.requires_grad]
         assert {k.split('.')[0] for k in learns} == {'head', *(f'block{i}' for i in range(d + 1, 4))}
-        assert net.training and [net.get_submodule(f'block{i}.bn').training for i in (1, 2, 3)] == [i > d for i in (1, 2, 3)]
+        flags = [net.get_submodule(f'block{i}.bn').training for i in (1, 2, 3)]
+        assert net.training and flags == [i > d for i in (1, 2, 3)]
     for bad, words in ((['blok1'], 'block1'), (['block2', 'block1'], 'in their order'), ([], 'one or more')):
         with pytest.raises(ValueError, match=words): blocks_of(net, bad)
     for bad in (-1, 4, 1.5, True):
@@ -216,4 +220,40 @@ def test_layer_by_layer():
     alike = layerwise(cka, source, other, data.x)
     assert alike[:2] == pytest.approx([1, 1]) and alike[2] < .99
     with pytest.raises(ValueError, match='3 and 1 blocks'): layerwise(cka, source, mlp((1, 8, 8), hidden=(4,)), data.x)
-    assert lasting([1, 1, 1]) == 3 and lasting([.9, .8, .2]) == 2.5 and lasting([0, 1]) == .5 and lasting([.6, .4], .6) == 1
+    assert lasting([1, 1, 1]) == 3 and lasting([.9, .8, .2], level=.5) == 2.5 and lasting([0, 1], level=.5) == .5
+    assert lasting([.9, .45, .3], [.9, .9, .9], .5) == 2 and lasting([.8, .4], [.8, .4]) == 2
+
+# %% ../nbs/transfer/05_defrosting.ipynb #0530b169
+def test_experiment():
+    for arm, values in (('cut 2', (('lr', .02),)), ('fine-tuned 1', (('lr', .02),)), ('gradual', (('lr', .02),)),
+                        ('discriminative', (('lr', .02),)), ('scratch', (('lr', .02),))):
+        out = run(Trial(paper, Job('tiny', 'digits', arm, values)))
+        assert set(out['by_n']) == set(out['valid_n']) == {20., 50., 200.} and set(out['by_dose']) == {0., .5, 1.}, arm
+        assert all(.2 < v <= 1 for m in out.values() for v in m.values()), arm
+    assert len({out['by_n'][50.], *out['by_dose'].values(), *out['by_untrained'].values()}) == 1    # scratch sees no source
+    assert {len(a.candidates) for name, a in paper.arms.items() if name != 'similarity'} == {3}, 'the same effort for all'
+
+# %% ../nbs/transfer/05_defrosting.ipynb #ee1d56c1
+def test_permuted_pixels():
+    data = load('digits').take(20)
+    assert torch.equal(permuted(data, 0., 1).x, data.x)
+    for share in (.25, 1.):
+        moved = permuted(data, share, 1).x
+        assert torch.equal(moved.flatten(1).sort(1).values, data.x.flatten(1).sort(1).values)
+        places = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(20, 1, 8, 8)
+        ramp = permuted(replace(data, x=places), share, 1).x
+        assert (ramp == ramp[0]).all() and 0 < (ramp[0].flatten() != torch.arange(64)).sum() <= round(64*share)
+        assert torch.equal(moved[3, 0].flatten(), data.x[3, 0].flatten()[ramp[0].flatten().long()])
+
+# %% ../nbs/transfer/05_defrosting.ipynb #dbf15f83
+def test_what_is_derived():
+    tests = {'scratch': [.5, .9], 'cut 1': [.6, .7], 'cut 2': [.8, .6], 'head only': [.8, .5]}
+    valid = {'scratch': [.5, .9], 'cut 1': [.7, .1], 'cut 2': [.6, .8], 'head only': [.9, .1]}
+    where = dict(paper='defrosting', seed=0, scale='tiny', dataset='digits')
+    rows = [dict(where, arm=a, metric=f'{m}_{by}', condition=c, value=v)
+            for m, by_arm in dict(by=tests, valid=valid).items() for a, vs in by_arm.items()
+            for by in ('n', 'dose') for c, v in zip((10., 1000.), vs)]
+    found = derive(pd.DataFrame(rows)).set_index(['arm', 'metric', 'condition']).value
+    assert found['best cut', 'depth_n', 1.] == 3 and found['best cut', 'depth_n', 3.] == 0    # of equals the deepest
+    assert found['between', 'by_n', 10.] == .6 and found['between', 'by_n', 1000.] == .6      # by validation, not by test
+    assert found['chosen', 'by_n', 10.] == .8 and found['chosen', 'by_dose', 1000.] == .9

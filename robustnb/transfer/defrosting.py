@@ -312,10 +312,11 @@ def layerwise(
 
 def lasting(
     similarities, # per depth, from 1 on
-    level:float=.5,
+    reference=None, # those of two networks of the same task, to be divided by; None: 1
+    level:float=.95,
 )->float: # blocks, from 0 on
     "The depth to which the similarity lasts: where it first falls below `level`, linear in between, from 1 at depth 0"
-    path = [1., *similarities]
+    path = [1., *(s/r for s, r in zip(similarities, reference or [1.]*len(similarities), strict=True))]
     for d, (s, t) in enumerate(zip(path, path[1:])):
         if t < level: return d + (s - level)/(s - t)
     return float(len(path) - 1)
