@@ -19,7 +19,7 @@ from torch import nn
 from ..data import load
 from ..evaluation import predict
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, panels
+from ..evidence.figures import panels
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import Normalize, init_
 from ..training import Recipe, cosine, cross_entropy
@@ -225,8 +225,9 @@ def similarity_figure(records):
     "Similarity of the target network to that of the source (lines) and to an untrained one (dashed), block by block"
     def draw(r, ax):
         for i, m in enumerate(MEASURES):
-            along(r, m, ax, ['similarity'], label=paper.metric(m).words, color=f'C{i}', marker='o')
-            along(r, m, ax, ['untrained'], label=None, color=f'C{i}', ls='--')
+            mean = r[r.metric == m].groupby(['arm', 'condition']).value.mean()
+            ax.plot(mean['similarity'], f'C{i}-o', label=paper.metric(m).words)
+            ax.plot(mean['untrained'], f'C{i}--')
     return panels(records, draw, xlabel='block', ylabel='similarity')
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #2b415ec7
