@@ -218,7 +218,8 @@ def depth_figure(records):
             mean = r[r.metric == f'by_{by}'].groupby(['arm', 'metric', 'condition'], as_index=False).value.mean()
             for i, (c, v) in enumerate(table(mean, f'by_{by}', LADDER).iterrows()):
                 style = dict(ls='-' if by == 'n' else '--', color=f'C{i}', label=words.format(c))
-                ax.plot(100*v.to_numpy(), marker='o', ms=3, **style)
+                ax.plot(range(len(v)), 100*v, marker='o', ms=3, **style)
+        ax.set_xticks(range(len(v)))
     return panels(records, draw, xlabel='frozen blocks', ylabel='test accuracy, %', size=(4.2, 3.6))
 
 def similarity_figure(records):
