@@ -150,6 +150,7 @@ def table(r, metric, names):
     t = r.pivot(index='condition', columns='arm', values='value')
     return t[[a for a in names if a in t]].dropna()
 
+# %% ../../nbs/transfer/05_defrosting.ipynb #96c97419
 CHOICES = {'between': LADDER[1:-1], 'chosen': LADDER, 'fine-tuned between': FINE[1:-1]}
 
 def derive(records):
@@ -173,6 +174,7 @@ def derive(records):
             if len(lasts) > 2 and best: add(m, 'predicts', {None: agree(lasts, pd.Series(best))})
     return pd.concat([records, pd.DataFrame(more, columns=records.columns)], ignore_index=True)
 
+# %% ../../nbs/transfer/05_defrosting.ipynb #6e2d4272
 def picked(r, by, names):
     "Test accuracy, by condition, of the arm that is best on validation images"
     t, v = table(r, f'by_{by}', names), table(r, f'valid_{by}', names)
@@ -183,7 +185,7 @@ def agree(a, b):
     rho = a.rank().corr(b.rank())
     return 0. if math.isnan(rho) else float(rho)
 
-# %% ../../nbs/transfer/05_defrosting.ipynb #96c97419
+# %% ../../nbs/transfer/05_defrosting.ipynb #8765b529
 MIDDLE = 200.
 claims = [
     Claim(1, 'The best cut is often neither end: with 200 images one in between, chosen on validation images, beats '
@@ -204,13 +206,13 @@ claims = [
           ['fine-tuned between'], at=list(map(float, SMALL.sizes))),
     Claim(5, 'Networks trained on the two data sets are alike in early layers and less so in late ones: slope over the '
              'blocks', list(MEASURES), 'similarity', [0.], better='lower', trend='slope', unit='per block'),
-    Claim('5b', 'Behind the last block the network of the target is more like that of the source than like one that was '
-                'never trained', list(MEASURES), 'similarity', ['untrained'], at=5., unit='of 1', matters=0),
+    Claim('5b', 'Behind the last block the network of the target is more like that of the source than like one that '
+                'was never trained', list(MEASURES), 'similarity', ['untrained'], at=5., unit='of 1', matters=0),
     *[Claim(n, f'The depth to which {words} lasts predicts the best cut: rank correlation over the doses', 'predicts',
             m, [0.], unit='rho') for n, m, words in ((6, 'cka', 'CKA'), ('6b', 'overlap', 'the neighbourhood overlap'),
                                                   ('6c', 'told', 'the information about neighbours'))]]
 
-# %% ../../nbs/transfer/05_defrosting.ipynb #6e2d4272
+# %% ../../nbs/transfer/05_defrosting.ipynb #2b5b4680
 def depth_figure(records):
     "Accuracy against the depth of the cut"
     def draw(r, ax):
@@ -229,6 +231,7 @@ def similarity_figure(records):
             mean = r[r.metric == m].groupby(['arm', 'condition']).value.mean()
             ax.plot(mean['similarity'], f'C{i}-o', label=paper.metric(m).words)
             ax.plot(mean['untrained'], f'C{i}--')
+        ax.set_xticks(mean['similarity'].index)
     return panels(records, draw, xlabel='block', ylabel='similarity')
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #2b415ec7

@@ -7,13 +7,14 @@ __all__ = ['RECIPE', 'blocks_of', 'freeze', 'restarted', 'activations', 'upper',
            'discriminative', 'expected_error', 'cka', 'overlap', 'imbalance', 'layerwise', 'lasting']
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #e95798d0
-import copy, math
+import math
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from ..data import Batches, Data, unknown
+from ..data import Batches, Data, check_xy, unknown
 from ..evaluation import as_input, predict
 from ..models import check_module, eval_mode, find_head
 from ..training import Recipe, cosine, cross_entropy, recompute_bn
@@ -30,7 +31,7 @@ def blocks_of(
     one nn.Sequential in it, that have weights; norms belong to what stands before them"""
     check_module(model)
     head, order = find_head(model)[0], [k for k, _ in model.named_modules()]
-    names = list(_parts(model, head)) if blocks is None else list(blocks)
+    names = list(_parts(model, head)) if blocks is None else [blocks] if isinstance(blocks, str) else list(blocks)
     for b in names:
         if b not in order[1:]: raise ValueError(unknown('block', b, order[1:]))
     places = [order.index(b) for b in names + [head]]
@@ -71,6 +72,14 @@ def freeze(
     return model
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #d7a725c8
+@contextmanager
+def _drawing(model, seed):
+    "Random numbers of `seed`; afterwards those of the caller go on"
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
+        torch.manual_seed(seed)
+        yield
+
 def restarted(
     model:nn.Module, # trained on the source; untouched
     depth:int, # blocks whose weights and statistics are kept
@@ -81,8 +90,7 @@ def restarted(
     "A copy with a new head whose layers behind the cut are as PyTorch makes them, each by its `reset_parameters`"
     net = with_head(model, classes, seed=seed)
     kept, fixed = _state(net, depth, blocks, below=True), _below(net, depth, blocks)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _drawing(net, seed):
         for k, m in net.named_modules():
             if hasattr(m, 'reset_parameters'): m.reset_parameters()
             elif k not in fixed and any(True for _ in m.parameters(recurse=False)):
@@ -114,8 +122,11 @@ def activations(
             for part in x.split(batch_size): model(as_input(model, part.to(device)))
     finally:
         for h in hooks: h.remove()
+    if any(sum(map(len, parts)) != len(x) for parts in seen.values()):
+        raise ValueError('a layer behind a cut has to run once in a pass, on all examples: name other blocks')
     return {d: torch.cat(parts) for d, parts in seen.items()}
 
+# %% ../../nbs/transfer/05_defrosting.ipynb #ddcaf95a
 def upper(
     model:nn.Module,
     depth:int,
@@ -135,23 +146,29 @@ def _chain(model, prefix=''):
         if type(m) is nn.Sequential: yield from _chain(m, f'{prefix}{k}.')
         else: yield prefix + k, m
 
-# %% ../../nbs/transfer/05_defrosting.ipynb #ffb880c7
+# %% ../../nbs/transfer/05_defrosting.ipynb #bc1d6a11
 def _train(net, depth, data, recipe, loss, blocks=None, cached=None, seed=0, **kw):
     "Train `net` behind the cut, in place, on kept activations where that is possible"
-    kw = dict(progress=False) | kw
-    top = upper(freeze(net, depth, blocks), depth, blocks)
+    top, kw = upper(freeze(net, depth, blocks), depth, blocks), dict(progress=False) | kw
     able = top is not None and depth > 0 and recipe.augment is None
     if cached and not able:
         raise ValueError('activations are kept for an nn.Sequential, a depth above 0 and no augmentation: cached=None')
-    if not able or cached is False: recipe.fit(net, data, loss, seed, **kw)
-    else:
+    if able and cached is not False:
         z = activations(net, data.x, [depth], blocks)[depth]
-        behind = nn.Sequential(nn.Unflatten(1, z.shape[1:]), top)    # `Batches` takes rows, or images in [0,1]
-        recipe.fit(behind, replace(data, x=z.flatten(1)), loss, seed, **kw)
+        net = nn.Sequential(nn.Unflatten(1, z.shape[1:]), top)    # `Batches` takes rows, or images in [0,1]
+        data = replace(data, x=z.flatten(1), y=data.y.to(z.device))
+    with _drawing(net, seed): recipe.fit(net, data, loss, seed, **kw)
+
+def _classes(data):
+    "How many classes a data set has that can be trained on"
+    if not isinstance(data, Data): raise TypeError(f'data is a {type(data).__name__}; expected a Data')
+    check_xy(data.x, data.y, len(data.classes), box=data.x.ndim == 4)
+    return len(data.classes)
 
 def _finished(net, model):
-    "`net` in evaluation mode, and every weight free to learn as in `model`"
-    for p, q in zip(net.parameters(), model.parameters()): p.requires_grad_(q.requires_grad)
+    "`net` in evaluation mode, and every weight free to learn that was so in `model`"
+    free = {k: p.requires_grad for k, p in model.named_parameters()}
+    for k, p in net.named_parameters(): p.requires_grad_(free.get(k, True))
     return net.eval()
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #9b88f129
@@ -172,7 +189,7 @@ def defrosted(
 )->nn.Module: # in evaluation mode
     "The network of the protocol: `depth` blocks of the source, and the rest trained on the target"
     if statistics not in ('source', 'target'): raise ValueError(unknown('statistics', statistics, ['source', 'target']))
-    classes, source = len(data.classes), statistics == 'source'
+    classes, source = _classes(data), statistics == 'source'
     net = restarted(model, depth, classes, blocks, seed) if fresh else with_head(model, classes, seed=seed)
     behind = _state(net, depth, blocks, below=False)
     if not source: recompute_bn(net, Batches(data, batch_size=250, shuffle=False)).load_state_dict(behind, strict=False)
@@ -212,13 +229,14 @@ def gradual(
     **kw, # for `fit`
 )->nn.Module: # in evaluation mode
     "The source, fine-tuned with a new head: first the head alone, then with one more block from the top at a time"
-    net, stages = with_head(model, len(data.classes), seed=seed), len(blocks_of(model, blocks)) + 1
+    net, stages = with_head(model, _classes(data), seed=seed), len(blocks_of(model, blocks)) + 1
     ends = [recipe.epochs*i//stages for i in range(stages + 1)]
     for i, (begin, end) in enumerate(zip(ends, ends[1:])):
         part = replace(recipe, epochs=end - begin)
         if part.epochs: _train(net, stages - 1 - i, data, part, loss, blocks, seed=seed*stages + i, **kw)
     return _finished(net, model)
 
+# %% ../../nbs/transfer/05_defrosting.ipynb #b58034fc
 def discriminative(
     model:nn.Module,
     factor:float=2.6, # between the rates of a block and of the one below it
@@ -261,7 +279,7 @@ def cka(
 )->float: # in [0,1]; 0 for constant features
     "Linear centred kernel alignment (S. Kornblith and others, 2019; equation 4)"
     a, b = (v - v.mean(0) for v in _rows(a, b))
-    wide = min(a.shape[1], b.shape[1]) > len(a)    # then the N x N kernels are smaller
+    wide = max(a.shape[1], b.shape[1]) > len(a)    # then the N x N kernels are smaller
     def dot(u, v): return ((u @ u.T)*(v @ v.T)).sum() if wide else (u.T @ v).square().sum()
     both = (dot(a, a)*dot(b, b)).sqrt()
     return (dot(a, b)/both).item() if both > 0 else 0.
@@ -286,6 +304,7 @@ def overlap(
     for da, db in zip(_distances(a, batch_size), _distances(b, batch_size)): shared += (near(da)*near(db)).sum()
     return (shared/(k*len(a))).item()
 
+# %% ../../nbs/transfer/05_defrosting.ipynb #27132a41
 def imbalance(
     a:torch.Tensor, # (N,...)
     b:torch.Tensor, # (N,...)
