@@ -80,6 +80,7 @@ def _drawing(model, seed):
         torch.manual_seed(seed)
         yield
 
+# %% ../../nbs/transfer/05_defrosting.ipynb #5d48e80d
 def restarted(
     model:nn.Module, # trained on the source; untouched
     depth:int, # blocks whose weights and statistics are kept
