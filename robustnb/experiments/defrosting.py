@@ -8,7 +8,7 @@ __all__ = ['RATES', 'LADDER', 'FINE', 'arms', 'SMALL', 'settings', 'OTHER', 'MEA
            'run', 'alike', 'table', 'derive', 'picked', 'agree', 'depth_figure', 'similarity_figure']
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #f23ef486
-import copy, math
+import math
 from collections import OrderedDict
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from ..data import load
+from ..data import Batches, load
 from ..evaluation import predict
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import panels
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import Normalize, init_
-from ..training import Recipe, cosine, cross_entropy
-from ..transfer.defrosting import (cka, defrosted, discriminative, gradual, imbalance, lasting, layerwise,
-                                          overlap)
+from ..training import Recipe, cosine, cross_entropy, recompute_bn
+from ..transfer.defrosting import (blocks_of, cka, defrosted, discriminative, gradual, imbalance, lasting,
+                                          layerwise, overlap)
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #a9fec261
 def stack(shape=(1, 28, 28), classes=10, widths=(8, 16, 32, 32, 64), strides=(2, 1, 2, 1, 2)):
@@ -49,8 +49,9 @@ RATES = dict(lr=[.02, .005, .05])
 def cut(depth, fresh=True):
     "An arm of the protocol; at a smaller network's depth if it has fewer blocks"
     def make(t, lr):
-        deep = min(depth, len(t.setting.build.keywords.get('strides', 5*[1])))
-        return lambda source, data, recipe: defrosted(source, deep, data, recipe, fresh=fresh, seed=t.seed)
+        def train(source, data, recipe):
+            return defrosted(source, min(depth, len(blocks_of(source))), data, recipe, fresh=fresh, seed=t.seed)
+        return train
     return Arm(make, **RATES)
 
 def graded(t, lr):
@@ -95,10 +96,13 @@ def source_images(trial, task):
     return other.pick(torch.randperm(len(other), generator=torch.Generator().manual_seed(trial.seed))[:len(own)])
 
 def source_network(trial, task):
-    "Trained once for all arms; for task None not at all"
+    "Trained once for all arms; for task None not at all, but for the statistics of its batch norm"
     net = trial.model()
+    if task is None:
+        seen = source_images(trial, 'other').take(500)
+        return recompute_bn(net, Batches(seen, batch_size=250, shuffle=False)).eval()
     def make(): return trial.fit(net, cross_entropy, source_images(trial, task))
-    if task is not None: net.load_state_dict(trial.artifact('source', make, str(task)))
+    net.load_state_dict(trial.artifact('source', make, str(task)))
     return net.eval()
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #45cd197e
