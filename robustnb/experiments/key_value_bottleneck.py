@@ -56,11 +56,10 @@ def by_sums(trial, z, y, shrinkage=1.):
     lda = Discriminant(z.shape[1], 10, shrinkage)
     return lambda i: lda.add(z[i], y[i]), lda, None
 
-def by_gradient(trial, z, y, lr, decay, hidden=0, stored=0):
+def by_gradient(trial, z, y, lr, hidden=0, stored=0):
     "A probe or a perceptron under plain gradient descent; `stored` images per class come along in each batch"
     net = trial.model(partial(mlp, (z.shape[1],), 10, (hidden,) if hidden else (), 0., 1.))
-    opt, kept = torch.optim.SGD(net.parameters(), lr, weight_decay=decay), {}
-    g = torch.Generator().manual_seed(trial.seed)
+    opt, kept, g = torch.optim.SGD(net.parameters(), lr), {}, torch.Generator().manual_seed(trial.seed)
     def learn(i):
         if kept:
             old = torch.cat(list(kept.values()))
@@ -73,7 +72,7 @@ def by_gradient(trial, z, y, lr, decay, hidden=0, stored=0):
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #38d089ee
 RATES = dict(lr=[5., .3, 30., 100., 300.])
-PLAIN = dict(lr=[.001, .001, .01, .1, 1.], decay=[0, .01, 0, 0, 0])
+PLAIN = dict(lr=[.07, .0001, .001, .01, .3])
 def arm(how, candidates, **kw): return Arm(lambda t, **values: partial(how, t, **kw, **values), **candidates)
 
 arms = {
@@ -117,7 +116,7 @@ def small_encoder(trial, data):
     if name == 'pixels': return replace(data, x=x.flatten(1))
     net = trial.model(partial(mlp, (1, 28, 28), 10, (512, 256)))
     def make():
-        Recipe(5, .1, 100, schedule=cosine()).fit(net.train(), load(name, n=20000), seed=trial.seed, progress=False)
+        Recipe(5, .02, 100, schedule=cosine()).fit(net.train(), load(name, n=20000), seed=trial.seed, progress=False)
         return net
     net.load_state_dict(trial.artifact('encoder', make))
     with torch.no_grad(): return replace(data, x=features(net.eval(), x))
