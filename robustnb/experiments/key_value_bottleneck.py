@@ -150,6 +150,7 @@ def streamed(trial, learn, answer, train, held):
         right.append((answer(held.x).argmax(1) == held.y).float())
     return right, of
 
+# %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #0a0db282
 def run(trial):
     "Accuracy over all classes at the end of the stream, and what was lost on the way"
     s, (train, held) = trial.setting, data_of(trial)
@@ -207,7 +208,11 @@ def size_figure(records):
     for ax, metric, what in zip(axes, ('by_books', 'by_pairs'), ('books', 'pairs in a book')):
         for i, (d, r) in enumerate(records.groupby('dataset')):
             along(r, metric, ax, ['kvb'], label=d, color=f'C{i}', marker='.')
-        ax.set(xscale='log', xlabel=what)
+        at = sorted(set(records[records.metric == metric].condition.astype(float)))
+        ax.set_xscale('log')
+        ax.set_xticks(at, [f'{v:g}' for v in at])
+        ax.set_xticks([], minor=True)
+        ax.set_xlabel(what)
     axes[0].set_ylabel('accuracy, %')
     axes[1].legend()
     return fig

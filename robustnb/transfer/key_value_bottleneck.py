@@ -80,10 +80,24 @@ def key_value_bottleneck(
     return KeyValueBottleneck(features, classes, books, pairs, dim, exclude)
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #08e60f13
-def _check_features(model, z):
-    if z.ndim != 2 or not len(z) or not z.isfinite().all(): raise ValueError('features are finite rows (N,D), N >= 1')
-    if model.fetched.any(): raise ValueError('values have been trained: they belong to their keys, which stay')
+def _sums(x, rows, n):
+    "(n,m) sums of the rows of x (M,m) that go to the same place"
+    return x.new_zeros(n, x.shape[1]).scatter_add_(0, rows[:, None].expand_as(x), x)
 
+@patch
+def follow(self:KeyValueBottleneck, p, count, total, decay, dead, g):
+    "(counts, sums) after a batch, which the books see as p (C,B,m); the keys move: equation 2"
+    (books, pairs, dim), B = self.keys.shape, p.shape[1]
+    rows = (self.nearest(p) + pairs*torch.arange(books, device=p.device)[:, None]).flatten()
+    count = decay*count + (1 - decay)*rows.bincount(minlength=books*pairs)[:, None]
+    total = decay*total + (1 - decay)*_sums(p.reshape(-1, dim), rows, books*pairs)
+    other = torch.randint(B, (books, pairs, 1), generator=g).to(p.device)
+    fresh, least = p.gather(1, other.expand(-1, -1, dim)).reshape(-1, dim), dead*B/pairs
+    total, count = torch.where(count < least, least*fresh, total), count.clamp(min=least)
+    self.keys.copy_(torch.where(count > 0, total/count, self.keys.view(-1, dim)).view_as(self.keys))
+    return count, total
+
+# %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #59c1ffd5
 @torch.no_grad()
 def adapt_keys(
     model:KeyValueBottleneck, # before its training; changed in place
@@ -94,27 +108,17 @@ def adapt_keys(
     dead:float=.1, # a key with less than this part of the average count is replaced
     seed:int=0, # of the order and the replacements
 )->KeyValueBottleneck:
-    "The bottleneck with keys that follow the features, frozen from then on: equation 2"
-    _check_features(model, z)
-    if not 0 <= decay < 1: raise ValueError(f'decay is in [0, 1), not {decay!r}')
-    books, pairs, dim = model.keys.shape
-    g, flat = torch.Generator().manual_seed(seed), books*pairs
-    count, total = model.keys.new_zeros(flat), model.keys.new_zeros(flat, dim)
+    "The bottleneck with keys that follow the features, frozen from then on"
+    if z.ndim != 2 or not len(z) or not z.isfinite().all(): raise ValueError('features are finite rows (N,D), N >= 1')
+    if model.fetched.any(): raise ValueError('values have been trained: they belong to their keys, which stay')
+    for name, v in dict(decay=decay, dead=dead).items():
+        if not 0 <= v < 1: raise ValueError(f'{name} is in [0, 1), not {v!r}')
+    g, total = torch.Generator().manual_seed(seed), torch.zeros_like(model.keys).flatten(0, 1)
+    count = total[:, :1]
     for _ in range(epochs):
         for i in torch.randperm(len(z), generator=g).split(batch):
-            p = model.projected(z[i])
-            rows = (model.nearest(p) + pairs*torch.arange(books, device=p.device)[:, None]).flatten()
-            count = decay*count + (1 - decay)*rows.bincount(minlength=flat)
-            total = decay*total + (1 - decay)*_sums(p.reshape(-1, dim), rows, flat)
-            other = torch.randint(len(i), (books, pairs, 1), generator=g).to(p.device)
-            fresh, least = p.gather(1, other.expand(-1, -1, dim)).reshape(flat, dim), dead*len(i)/pairs
-            low = count[:, None] < least
-            total, count = torch.where(low, least*fresh, total), count.clamp(min=least)
-            keys = torch.where(count[:, None] > 0, total/count[:, None], model.keys.view(flat, dim))
-            model.keys.copy_(keys.view_as(model.keys))
+            count, total = model.follow(model.projected(z[i]), count, total, decay, dead, g)
     return model
-
-def _sums(x, rows, n): return x.new_zeros(n, x.shape[1]).scatter_add_(0, rows[:, None].expand_as(x), x)
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #03ce739d
 def usage(
@@ -199,14 +203,16 @@ class Encoded(nn.Module):
 
     def forward(self, x): return self.head(self.embed(x))
 
-    @torch.no_grad()
-    def embed(self,
-        x:torch.Tensor, # images, uint8 or in [0,1]
-        batch:int=250,
-    )->torch.Tensor: # (N,D)
-        "Features of the images, to adapt keys to or to keep"
-        h = torch.cat([features(self.encoder, as_float(part), self.layer) for part in x.split(batch)])
-        return h.flatten(2).mean(2) if h.ndim > 2 else h
+# %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #9c97f353
+@patch
+@torch.no_grad()
+def embed(self:Encoded,
+    x:torch.Tensor, # images, uint8 or in [0,1]
+    batch:int=250,
+)->torch.Tensor: # (N,D)
+    "Features of the images, to adapt keys to or to keep"
+    h = torch.cat([features(self.encoder, as_float(part), self.layer) for part in x.split(batch)])
+    return h.flatten(2).mean(2) if h.ndim > 2 else h
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #4d90fab3
 def class_stream(
@@ -223,7 +229,7 @@ def class_stream(
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #fc2cc5a0
 class Discriminant:
-    "Linear discriminant analysis from sums: logits (N,K) of features (N,D), -inf for classes not seen yet"
+    "Linear discriminant analysis from sums, in float64 on the CPU: logits (N,K), -inf for classes not seen yet"
     def __init__(self,
         features:int, classes:int, # D, K
         shrinkage:float=1e-2, # alpha of equation 7; 1: the nearest class mean
@@ -234,7 +240,7 @@ class Discriminant:
 
     def add(self, z, y):
         "The sums with a batch added to them"
-        one, z = F.one_hot(y, len(self.n)).double(), z.double()
+        one, z = F.one_hot(y.cpu(), len(self.n)).double(), z.double().cpu()
         self.n, self.sum = self.n + one.sum(0), self.sum + one.T @ z
         if self.shrinkage < 1: self.square = self.square + z.T @ z
         return self
@@ -242,10 +248,11 @@ class Discriminant:
     def __call__(self, z):
         mean = self.sum / self.n[:, None].clamp(min=1)
         w = mean if self.shrinkage == 1 else torch.linalg.solve(self.scatter(mean), mean.T).T
-        f = z.double() @ w.T - (w*mean).sum(1)/2
-        return f.masked_fill(self.n == 0, -math.inf)
+        return (z.double().cpu() @ w.T - (w*mean).sum(1)/2).masked_fill(self.n == 0, -math.inf)
 
-    def scatter(self, mean):
-        "Sigma with shrinkage"
-        S, a = (self.square - (self.n[:, None]*mean).T @ mean) / self.n.sum(), self.shrinkage
-        return (1 - a)*S + a*S.trace()/len(S)*torch.eye(len(S), dtype=S.dtype)
+# %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #7e192a97
+@patch
+def scatter(self:Discriminant, mean):
+    "Sigma of equation 7, with its shrinkage"
+    S, a = (self.square - (self.n[:, None]*mean).T @ mean) / self.n.sum(), self.shrinkage
+    return (1 - a)*S + a*S.trace()/len(S)*torch.eye(len(S), dtype=S.dtype)
