@@ -202,7 +202,7 @@ settings = {
         'source', 'bn', *both_of(*RIVALS, 'full', 'full_shrunk', 'random', 'cafe', 'cafe_js')]),
     ('small', 'cifar10'): Setting(partial(pooled, 3, width=24), 20000, 1280, 1280, **shared | dict(
         recipe=longer, times=1, kinds=KINDS,
-        arms=['source', 'bn', 'bn_prior', *both_of(*RIVALS, 'full_shrunk', 'cafe')]))}
+        arms=['source', 'bn', 'bn_prior', 'full', 'random', *both_of(*RIVALS, 'full_shrunk', 'cafe')]))}
 
 # %% ../../nbs/adaptation/01_cafe.ipynb #dbec09b9
 metrics = {
