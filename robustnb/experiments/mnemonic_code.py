@@ -232,7 +232,8 @@ claims = [
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #06206b6c
 def cost_figure(records):
     "Images that go through the network against the size of the training set"
-    def draw(r, ax): along(r, 'passes', ax, SIZES, marker='.').set(xscale='log', yscale='symlog')
+    def draw(r, ax):
+        along(r, 'passes', ax, SIZES, marker='.').set(yscale='symlog', ylim=(-.5, None), xticks=[.25, .5, 1])
     return panels(records[records.metric == 'passes'], draw, xlabel='share of the training set', ylabel='images passed')
 
 def survival_figure(records):
@@ -243,7 +244,7 @@ def survival_figure(records):
 def turn_figure(records):
     "Test error on each class when it is forgotten"
     shown = ['codes', 'codes, own rate', 'data Fisher', 'plain network']
-    def draw(r, ax): along(r, 'E_F_each', ax, shown, marker='o', ls='')
+    def draw(r, ax): along(r, 'E_F_each', ax, shown, marker='o', ls='').set(xticks=sorted(r.condition.unique()))
     return panels(records[records.metric == 'E_F_each'], draw, xlabel='forgotten class', ylabel='E_F, %')
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #d0ece6d1
