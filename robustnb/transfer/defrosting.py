@@ -179,7 +179,7 @@ def defrosted(
     model:nn.Module, # trained on the source; untouched
     depth:int, # blocks that stay frozen: 0 is from scratch, all of them the head alone
     data:Data, # target's training examples
-    recipe:Recipe=RECIPE,
+    recipe=RECIPE,
     loss=cross_entropy, # loss(model, x, y) -> (scalar, dict of scalars)
     fresh:bool=True, # draw the weights behind the cut anew; False: go on from the source's, with a new head
     blocks=None, # see `blocks_of`
@@ -223,7 +223,7 @@ def best_depth(
 def gradual(
     model:nn.Module, # untouched
     data:Data,
-    recipe:Recipe=RECIPE, # its epochs are shared among the stages, which begin its schedule anew
+    recipe=RECIPE, # its epochs are shared among the stages, which begin its schedule anew
     loss=cross_entropy,
     blocks=None, # see `blocks_of`
     seed:int=0,
