@@ -215,13 +215,8 @@ def angle_figure(records):
 
 def arm_figure(records):
     "Accuracy of each arm with its interval, a panel per pair of data sets"
-    import matplotlib.pyplot as plt # here, since it takes a second
     r = records[records.metric == 'accuracy']
-    if r.empty: return None
-    sets = list(dict.fromkeys(r.dataset))
-    fig, axes = plt.subplots(1, len(sets), figsize=(4*len(sets), 5), squeeze=False, layout='constrained')
-    for d, ax in zip(sets, axes[0]): dots(r[r.dataset == d], ['accuracy'], ax).set(xlabel='accuracy, % →', title=d)
-    return fig
+    return panels(r, lambda r, ax: dots(r, ['accuracy'], ax), size=(4, 5), xlabel='accuracy, % →')
 
 metrics = {
     'accuracy': Metric('accuracy, mean of both sets', '%', 'higher'),
