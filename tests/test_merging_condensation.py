@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
-from robustnb.data import Batches, Data, as_float
+from robustnb.data import Data, as_float
 from robustnb.models import features
 from robustnb.training import Recipe, load_state
 import pytest
-from robustnb.data import load
+from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
 from robustnb.merging.condensation import OPERATIONS, _Condensation, _METHODS, _draws, accuracy_of, augment, augmented, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, perceptron_layers, save_data
 

@@ -10,7 +10,6 @@ import hashlib, json, os, time, warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from fastcore.basics import patch
-import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open

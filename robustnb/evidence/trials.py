@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from ..data import as_float, cache_dir, load, unknown
 from .claims import LOOKS, SCALES, BadInput, Metric
-from .store import Job, named
+from .store import Job
 from ..training import cross_entropy
 
 # %% ../../nbs/evidence/02_trials.ipynb #cb59ec52

@@ -7,7 +7,6 @@ __all__ = ['FORM', 'arms', 'PLAIN', 'small_ball', 'settings', 'norm', 'claims', 
            'attacked', 'family', 'run', 'norm_figure']
 
 # %% ../../nbs/robustness/03_blf.ipynb #c266f90d
-from ..attacks.gradient import ce_loss
 from ..attacks.threat_models import Linf
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, panels

@@ -23,10 +23,10 @@ from torch import nn
 from torch.func import functional_call, grad
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
-from ..data import Batches, Data, as_float, check_xy, unknown
+from ..data import Data, as_float, check_xy, unknown
 from ..evaluation import predict
 from ..evidence.trials import checksum
-from ..models import Normalize, architecture, features, find_head
+from ..models import Normalize, architecture, features
 from ..training import Recipe, load_state, multistep, save_state
 
 # %% ../../nbs/merging/03_condensation.ipynb #8b16ce08

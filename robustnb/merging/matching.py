@@ -26,8 +26,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import unknown
-from .permutations import Spec, compose, index, inside, inverse, permuted, twin, wrapping
-from ..models import check_module, find_head, floating_type, logits_of
+from .permutations import Spec, compose, index, inside, inverse, permuted, wrapping
+from ..models import check_module, clone, find_head, floating_type, logits_of
 from ..training import cross_entropy
 
 # %% ../../nbs/merging/01_matching.ipynb #8b947f20
@@ -137,7 +137,7 @@ def _load(net, state, owner='the state'):
     net.load_state_dict(state if same else {k: v.detach().clone() for k, v in state.items()}, assign=not same)
     return net.eval()
 
-def _loaded(model, state): return _load(twin(model), state)
+def _loaded(model, state): return _load(clone(model), state)
 
 def _rounds(batches):
     "`batches`, to be passed over more than once: what can be read but once is kept as a list"
@@ -203,7 +203,7 @@ def curve(
     after=None, # after(t, state) -> state, for example REPAIR
 )->pd.DataFrame: # columns t, loss, accuracy (or what `evaluate` gives)
     "Loss and accuracy, in evaluation mode, along the straight line from `a` to `b`"
-    net, rows, evaluate = twin(model).eval(), [], _rounds(evaluate)
+    net, rows, evaluate = clone(model).eval(), [], _rounds(evaluate)
     for t in np.linspace(0, 1, points).tolist():
         state = interpolate(a, b, t)
         _load(net, after(t, state) if after else state)
@@ -567,7 +567,7 @@ def _calls(model, x=None):
     without `x`, each once, in a chain"""
     leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
     if x is None: return [(n, 0, m, i, i + 1) for i, (n, m) in enumerate(leaves)]
-    calls, times, net = [], Counter(), twin(model).eval()
+    calls, times, net = [], Counter(), clone(model).eval()
     def watch(name):
         def see(m, args, kwargs, out):
             calls.append((name, times[name], m, next(chain(args, kwargs.values()), None), out))
@@ -659,7 +659,7 @@ def activation_matching(
     for net in (a, b): inside(net)    # one that can be looked into
     _pair(a, b, spec)
     sums, read, nets, seen, shown = {s: _Moments()
-                                     for s in spec.sizes}, {}, [twin(net).eval() for net in (a, b)], {}, None
+                                     for s in spec.sizes}, {}, [clone(net).eval() for net in (a, b)], {}, None
     modules = dict(nets[0].named_modules())
     for x in map(_inputs, batches):
         if shown is None:
@@ -875,7 +875,7 @@ def _in_turn(net, names, batches, see, put=None):  # ({(layer, number of its cal
     """What `see(layer, x, out)` shows of each layer over all batches. With `put(name, layer, x, out, sums)` a layer
     gives that instead of `out` as soon as its own sums are complete: a pass per layer, but one only
     if there is one batch"""
-    batches, known, calls = _rounds(batches), {}, Counter()
+    batches, known, calls, count = _rounds(batches), {}, Counter(), 0
     whole, epoch = put is None or length_hint(batches, 2) == 1, getattr(batches, 'epoch', None)
     def watch(name):
         def hook(layer, args, kwargs, out):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RULES', 'Spec', 'index', 'permuted', 'wrapping', 'identity', 'random_perms', 'inverse', 'compose', 'Symbols', 'unify',
-           'Value', 'still', 'Derivation', 'elementwise', 'FinalStates', 'opaque', 'inside', 'twin', 'permutations',
+           'Value', 'still', 'Derivation', 'elementwise', 'FinalStates', 'opaque', 'inside', 'permutations',
            'check_spec']
 
 # %% ../../nbs/merging/00_permutations.ipynb #bca3679f
@@ -27,7 +27,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
-from ..models import check_module, eval_mode
+from ..models import check_module, clone, eval_mode
 
 # %% ../../nbs/merging/00_permutations.ipynb #7aa058a2
 @dataclass(frozen=True)
@@ -793,18 +793,6 @@ def _no_script(m):
     if isinstance(m, torch.jit.ScriptModule):
         raise ValueError('the units of a TorchScript module cannot be followed: give the nn.Module that it was made of')
 
-def twin(model:nn.Module)->nn.Module:
-    """A deep copy, also of a model with the old weight_norm or spectral_norm, which leave a result of autograd in
-    their layer that torch does not copy"""
-    check_module(model)
-    made = {
-        id(t): t.detach().clone()
-        for m in model.modules()
-        for t in vars(m).values()
-        if isinstance(t, torch.Tensor) and not t.is_leaf
-    }
-    return copy.deepcopy(model, made)
-
 # %% ../../nbs/merging/00_permutations.ipynb #cf03a808
 _OLD = {WeightNorm: 'weight_norm', SpectralNorm: 'spectral_norm'}
 
@@ -1004,7 +992,7 @@ def check_spec(
     AssertionError if it is more than rounding"""
     gen, double = torch.Generator().manual_seed(
         seed), lambda t: t.detach().double() if t.is_floating_point() else t.detach()
-    whole = twin(model).double().eval()
+    whole = clone(model).double().eval()
     (net, prefix), keys = inside(whole), whole.state_dict(keep_vars=True)
     held = _held(net)
     def drawn(size):

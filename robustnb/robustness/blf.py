@@ -19,10 +19,9 @@ from ..attacks.autoattack import autoattack
 from ..attacks.gradient import ce_loss, guarded, margin_loss
 from ..data import unknown
 from ..evaluation import predict
-from ..models import _ARCHITECTURES, architecture, architectures, find_head, logits_of
+from ..models import _ARCHITECTURES, architecture, architectures, find_head, logits_of, unwrapped
 from .baselines import Bounded
 from .battery import gets_right
-from ..training import _plain
 
 # %% ../../nbs/robustness/03_blf.ipynb #70976f34
 def flow(
@@ -144,7 +143,7 @@ def pre_logits(
 
 def _bounded(model):
     "The bounded network, also inside a wrapper (torch.compile, DataParallel); None if no function bounds the logits"
-    inner = _plain(model)
+    inner = unwrapped(model)
     if isinstance(inner, Bounded): return inner
     if any(isinstance(m, Bounded) for m in inner.modules()):
         raise ValueError(
