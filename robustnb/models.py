@@ -383,10 +383,17 @@ def features(
     x:torch.Tensor, # what the model takes
     head:str|None=None, # the head's name in `named_modules`; None: `find_head`
 )->torch.Tensor: # (N,D): what enters the head, with its graph where gradients are on
-    "The penultimate representation of `x`, which stays as it is. Modes are the caller's: see `eval_mode`"
+    """The penultimate representation of `x`, which stays as it is. Modes are the caller's: see `eval_mode`.
+    Without gradients and in evaluation mode, a batch that memory does not hold goes in halves"""
     check_module(model)
     model = unwrapped(model)    # a wrapper may pass its hooks by
     name, layer = find_head(model) if head is None else (head, _module(model, head))
+    def entering(x): return _entering(model, x, name, layer, head is None)
+    if torch.is_grad_enabled() or not len(x) or any(m.training for m in model.modules()): return entering(x)
+    return torch.cat([h for _, h in Halves()(entering, x)])
+
+def _entering(model, x, name, layer, guessed):
+    "What enters `layer` in one forward pass, `guessed` to be the head"
     seen = []
     hook = layer.register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
     try: logits = model(x.to(floating_type(model), copy=True))
@@ -398,7 +405,7 @@ def features(
             'which the head follows'
         )
     (into, out), = seen
-    if head is None and getattr(logits, 'shape', None) != out.shape:
+    if guessed and getattr(logits, 'shape', None) != out.shape:
         raise ValueError(
             f'{name!r} is not the head, its output {tuple(out.shape)} is not the output of the model: give the name of '
             'the head'

@@ -247,6 +247,22 @@ def test_features_and_gradients():
     assert not any(m._forward_hooks
                    for m in net.modules()) and all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
+# %% ../nbs/01_models.ipynb #79815e3e
+def test_features_of_a_batch_that_is_too_large():
+    class Narrow(nn.Module):
+        "Has memory for three images"
+        def __init__(self):
+            super().__init__()
+            self.fc, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+        def forward(self, x):
+            if len(x) > 3: raise torch.OutOfMemoryError('CUDA out of memory')
+            return self.head(self.fc(x))
+    net, x = Narrow().eval(), torch.rand(10, 4)
+    with torch.no_grad(), pytest.warns(UserWarning, match='going on with 2'): assert torch.equal(features(net, x), net.fc(x))
+    with torch.no_grad(): assert features(net, x[:0]).shape == (0, 6)
+    with pytest.raises(torch.OutOfMemoryError): features(net, x)    # a graph needs the memory for all
+    with torch.no_grad(), pytest.raises(torch.OutOfMemoryError): features(net.train(), x)    # batch norm would see others
+
 # %% ../nbs/01_models.ipynb #a84f1e45
 def test_features_refuse():
     class Odd(nn.Module):
