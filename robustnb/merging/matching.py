@@ -691,10 +691,8 @@ def activation_matching(
         if not m.finite():
             raise ValueError(
                 f'the units of {s!r}, seen at {shown[s][0]!r}, have NaN or infinite activations on the data')
-    return {
-        s: _settled(m.profit(cost), read[s].profit(cost) if s in read and read[s].finite() else None)
-        for s, m in sums.items()
-    }
+    other = {s: m.profit(cost) for s, m in read.items() if m.finite()}
+    return {s: _settled(m.profit(cost), other.get(s)) for s, m in sums.items()}
 
 # %% ../../nbs/merging/01_matching.ipynb #48bdd315
 def _before(spec, shown, modules):
