@@ -2,6 +2,7 @@
 
 import functools
 import torch
+from fastcore.basics import patch
 from robustnb.attacks.search import uniform
 from robustnb.attacks.threat_models import L1, L2, Linf
 from robustnb.attacks.windows import Patched, Whole, windowed

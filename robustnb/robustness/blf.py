@@ -121,6 +121,7 @@ def blf(
     if spec is not None: out.spec = dict(name='bounded', kwargs=dict(inner=spec, gamma=gamma, form=form))
     return out
 
+# %% ../../nbs/robustness/03_blf.ipynb #d2d20b04
 @architecture
 def bounded(
     inner:dict, # the recorded call of the network below: its `spec`
@@ -134,6 +135,7 @@ def bounded(
             + '. Import or define it first, under @architecture')
     return blf(_ARCHITECTURES[inner['name']](**inner['kwargs']), gamma, form)
 
+# %% ../../nbs/robustness/03_blf.ipynb #a656cb45
 def pre_logits(
     model:nn.Module,
 )->nn.Module: # the same weights
@@ -197,6 +199,7 @@ def bounded_by(
     "Wraps a network so that its probabilities go up to `confidence`, the classes counted at its head"
     return lambda model: blf(model, gamma_for(confidence, find_head(model)[1].out_features, form), form)
 
+# %% ../../nbs/robustness/03_blf.ipynb #dcce28d3
 @torch.no_grad()
 def norms(
     model,
@@ -207,6 +210,7 @@ def norms(
     logits = z if bound is None else bound.g(z)
     return dict(logit_norm=logits.norm(dim=1).mean().item(), prelogit_norm=z.norm(dim=1).mean().item())
 
+# %% ../../nbs/robustness/03_blf.ipynb #fee619ca
 def missed(
     model,
     x:torch.Tensor, # float (N,...) in [0,1]
