@@ -16,7 +16,7 @@ from robustnb.training import cosine, cross_entropy, fit
 from robustnb.models import convnet, mlp
 from robustnb.training import cosine, cross_entropy
 from robustnb.efficiency.differentiable_sparsification import differentiable_sparsification, front_at, group_thresholded, initial_beta, levels, p_norm, parameter_groups, pruned, select, shrink, shrink_groups, sparse_layers, sparsify
-from robustnb.experiments.differentiable_sparsification import kept, paper, run
+from robustnb.experiments.differentiable_sparsification import kept, paper, run, strengths
 
 # %% ../nbs/efficiency/04_differentiable_sparsification.ipynb #d38ac44c
 def case(kind='weights', seed=0, build=lambda: mlp((1, 8, 8), hidden=(12, 6)), **kw):
@@ -176,7 +176,8 @@ def test_training_more_strength_more_zeros_fixed_levels_groups_of_parameters():
         fit(sparse, batches, differentiable_sparsification(lam), opt, 8, schedule=cosine(), progress=False)
         return sparse
     for kind in ('weights', 'channels', 'inputs'):
-        kept = [levels(short(kind, lam)).kept.sum() for lam in ((1e-4, .01, .03) if kind == 'weights' else (1e-4, .02, .08))]
+        strengths = (1e-4, .01, .03) if kind == 'weights' else (1e-4, .02, .08)
+        kept = [levels(short(kind, lam)).kept.sum() for lam in strengths]
         assert kept[0] > kept[1] > kept[2], kind
     still = levels(short(learn=False))
     np.testing.assert_allclose(still.level, .3, rtol=1e-4)

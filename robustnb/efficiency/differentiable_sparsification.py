@@ -12,6 +12,7 @@ import copy, math
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.nn.utils import parametrize
 from ..data import unknown
@@ -52,7 +53,7 @@ def initial_beta(
     start:float=.1, # first level, in units of the mean size
 )->float:
     "The beta with sigma(beta) = start/n; a ValueError if the level were the whole or nothing"
-    if not 0 < start < n: raise ValueError(f'start is a level in mean sizes, above 0 and below {n} (all), not {start!r}')
+    if not 0 < start < n: raise ValueError(f'start is a level in mean sizes, between 0 and {n} (all), not {start!r}')
     return math.log(start / (n-start))
 
 def select(
@@ -90,6 +91,7 @@ def shrink_groups(
     kept = Rectified.apply(norms, beta, slope, paced) / norms.clamp(min=torch.finfo(w.dtype).tiny)
     return w * kept[..., None]
 
+# %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #feaafff5
 def p_norm(
     a:torch.Tensor, # (...,n), not negative
     p:float=.5, # power in (0,1]
@@ -125,18 +127,25 @@ class SparseWeight(nn.Module):
         if self.kind == 'weights': return w.reshape(-1)
         return (w.transpose(0, 1) if self.kind == 'inputs' else w).flatten(1)
 
-    def forward(self, w):
-        out = (shrink if self.kind == 'weights' else shrink_groups)(self.rows(w), self.beta, self.slope, self.paced)
-        if self.kind != 'inputs': return out.view(w.shape)
-        return out.view(w.shape[1], w.shape[0], *w.shape[2:]).transpose(0, 1)
-
-    def sizes(self, shrunk, w):
-        "r of (1), (n,), from the shrunk weight and the one below it; zeros pass gradients on by their slope"
-        shrunk, w = self.rows(shrunk), self.rows(w).detach()
-        if self.kind == 'weights': return shrunk * w.sign()
-        return (shrunk * w).sum(1) / w.norm(dim=1).clamp(min=torch.finfo(w.dtype).tiny)
-
 # %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #2c00ae44
+@patch
+def forward(self:SparseWeight, w):
+    "The thresholded weight"
+    out = (shrink if self.kind == 'weights' else shrink_groups)(self.rows(w), self.beta, self.slope, self.paced)
+    if self.kind != 'inputs': return out.view(w.shape)
+    return out.view(w.shape[1], w.shape[0], *w.shape[2:]).transpose(0, 1)
+
+@patch
+def sizes(self:SparseWeight,
+    shrunk:torch.Tensor, # the thresholded weight
+    w:torch.Tensor, # the one that it was made of
+)->torch.Tensor: # (n,)
+    "What is left of the sizes (1); zeros pass gradients on by their slope"
+    shrunk, w = self.rows(shrunk), self.rows(w).detach()
+    if self.kind == 'weights': return shrunk * w.sign()
+    return (shrunk * w).sum(1) / w.norm(dim=1).clamp(min=torch.finfo(w.dtype).tiny)
+
+# %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #45666101
 def sparsify(
     model:nn.Module, # untouched
     kind:str='weights', # what becomes zero: 'weights', 'channels' or 'inputs'
@@ -152,23 +161,24 @@ def sparsify(
     if kind == 'channels' and not layers: weights.pop(f'{find_head(net)[0]}.weight')
     for k, w in weights.items():
         owners = [m for m in net.modules() if getattr(m, 'weight', None) is w]
-        if len(owners) > 1: raise ValueError(f'{k!r} is the weight of {len(owners)} layers: none can threshold it alone')
+        if len(owners) > 1: raise ValueError(f'{k!r} is the weight of {len(owners)} layers: give each its own')
         if not w.any(): raise ValueError(f'{k!r} is all zero, from where no sign leads away: draw it anew')
         made = SparseWeight(w.detach(), kind, start, slope, learn, paced)
         parametrize.register_parametrization(owners[0], 'weight', made.train(owners[0].training))
     return net
 
+# %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #9d43faab
 def sparse_layers(model:nn.Module)->dict: # name -> layer
     "The layers that `sparsify` changed"
     return {k: m for k, m in model.named_modules() if parametrize.is_parametrized(m, 'weight')
             and isinstance(m.parametrizations.weight[0], SparseWeight)}
 
-# %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #45666101
 def _needed(model):
     layers = sparse_layers(model)
     if not layers: raise ValueError(f'{type(model).__name__} has no thresholded layer: make it by sparsify(model)')
     return layers
 
+# %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #8f88a686
 def pruned(
     model:nn.Module, # of `sparsify`; untouched
 )->nn.Module: # in the same modes
@@ -181,6 +191,7 @@ def pruned(
         parametrize.remove_parametrizations(m, 'weight')
     return net
 
+# %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #49b8d007
 def parameter_groups(
     model:nn.Module,
     **kw, # options of the optimiser for the levels, such as lr
@@ -255,6 +266,7 @@ def group_thresholded(
             w.mul_((1 - lr*c*math.sqrt(w[0].numel())/norms).clamp(min=0).view(-1, *[1]*(w.ndim - 1)))
     return prox
 
+# %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #319966b5
 def front_at(
     shares, # that each network keeps
     values, # of each network, such as its accuracy
