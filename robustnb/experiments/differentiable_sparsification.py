@@ -32,15 +32,15 @@ def large(net): return apply_masks(net, {k: s > 1e-3 for k, s in magnitude(net).
 def inside(kind='weights', **kw):
     "An arm with thresholds in the graph"
     def method(net, lam): return sparsify(net, kind, start=.3, **kw), differentiable_sparsification(lam), update, pruned
-    return Arm(lambda trial, lr: method, lr=[.1, .05])
+    return Arm(lambda trial, lr: method, lr=[.05, .1])
 def after(rule):
     "An arm with a proximal step"
-    return Arm(lambda trial, lr: lambda net, lam: (net, cross_entropy, proximal(rule(10*lam)), same), lr=[.1, .05])
-def plain(): return Arm(lambda trial, lr: lambda net, lam: (net, cross_entropy, update, same), lr=[.1, .05])
+    return Arm(lambda trial, lr: lambda net, lam: (net, cross_entropy, proximal(rule(10*lam)), same), lr=[.05, .1])
+def plain(): return Arm(lambda trial, lr: lambda net, lam: (net, cross_entropy, update, same), lr=[.05, .1])
 
 arms = {
     'magnitude': plain(), 'fine-tuned': plain(),
-    'l1 and cut': Arm(lambda trial, lr: lambda net, lam: (net, l1(net, lam), update, same), lr=[.1, .05]),
+    'l1 and cut': Arm(lambda trial, lr: lambda net, lam: (net, l1(net, lam), update, same), lr=[.05, .1]),
     'proximal': after(partial(thresholded, soft_threshold)),
     'differentiable': inside(), 'fixed level': inside(learn=False), 'plain derivative': inside(slope='exact'),
     'channel norms': plain(), 'group lasso': after(group_thresholded), 'channels': inside('channels')}
@@ -48,16 +48,16 @@ GROUPS, CUT = ('channel norms', 'group lasso', 'channels'), ('magnitude', 'fine-
 
 # %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #fe2a3fb7
 def setting(build, train, valid, test, epochs, strengths, batch=100, **kw):
-    recipe = Recipe(epochs, .1, batch, schedule=cosine())
+    recipe = Recipe(epochs, .05, batch, schedule=cosine())
     return Setting(build, train, valid, test, recipe, short=1., strengths=strengths, **kw)
 
 settings = {
-    ('tiny', 'digits'): setting(partial(mlp, (1, 8, 8), hidden=(64, 32)), None, 0, None, 7, (3e-3, 9e-3, .018), 50,
+    ('tiny', 'digits'): setting(partial(mlp, (1, 8, 8), hidden=(64, 32)), None, 0, None, 8, (4e-3, .012, .03), 50,
                                 tune=False, looks=(3,), arms=['magnitude', 'proximal', 'differentiable']),
     ('small', 'mnist'): setting(partial(mlp, (1, 28, 28), hidden=(300, 100), mean=.13, std=.31), 3000, 2000, None, 10,
                                 (2e-4, 5e-4, 1e-3, 2e-3, 4e-3)),
     ('small', 'fashion'): setting(partial(convnet, (1, 28, 28), width=8), 2500, 2000, 5000, 7,
-                                  (1e-3, 2e-3, 5e-3, .012, .03))}
+                                  (1e-3, 3e-3, .01, .03, .1))}
 
 # %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #06f07ad2
 def fitted(trial, net, lam, share=1., step=None):
@@ -129,7 +129,9 @@ def front_figure(records):
     names = [m for m in ('by_share', 'by_channels') if (records.metric == m).any()]
     def draw(r, ax):
         for name, style in zip(names, ('-', '--')): along(r, name, ax, marker='.', ls=style)
-        ax.set(xscale='log')
+        at = sorted(set(r[r.metric.isin(names)].condition.astype(float)))
+        ax.set(xscale='log', xticks=at, xticklabels=[f'{a:g}' for a in at])
+        ax.minorticks_off()
     return panels(records, draw, xlabel='share of the weights; dashed, of the channels', ylabel='accuracy, %',
                   size=(4, 3.4))
 
