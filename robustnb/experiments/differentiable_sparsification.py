@@ -52,7 +52,7 @@ def setting(build, train, valid, test, epochs, strengths, batch=100, **kw):
     return Setting(build, train, valid, test, recipe, short=1., strengths=strengths, **kw)
 
 settings = {
-    ('tiny', 'digits'): setting(partial(mlp, (1, 8, 8), hidden=(64, 32)), None, 0, None, 8, (4e-3, .012, .03), 50,
+    ('tiny', 'digits'): setting(partial(mlp, (1, 8, 8), hidden=(64, 32)), None, 0, None, 8, (6e-3, .012, .02), 50,
                                 tune=False, looks=(3,), arms=['magnitude', 'proximal', 'differentiable']),
     ('small', 'mnist'): setting(partial(mlp, (1, 28, 28), hidden=(300, 100), mean=.13, std=.31), 3000, 2000, None, 10,
                                 (2e-4, 5e-4, 1e-3, 2e-3, 4e-3)),
