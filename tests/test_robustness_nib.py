@@ -46,7 +46,7 @@ def test_statistics_of_all_layers():
     assert encoder(x).shape == (3, 2*(4 + 8 + 16) + 16*4) and torch.equal(encoder(x)[:, 56:], h.flatten(1))
     assert StatisticsEncoder(net, (1, 8, 8), whole=False)(x).shape == (3, 56)
     deep = StatisticsEncoder(vgg11(width=4), (3, 32, 32))                            # conv, bn, relu: one map of the three
-    assert len(deep.maps(torch.rand(2, 3, 32, 32))) == 8 + 5 - 1 + 1
+    assert len(deep.maps(torch.rand(2, 3, 32, 32))) == 8
     assert StatisticsEncoder(preact_resnet8(width=4), (3, 32, 32))(torch.rand(2, 3, 32, 32)).isfinite().all()
     with pytest.raises(TypeError, match='have no order'): StatisticsEncoder(nn.Linear(2, 2), (2,))
     with pytest.raises(ValueError, match='no layer'): StatisticsEncoder(mlp((1, 8, 8)), (1, 8, 8))
@@ -153,7 +153,7 @@ def test_dependence_and_a_fresh_probe():
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(300, 2, generator=g), torch.randn(300, 3, generator=g)
     torch.testing.assert_close(hsic(a, a), 1.)
-    assert hsic(a, b) < .05 < .3 < hsic(a, torch.cat([a[:, :1].square(), b[:, :2]], 1))    # dependent, uncorrelated
+    assert hsic(a, b) < .05 < .3 < hsic(a, a[:, :1].square())    # dependent, uncorrelated
     assert abs(hsic(a, b) - hsic(7*a, b)) < 1e-6 and hsic(a, 0*b) == 0.
     c, d = torch.randn(4, 1, generator=g), torch.randn(4, 1, generator=g)
     def gram(v):
@@ -205,7 +205,7 @@ def test_the_certificate_of_a_linear_classifier_is_its_distance_to_the_boundary(
     distance = (x@torch.tensor([3., 4.]) - 3.5)/5
     classes, radii = certify(line, x, .25, draws=4000)
     assert classes.tolist() == [-1, 1, 1, 0] and radii[0] == 0                       # the first lies on the boundary
-    assert (radii <= distance.abs() + 1e-6).all() and (radii[1:] > distance.abs()[1:] - .03).all()
+    assert (radii <= distance.abs() + 1e-6).all() and (radii[1:] > .9*distance.abs()[1:]).all()
     again = certify(line, x[:2], .25, draws=4000)
     assert torch.equal(again[1], radii[:2]) and not torch.equal(certify(line, x, .25, draws=4000, seed=1)[1], radii)
     limit = certify(line, torch.tensor([[1., 1.]]), .01, draws=50)[1].item()         # all agree: what 50 draws can show

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Codes', 'feature_statistics', 'StatisticsEncoder', 'SplitCode', 'coded_convnet', 'encoded', 'kl_to_normal', 'sampled',
-           'kl_from', 'held', 'critic', 'NuisanceBottleneck', 'nib', 'vib', 'with_noise', 'hsic', 'fresh_probe',
-           'mahalanobis', 'novelty', 'lower_bound', 'certify']
+           'kl_from', 'held', 'critic', 'decoder', 'NuisanceBottleneck', 'nib', 'vib', 'with_noise', 'hsic',
+           'fresh_probe', 'mahalanobis', 'novelty', 'lower_bound', 'certify']
 
 # %% ../../nbs/robustness/09_nib.ipynb #2a295a7c
 import math, warnings
@@ -18,7 +18,7 @@ from torch import nn
 from torch.func import functional_call
 from ..data import as_float
 from ..evaluation import as_input, predict
-from ..models import Normalize, autoencoder, check_module, eval_mode, init_, logits_of
+from ..models import Normalize, check_module, eval_mode, init_
 from ..training import classified, cross_entropy
 
 # %% ../../nbs/robustness/09_nib.ipynb #07641eb0
@@ -146,6 +146,11 @@ def critic(inputs, outputs, hidden):
         nn.BatchNorm1d(inputs, affine=False, track_running_stats=False), nn.Linear(inputs, hidden), nn.ReLU(),
         nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
+def decoder(inputs, shape, hidden):
+    "A hidden layer, then the pixels"
+    return init_(nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(shape)), nn.Sigmoid(),
+                               nn.Unflatten(1, shape)))
+
 class NuisanceBottleneck(nn.Module):
     "Equation (11) as an objective with decoder, probe and discriminator of its own; see `nib`"
     def __init__(self, model, beta, alpha, nuisance, independence, prior, width, hidden):
@@ -160,7 +165,7 @@ class NuisanceBottleneck(nn.Module):
         self.register_buffer('prior', torch.full((classes,), 1/classes) if prior is None else torch.as_tensor(prior))
         if self.prior.shape != (classes,) or (self.prior < 0).any() or abs(self.prior.sum() - 1) > 1e-4:
             raise ValueError(f'prior must be {classes} class frequencies that sum to 1')
-        self.decoder = init_(autoencoder(model.shape, k + m, width).decoder) if alpha else None
+        self.decoder = decoder(k + m, model.shape, width) if alpha else None
         self.probe = critic(m, classes, hidden) if nuisance else None
         self.discriminator = critic(k + m, 1, hidden) if independence else None
         self.to(next(model.parameters()).device)
@@ -203,7 +208,7 @@ def nib(
     nuisance:float=1., # weight of "the nuisance code knows no label"
     independence:float=.3, # weight of "the nuisance code knows no semantic code"
     prior=None, # class frequencies (K,); None: equal
-    width:int=8, # channels of the decoder's last but one layer
+    width:int=256, # units of the decoder's hidden layer
     hidden:int=64, # units of probe and discriminator
 )->NuisanceBottleneck: # objective; its parameters go into the optimiser as well
     "Nuisance-extended information bottleneck (Jeong and others, 2023; equation 11)"
