@@ -20,7 +20,8 @@ from robustnb.experiments.nib import WITHOUT, paper, run, strangers
 def small(**kw):
     "(network with codes, images, labels)"
     torch.manual_seed(0)
-    return coded_convnet((1, 8, 8), width=4, stages=2, semantic=4, nuisance=3, **kw), torch.rand(40, 1, 8, 8), torch.randint(10, (40,))
+    net = coded_convnet((1, 8, 8), width=4, stages=2, semantic=4, nuisance=3, **kw)
+    return net, torch.rand(40, 1, 8, 8), torch.randint(10, (40,))
 
 # %% ../nbs/robustness/09_nib.ipynb #4b50f881
 def test_statistics_of_all_layers():
@@ -84,7 +85,7 @@ def test_terms():
 # %% ../nbs/robustness/09_nib.ipynb #592da5b1
 def test_each_player_moves_on_its_own_loss():
     net, x, y = small()
-    loss = nib(net)
+    loss = nib(net, .03, 30., share=.5)
     torch.manual_seed(1)
     value, logs = loss(net, x, y)
     critics = [*loss.probe.parameters(), *loss.discriminator.parameters()]
@@ -95,7 +96,7 @@ def test_each_player_moves_on_its_own_loss():
     z, zn = (m + (s/2).exp()*torch.randn_like(m) for m, s in (c[:2], c[2:]))
     both, swapped = torch.cat([z, zn], 1), torch.cat([z.roll(1, 0), zn], 1)
     mine = (F.cross_entropy(net.head(z), y) + 30*F.mse_loss(loss.decoder(both), x)
-            + 1e-3*(kl_to_normal(*c[:2]) + kl_to_normal(*c[2:])).mean()
+            + .03*(kl_to_normal(*c[:2]) + .5*kl_to_normal(*c[2:])).mean()
             - loss.probe(zn).log_softmax(1).mean() - math.log(10) + .3*F.softplus(loss.discriminator(both)).mean())
     theirs = F.cross_entropy(loss.probe(zn), y) + F.binary_cross_entropy_with_logits(
         loss.discriminator(both), torch.ones(40, 1)) + F.binary_cross_entropy_with_logits(
@@ -144,7 +145,8 @@ def test_objectives_refuse_what_they_cannot_use():
     with pytest.raises(ValueError, match='sigma'): with_noise(-1.)
     loss = nib(net)
     opt = torch.optim.SGD(net.parameters(), .1)
-    with pytest.warns(UserWarning, match='to the optimiser too'): fit(net, Batches(x, y, batch_size=20), loss, opt, progress=False)
+    with pytest.warns(UserWarning, match='to the optimiser too'):
+        fit(net, Batches(x, y, batch_size=20), loss, opt, progress=False)
     torch.manual_seed(0); noisy = with_noise(.5)(net, x, y)[0]
     torch.manual_seed(0); torch.testing.assert_close(noisy, F.cross_entropy(net(x + .5*torch.randn_like(x)), y))
 
@@ -217,9 +219,9 @@ def test_experiment():
     assert {len(arm.candidates) for name, arm in paper.arms.items() if name != 'ce'} == {3}, 'the same effort for all'
     for name in ('autoencoder', *WITHOUT):                       # arms that tiny leaves out
         out = run(Trial(paper, Job('tiny', 'digits', name, paper.arms[name].candidates[0])))
-        assert out['accuracy'] > .5 and ('lost' in out) == (name != 'no reconstruction'), name
+        assert out['accuracy'] > .4 and ('lost' in out) == (name != 'no reconstruction'), name
         radii = list(out['certified'].values())
         assert radii == sorted(radii, reverse=True) and 0 <= out['label'] <= 1
     trial = Trial(paper, Job('tiny', 'digits', 'ce', ()))
     moved = strangers(trial)
-    assert torch.equal(moved[:, :, :4, :4], trial.heldout.x[:, :, 4:, 4:]) and len(moved) == 300
+    assert torch.equal(moved[:, :, :4, :4], trial.heldout.x[:, :, 4:, 4:]) and len(moved) == 200

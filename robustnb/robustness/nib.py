@@ -66,7 +66,7 @@ class StatisticsEncoder(nn.Module):
 
 # %% ../../nbs/robustness/09_nib.ipynb #910d90f2
 Codes = namedtuple('Codes', 'mean log_var nuisance nuisance_log_var')
-Codes.__doc__ = "Mean and log variance of the semantic code, and the same of the nuisance code: (N,k), (N,k), (N,m), (N,m)"
+Codes.__doc__ = "Mean and log variance of the semantic code, (N,k) each, and of the nuisance code, (N,m) each"
 
 class SplitCode(nn.Module):
     "A classifier on the mean of a semantic code; `codes(x)` gives that code and a nuisance code"
@@ -153,7 +153,7 @@ def decoder(inputs, shape, hidden):
 
 class NuisanceBottleneck(nn.Module):
     "Equation (11) as an objective with decoder, probe and discriminator of its own; see `nib`"
-    def __init__(self, model, beta, alpha, nuisance, independence, prior, width, hidden):
+    def __init__(self, model, beta, alpha, nuisance, independence, share, prior, width, hidden):
         super().__init__()
         if not hasattr(model, 'codes'):
             raise TypeError(f'{type(model).__name__} has no codes: make a SplitCode of its layers')
@@ -161,7 +161,7 @@ class NuisanceBottleneck(nn.Module):
         for k, v in self.weights.items():
             if not 0 <= v < math.inf: raise ValueError(f'the weight of {k} must be a finite number >= 0, not {v!r}')
         k, _, m, _ = model.sizes
-        classes = model.head.out_features
+        classes, self.share = model.head.out_features, share
         self.register_buffer('prior', torch.full((classes,), 1/classes) if prior is None else torch.as_tensor(prior))
         if self.prior.shape != (classes,) or (self.prior < 0).any() or abs(self.prior.sum() - 1) > 1e-4:
             raise ValueError(f'prior must be {classes} class frequencies that sum to 1')
@@ -172,7 +172,7 @@ class NuisanceBottleneck(nn.Module):
 
     def forward(self, model, x, y):
         if any(p.grad is not None for p in self.parameters()):
-            warnings.warn('the gradients of the objective were not cleared: give loss.parameters() to the optimiser too')
+            warnings.warn('gradients of the objective were not cleared: give loss.parameters() to the optimiser too')
         c = model.codes(x)
         z, zn = sampled(c.mean, c.log_var), sampled(c.nuisance, c.nuisance_log_var)
         logits, y = classified(model.head(z), y)
@@ -187,7 +187,7 @@ def terms(self:NuisanceBottleneck, c, z, zn, x, y):
     "(what the codes pay, what the critics pay)"
     both = torch.cat([z, zn], 1)
     out, rivals = dict(price=kl_to_normal(c.mean, c.log_var).mean()), {}
-    if list(self.parameters()): out['price'] = out['price'] + kl_to_normal(c.nuisance, c.nuisance_log_var).mean()
+    if list(self.parameters()): out['price'] = out['price'] + self.share*kl_to_normal(c.nuisance, c.nuisance_log_var).mean()
     if self.decoder:
         out['reconstruction'] = F.mse_loss(self.decoder(both), x)
     if self.probe:
@@ -203,20 +203,21 @@ def terms(self:NuisanceBottleneck, c, z, zn, x, y):
 # %% ../../nbs/robustness/09_nib.ipynb #a3222813
 def nib(
     model:nn.Module, # `SplitCode`
-    beta:float=1e-3, # price of the codes
-    alpha:float=30., # weight of the mean squared error of a pixel
+    beta:float=.1, # price of the semantic code
+    alpha:float=60., # weight of the mean squared error of a pixel
     nuisance:float=1., # weight of "the nuisance code knows no label"
     independence:float=.3, # weight of "the nuisance code knows no semantic code"
+    share:float=.5, # price of the nuisance code, relative to that of the semantic code
     prior=None, # class frequencies (K,); None: equal
     width:int=256, # units of the decoder's hidden layer
     hidden:int=64, # units of probe and discriminator
 )->NuisanceBottleneck: # objective; its parameters go into the optimiser as well
     "Nuisance-extended information bottleneck (Jeong and others, 2023; equation 11)"
-    return NuisanceBottleneck(model, beta, alpha, nuisance, independence, prior, width, hidden)
+    return NuisanceBottleneck(model, beta, alpha, nuisance, independence, share, prior, width, hidden)
 
 def vib(
     model:nn.Module, # `SplitCode`
-    beta:float=1e-3, # price of the semantic code
+    beta:float=.03, # price of the semantic code
 )->NuisanceBottleneck: # objective
     "Variational information bottleneck (Alemi and others, 2017): equation (11) without its last three terms"
     return nib(model, beta, 0., 0., 0.)
