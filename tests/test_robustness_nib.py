@@ -46,8 +46,8 @@ def test_statistics_of_all_layers():
     h = net.eval()[:4](x)
     assert encoder(x).shape == (3, 2*(4 + 8 + 16) + 16*4) and torch.equal(encoder(x)[:, 56:], h.flatten(1))
     assert StatisticsEncoder(net, (1, 8, 8), whole=False)(x).shape == (3, 56)
-    deep = StatisticsEncoder(vgg11(width=4), (3, 32, 32))                            # conv, bn, relu: one map of the three
-    assert len(deep.maps(torch.rand(2, 3, 32, 32))) == 8
+    deep = StatisticsEncoder(vgg11(width=4), (3, 32, 32))        # conv, bn, relu: one map of the three
+    assert len(deep.maps(torch.rand(2, 3, 32, 32))) == 9
     assert StatisticsEncoder(preact_resnet8(width=4), (3, 32, 32))(torch.rand(2, 3, 32, 32)).isfinite().all()
     with pytest.raises(TypeError, match='have no order'): StatisticsEncoder(nn.Linear(2, 2), (2,))
     with pytest.raises(ValueError, match='no layer'): StatisticsEncoder(mlp((1, 8, 8)), (1, 8, 8))
@@ -155,7 +155,7 @@ def test_dependence_and_a_fresh_probe():
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(300, 2, generator=g), torch.randn(300, 3, generator=g)
     torch.testing.assert_close(hsic(a, a), 1.)
-    assert hsic(a, b) < .05 < .3 < hsic(a, a[:, :1].square())    # dependent, uncorrelated
+    assert hsic(a, b) < .05 < .15 < hsic(a, a[:, :1].square())    # dependent, uncorrelated
     assert abs(hsic(a, b) - hsic(7*a, b)) < 1e-6 and hsic(a, 0*b) == 0.
     c, d = torch.randn(4, 1, generator=g), torch.randn(4, 1, generator=g)
     def gram(v):

@@ -47,8 +47,8 @@ class StatisticsEncoder(nn.Module):
                 x = layer(x)
                 if x.ndim != 4: break
                 self.body.add_module(name, layer)
-        if not self.maps(torch.zeros(2, *shape)):
-            raise ValueError(f'no layer of the network makes a feature map of images {tuple(shape)}')
+            if not self.maps(torch.zeros(2, *shape)):
+                raise ValueError(f'no layer of the network makes a feature map of images {tuple(shape)}')
 
     def maps(self, x):
         "The last map of each shape in a row; the normalised image is none"
