@@ -54,8 +54,8 @@ def setting(build, train, valid, test, epochs, lr, batch, other, **kw):
 settings = {
     ('tiny', 'digits'): setting(partial(coded_convnet, (1, 8, 8), width=4, stages=2), 500, 0, 200, 8, 1e-2, 25, None, tune=False,
                                 looks=(3,), arms=['ce', 'vib', 'nib'], attacked=20, draws=40),
-    ('small', 'mnist'): setting(coded_convnet, 5000, 1000, 1000, 8, 3e-3, 50, 'fashion', attacked=128, draws=250),
-    ('small', 'fashion'): setting(coded_convnet, 5000, 1000, 1000, 8, 3e-3, 50, 'mnist', attacked=128, draws=250)}
+    ('small', 'mnist'): setting(coded_convnet, 5000, 1000, 1000, 7, 3e-3, 50, 'fashion', attacked=100, draws=200),
+    ('small', 'fashion'): setting(coded_convnet, 5000, 1000, 1000, 7, 3e-3, 50, 'mnist', attacked=100, draws=200)}
 
 # %% ../../nbs/robustness/09_nib.ipynb #8c1d457a
 def strangers(trial):
