@@ -187,7 +187,8 @@ def terms(self:NuisanceBottleneck, c, z, zn, x, y):
     "(what the codes pay, what the critics pay)"
     both = torch.cat([z, zn], 1)
     out, rivals = dict(price=kl_to_normal(c.mean, c.log_var).mean()), {}
-    if list(self.parameters()): out['price'] = out['price'] + self.share*kl_to_normal(c.nuisance, c.nuisance_log_var).mean()
+    if list(self.parameters()): # else nothing asks for a nuisance code
+        out['price'] = out['price'] + self.share*kl_to_normal(c.nuisance, c.nuisance_log_var).mean()
     if self.decoder:
         out['reconstruction'] = F.mse_loss(self.decoder(both), x)
     if self.probe:
