@@ -219,7 +219,7 @@ def test_experiment():
     assert {len(arm.candidates) for name, arm in paper.arms.items() if name != 'ce'} == {3}, 'the same effort for all'
     for name in ('autoencoder', *WITHOUT):                       # arms that tiny leaves out
         out = run(Trial(paper, Job('tiny', 'digits', name, paper.arms[name].candidates[0])))
-        assert out['accuracy'] > .4 and ('lost' in out) == (name != 'no reconstruction'), name
+        assert out['accuracy'] > .2 and ('lost' in out) == (name != 'no reconstruction'), name
         radii = list(out['certified'].values())
         assert radii == sorted(radii, reverse=True) and 0 <= out['label'] <= 1
     trial = Trial(paper, Job('tiny', 'digits', 'ce', ()))

@@ -52,7 +52,7 @@ def setting(build, train, valid, test, epochs, lr, batch, other, **kw):
                    radii=(0., .1, .2, .3, .4), **kw)
 
 settings = {
-    ('tiny', 'digits'): setting(partial(coded_convnet, (1, 8, 8), width=4, stages=2), 500, 0, 150, 7, 1e-2, 25, None,
+    ('tiny', 'digits'): setting(partial(coded_convnet, (1, 8, 8), width=4, stages=2), 500, 0, 150, 8, 1e-2, 25, None,
                                 tune=False, looks=(3,), arms=['ce', 'vib', 'nib'], attacked=20, draws=40),
     ('small', 'mnist'): setting(coded_convnet, 5000, 1000, 1000, 7, 3e-3, 50, 'fashion', attacked=100, draws=200),
     ('small', 'fashion'): setting(coded_convnet, 5000, 1000, 1000, 7, 3e-3, 50, 'mnist', attacked=100, draws=200)}
