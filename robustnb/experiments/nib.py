@@ -15,7 +15,6 @@ from torch import nn
 from ..attacks.threat_models import Linf
 from ..corruptions import EXTRA, KINDS, corrupt
 from ..data import load
-from ..evaluation import predict
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, panels
 from ..evidence.trials import Arm, Paper, Setting

@@ -9,7 +9,7 @@ __all__ = ['Codes', 'feature_statistics', 'StatisticsEncoder', 'SplitCode', 'cod
 
 # %% ../../nbs/robustness/09_nib.ipynb #2a295a7c
 import math, warnings
-from collections import OrderedDict, namedtuple
+from collections import namedtuple
 import numpy as np
 import torch
 import torch.nn.functional as F
