@@ -11,6 +11,7 @@ __all__ = ['OPERATIONS', 'FORMS', 'RULES', 'RECIPE', 'augmix', 'js', 'Viewed', '
 import copy, math
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from ..data import as_float, unknown
 from ..models import check_module, eval_mode, features, find_head, logits_of
@@ -98,6 +99,7 @@ def js(
     logs = torch.stack(logits).log_softmax(2)
     return (logs.exp()*(logs - logs.logsumexp(0) + math.log(len(logits)))).sum(2).mean(0)
 
+# %% ../../nbs/robustness/08_robustify.ipynb #2e3a8d29
 class Viewed:
     "An objective that draws views of its batch; the random stream is part of a checkpoint"
     def __init__(self,
@@ -110,6 +112,11 @@ class Viewed:
     def state_dict(self): return {'generator': self.generator.get_state()}
     def load_state_dict(self, state): self.generator.set_state(state['generator'])
 
+def _check_weights(**named):
+    for k, v in named.items():
+        if not 0 <= v < math.inf: raise ValueError(f'{k} is a finite number, 0 or above, not {v!r}')
+
+# %% ../../nbs/robustness/08_robustify.ipynb #f14e5c60
 def consistent(
     augment, # such as `augmix()`
     weight:float=12., # of the divergence
@@ -123,10 +130,6 @@ def consistent(
         apart, right = js(*views).mean(), (views[0].detach().argmax(1) == y).float().mean()
         return F.cross_entropy(views[0], y) + weight*apart, {'accuracy': right, 'apart': apart.detach()}
     return Viewed(objective, augment, seed)
-
-def _check_weights(**named):
-    for k, v in named.items():
-        if not 0 <= v < math.inf: raise ValueError(f'{k} is a finite number, 0 or above, not {v!r}')
 
 # %% ../../nbs/robustness/08_robustify.ipynb #1ce162d5
 def thinned(
@@ -192,6 +195,7 @@ def gated(clean, robust, threshold):
     "The robust head where they diverge and it is the surer one"
     return torch.where((kl(clean, robust) > threshold)[:, None], surer(clean, robust, threshold), clean)
 
+# %% ../../nbs/robustness/08_robustify.ipynb #bfcf348d
 RULES = {f.__name__: f for f in (gated, always_clean, always_robust, mean, surer, divergent)}
 
 def oracle(
@@ -201,9 +205,24 @@ def oracle(
     "The share of images that one of the heads gets right: no rule that selects does better (equation 4)"
     return ((clean.argmax(1) == y) | (robust.argmax(1) == y)).float().mean()
 
-# %% ../../nbs/robustness/08_robustify.ipynb #e586545c
+# %% ../../nbs/robustness/08_robustify.ipynb #40b16f82
+def _with_own_tail(base, tail):
+    "(a copy that shares weights and statistics before the tail and learns the others, names of what it shares)"
+    order, head, tuned = [k for k, _ in base.named_modules()], find_head(base)[0], copy.deepcopy(base)
+    possible = order[1:order.index(head) + 1]
+    if tail not in possible: raise ValueError(unknown('layer up to the head', tail, possible))
+    fixed = set(order[:order.index(tail)])
+    for k, m in tuned.named_modules():
+        if k in fixed:
+            own = base.get_submodule(k)
+            m._parameters.update(own._parameters); m._buffers.update(own._buffers)
+        else:
+            for p in m.parameters(recurse=False): p.requires_grad_()
+    return tuned, fixed
+
+# %% ../../nbs/robustness/08_robustify.ipynb #af83c1a3
 class Robustified(nn.Module):
-    "A network with a copy of its tail that learns, and two heads on the copy; in its rule's name one of them answers"
+    "A network, whole and frozen, and a copy of its tail that learns, with two heads; the rule says which one answers"
     def __init__(self,
         model:nn.Module, # copied; any network with a head
         tail:str, # name of the layer with which the part begins that learns
@@ -211,29 +230,11 @@ class Robustified(nn.Module):
     ):
         super().__init__()
         check_module(model)
-        self.base, order = copy.deepcopy(model).eval().requires_grad_(False), [k for k, _ in model.named_modules()]
-        name, tuned = find_head(model)[0], copy.deepcopy(self.base)
-        if tail not in order[1:order.index(name) + 1]:
-            raise ValueError(unknown('layer up to the head', tail, order[1:order.index(name) + 1]))
-        self.fixed = set(order[:order.index(tail)])
-        for k, m in tuned.named_modules():
-            if k in self.fixed:
-                own = self.base.get_submodule(k)                             # the trunk is held once
-                m._parameters.update(own._parameters); m._buffers.update(own._buffers)
-            else:
-                for p in m.parameters(recurse=False): p.requires_grad_()
-        self.tail, self.tuned, self.clean = tail, tuned, copy.deepcopy(tuned.get_submodule(name))
-        self.rule = rule
+        self.base = copy.deepcopy(model).eval().requires_grad_(False)
+        self.tuned, self.fixed = _with_own_tail(self.base, tail)
+        self.clean, self.tail, self.rule = copy.deepcopy(find_head(self.tuned)[1]), tail, rule
         self.register_buffer('threshold', torch.tensor(0.))
         self.eval()
-
-    def train(self, mode:bool=True):
-        "Modes of the tail and the heads; what is frozen stays in evaluation mode"
-        super().train(mode)
-        self.base.eval()
-        for k, m in self.tuned.named_modules():
-            m.training = mode and (k not in self.fixed or f'{self.tail}.'.startswith(f'{k}.'))
-        return self
 
     def original(self, x): return logits_of(self.base, x)
 
@@ -246,10 +247,20 @@ class Robustified(nn.Module):
         if self.rule not in RULES: raise ValueError(unknown('rule', self.rule, RULES))
         return RULES[self.rule](*self.heads(x), self.threshold)
 
-    @property
-    def share(self):
-        "How many parameters learn, relative to those of the original"
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)/sum(p.numel() for p in self.base.parameters())
+# %% ../../nbs/robustness/08_robustify.ipynb #450067f1
+@patch
+def train(self:Robustified, mode:bool=True):
+    "Modes of the tail and the heads; what is frozen stays in evaluation mode"
+    nn.Module.train(self, mode)
+    self.base.eval()
+    for k, m in self.tuned.named_modules():
+        m.training = mode and (k not in self.fixed or f'{self.tail}.'.startswith(f'{k}.'))
+    return self
+
+@patch(as_prop=True)
+def share(self:Robustified):
+    "How many parameters learn, relative to those of the original"
+    return sum(p.numel() for p in self.parameters() if p.requires_grad)/sum(p.numel() for p in self.base.parameters())
 
 # %% ../../nbs/robustness/08_robustify.ipynb #b5b7d500
 def distilled(
@@ -296,6 +307,7 @@ def answers(
         parts = [model.heads(as_float(part.to(device))) for part in x.split(batch_size)]
     return tuple(torch.cat(p) for p in zip(*parts))
 
+# %% ../../nbs/robustness/08_robustify.ipynb #7e8ff797
 def calibrated(
     model:Robustified, # its threshold changes
     x:torch.Tensor, # clean images
@@ -306,6 +318,7 @@ def calibrated(
     model.threshold.copy_(kl(*answers(model, x)).quantile(level))
     return model
 
+# %% ../../nbs/robustness/08_robustify.ipynb #ce641d04
 def robustify(
     model:nn.Module, # untouched
     teacher:nn.Module, # small and robust, of as many classes; untouched
