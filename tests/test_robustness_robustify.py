@@ -35,7 +35,8 @@ def test_operations():
     torch.testing.assert_close(moved[..., :6], square[..., 3:], atol=1e-4, rtol=0)
     v = (x[0, 0]*255).round().int()
     def share(w): return ((v <= w).sum() - (v <= v.min()).sum())/(v.numel() - (v <= v.min()).sum())
-    torch.testing.assert_close(OPERATIONS['equalize'](x, still)[0, 0], torch.stack([share(w) for w in v.flatten()]).view_as(v))
+    by_hand = torch.stack([share(w) for w in v.flatten()]).view_as(v)
+    torch.testing.assert_close(OPERATIONS['equalize'](x, still)[0, 0], by_hand)
     assert set((OPERATIONS['posterize'](x, still)*255).round().unique().tolist()) <= {16.*i for i in range(16)}
     c = OPERATIONS['autocontrast'](x, still)
     assert (c.amin((2, 3)) == 0).all() and torch.allclose(c.amax((2, 3)), torch.ones(3, 2))
@@ -134,11 +135,13 @@ def test_the_wrapper():
         both.rule = rule
         torch.testing.assert_close(both(x).softmax(1), predict(net, x).softmax(1))
     learns = {k for k, p in both.named_parameters() if p.requires_grad}
-    assert learns == {f'tuned.{k}.{p}' for k in ('b', 'm', 'fc') for p in ('weight', 'bias')} | {'clean.weight', 'clean.bias'}
-    assert both.tuned.a.weight is both.base.a.weight and both.share == (4*4*9 + 4 + 8 + 15 + 15)/sum(p.numel() for p in net.parameters())
+    assert learns == {f'{k}.{p}' for k in ('tuned.b', 'tuned.m', 'tuned.fc', 'clean') for p in ('weight', 'bias')}
+    assert both.tuned.a.weight is both.base.a.weight
+    assert both.share == (148 + 8 + 15 + 15)/sum(p.numel() for p in net.parameters())      # b, m, two heads
     assert not any(m.training for m in both.train().base.modules()) and both.tuned.m.training and both.tuned.drop.training
     assert not both.tuned.n.training and not any(m.training for m in both.eval().modules())
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and [m.training for m in net.modules()] == flags
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert [m.training for m in net.modules()] == flags
     with pytest.raises(ValueError, match='layer up to the head'): Robustified(net, 'c')
     both.rule = 'best'
     with pytest.raises(ValueError, match='rule'): both(x)

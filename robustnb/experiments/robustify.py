@@ -17,7 +17,7 @@ from ..corruptions import EXTRA, KINDS, corrupt
 from ..data import load
 from ..evaluation import predict
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import dots, panels, tradeoff
+from ..evidence.figures import panels, tradeoff
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import Normalize, convnet, init_
 from ..robustness.robustify import (RULES, Robustified, answers, augmix, between, calibrated, consistent,
@@ -91,7 +91,8 @@ arms = {
 def worn(t):
     "name -> images as they are, and under each kind"
     x, kinds = t.heldout.x, EXTRA if t.tuning else KINDS
-    held = t.artifact('worn', lambda: {k: (corrupt(x, k, t.setting.severity, t.seed)*255).round().byte() for k in kinds}, t.tuning)
+    def make(): return {k: (corrupt(x, k, t.setting.severity, t.seed)*255).round().byte() for k in kinds}
+    held = t.artifact('worn', make, t.tuning)
     return {k: v.to(t.device) for k, v in (dict(clean=x) | held).items()}
 
 def probed(t, net):
@@ -135,8 +136,8 @@ claims = [
     Claim('1b', 'It is more accurate than its small teacher', 'corrupted', 'robustify', ['teacher']),
     Claim(2, 'On clean images it is within a point of the original, or better', 'accuracy', 'robustify', ['original'],
           margin=-1.),
-    Claim(3, 'Under corruptions it is within a point of full fine-tuning with AugMix, from the probe or not, and of the '
-             'weights halfway, or better', 'corrupted', 'robustify', ['full', 'probe then full', 'halfway'], margin=-1.),
+    Claim(3, 'Under corruptions it is within a point of full fine-tuning with AugMix, from the probe or not, and of '
+             'the weights halfway, or better', 'corrupted', 'robustify', ['full', 'probe then full', 'halfway'], margin=-1.),
     Claim('3b', 'Its training, the teacher included, takes less computation than full fine-tuning', 'gflops',
           'robustify', ['full'], better='lower', unit='%', matters=10.),
     Claim(4, 'The original network is still there: its accuracy is the same', 'kept', 'robustify', ['original'],
@@ -189,7 +190,8 @@ metrics = {
     'gflops': Metric('computation of the training', 'GFLOP', 'lower'), 'share': Metric('tuned parameters', '%'),
     'kept': Metric("accuracy of the original's answers", '%', 'higher'),
     'transfer': Metric('accuracy of a linear probe on other data', '%', 'higher'),
-    'accuracy_by': Metric('accuracy', '%', 'higher', 'by {}'), 'mix_by': Metric('accuracy on the mix', '%', 'higher', 'by {}'),
+    'accuracy_by': Metric('accuracy', '%', 'higher', 'by {}'),
+    'mix_by': Metric('accuracy on the mix', '%', 'higher', 'by {}'),
     'corrupted_by': Metric('accuracy under corruptions', '%', 'higher', 'by {}'),
     'valid': Metric('accuracy on a mix with held-out kinds', '%', 'higher')}
 paper = Paper('robustify', 'Efficiently Robustify Pre-trained Models', 'Jain, Behl, Rawat, Vineet', 2023, '2309.07499',

@@ -53,7 +53,8 @@ def _posterize(x, u):
 def _solarize(x, u): return torch.where(x*255 >= 256*(1 - u.abs()).view(-1, 1, 1, 1), 1 - x, x)
 
 OPERATIONS = dict(autocontrast=_autocontrast, equalize=_equalize, posterize=_posterize, solarize=_solarize,
-                  rotate=_rotate, shear_x=_shear_x, shear_y=_shear_y, translate_x=_translate_x, translate_y=_translate_y)
+                  rotate=_rotate, shear_x=_shear_x, shear_y=_shear_y, translate_x=_translate_x,
+                  translate_y=_translate_y)
 
 # %% ../../nbs/robustness/08_robustify.ipynb #4826153f
 @torch.no_grad()
