@@ -131,13 +131,14 @@ def derive(records):
 
 # %% ../../nbs/robustness/08_robustify.ipynb #b2a1db41
 claims = [
-    Claim(1, 'Under corruptions the robustified network is more accurate than the original, and than a new linear head '
+    Claim(1, 'Under corruptions the robustified network is more accurate than the original, and than its head alone '
              'trained on the same augmentations', 'corrupted', 'robustify', ['original', 'probe']),
     Claim('1b', 'It is more accurate than its small teacher', 'corrupted', 'robustify', ['teacher']),
     Claim(2, 'On clean images it is within a point of the original, or better', 'accuracy', 'robustify', ['original'],
           margin=-1.),
     Claim(3, 'Under corruptions it is within a point of full fine-tuning with AugMix, from the probe or not, and of '
-             'the weights halfway, or better', 'corrupted', 'robustify', ['full', 'probe then full', 'halfway'], margin=-1.),
+             'the weights halfway, or better', 'corrupted', 'robustify', ['full', 'probe then full', 'halfway'],
+          margin=-1.),
     Claim('3b', 'Its training, the teacher included, takes less computation than full fine-tuning', 'gflops',
           'robustify', ['full'], better='lower', unit='%', matters=10.),
     Claim(4, 'The original network is still there: its accuracy is the same', 'kept', 'robustify', ['original'],
