@@ -7,8 +7,8 @@ __all__ = ['REPRODUCE', 'EXAMPLES', 'COMMANDS', 'list_papers', 'list_arguments',
 
 # %% ../../nbs/commands/04_reproduce.ipynb #54554d8c
 import argparse, json, sys
-from .common import (Command, amount, complain, count, count_of, find_device, lib, options,
-                                      to_go_on)
+from .common import (Command, amount, cluster_options, complain, count, count_of, find_device, lib,
+                                      options, to_go_on)
 from .files import put, writable
 from .ledger import SCALES, known_papers, paper_arguments, publish, selected
 
@@ -50,6 +50,7 @@ EXAMPLES = '''examples:
   robustnb reproduce                                     all papers at scale tiny, ledger, report.html
   robustnb reproduce absum --scale small --seeds 5       finished seeds are kept, the others are run
   robustnb reproduce absum --scale small --minutes 30    more seeds where a claim is open, within half an hour
+  robustnb reproduce --scale paper --on ray --gpus-per-job 0.25    the jobs on the nodes of a Ray cluster
 '''
 
 def seed_list(text):
@@ -79,6 +80,7 @@ def arguments(p):
     p.add_argument('--workers', type=count, default=1, metavar='N',
                    help='processes that share the jobs and the threads: small networks profit, measured times suffer '
                         '(default: 1)')
+    cluster_options(p)
     p.add_argument('--again', action='store_true', help='run finished jobs again, and replace their results')
     p.add_argument('--json', metavar='PATH', help='write the verdicts, one JSON object per claim, as a list')
     p.add_argument('--html', metavar='PATH',
@@ -107,18 +109,20 @@ def run(args, argv):
     "Reproduce, then print the ledger; returns the exit status"
     ev, runner, papers, status = lib('evidence.store'), lib('evidence.runner'), known_papers(args), 0
     path = args.html or ('report.html' if args.scale == 'tiny' else None)
-    some, device, path = plan(args, papers), find_device(args.device), path and writable(path)
+    some, path = plan(args, papers), path and writable(path)
+    device = args.device if args.on else find_device(args.device) # the nodes have their own
     if args.json: writable(args.json)
     store = ev.default_store(args.scale) if args.results is None else ev.Store(args.results)
     jobs = args.scale, store, args.seeds, args.arm, args.dataset
-    header = [f'{count_of(len(some), "paper")} at scale {args.scale} on {device}, '
-              f'{count_of(args.workers, "process")}; results: {store.dir}']
+    where = 'a Ray cluster' if args.on else f'{device}, {count_of(args.workers, "process")}'
+    header = [f'{count_of(len(some), "paper")} at scale {args.scale} on {where}; results: {store.dir}']
     try:
         with lib('evidence.report').progress() as say:
             def said(*line, **done):
                 if header: say(header.pop()) # with the first line: what cannot begin has no header
                 say(*line, **done)
-            runner.reproduce(some, *jobs, device, args.again, said, args.workers, args.minutes)
+            runner.reproduce(some, *jobs, device, args.again, said, args.workers, args.minutes,
+                             args.on, args.cpus_per_job, args.gpus_per_job)
     except runner.JobsFailed as e: complain(e); status = 1
     except KeyboardInterrupt: print('\n' + go_on(args, argv, some, store), file=sys.stderr); return 130
     print()
