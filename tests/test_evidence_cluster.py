@@ -6,11 +6,14 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 from robustnb.evidence.claims import BadInput
+from robustnb.evidence.store import Job
 from robustnb.evidence.trials import artifact_file
 import tempfile
 import pytest
-from robustnb.evidence.trials import Artifacts
-from robustnb.evidence.cluster import Keeper, Kept, Waiting, check_address
+from robustnb.evidence.claims import Claim
+from robustnb.evidence.store import Store
+from robustnb.evidence.trials import Arm, Artifacts, Paper, Setting
+from robustnb.evidence.cluster import Keeper, Kept, Task, Waiting, check_address, plan_text, planned, schedule
 
 # %% ../nbs/evidence/07_cluster.ipynb #08c235c5
 class Direct:
@@ -29,6 +32,19 @@ class Plain(Keeper):
         future = Future(); future.set_result(data)
         self.refs[file] = type('Ref', (), dict(future=lambda self: future))()
         return self.refs[file]
+
+# %% ../nbs/evidence/07_cluster.ipynb #f505a49e
+def paper_of(**kw):
+    arms = {'a': Arm(), 'b': Arm(print, k=[1, 2])}
+    settings = {('small', 'd'): Setting(None, 1, 1, 1, looks=(3,), short=.5)}
+    return Paper('p', 't', 'a', 2020, '', [Claim(1, 's', 'm', 'b', ['a'])], arms, settings, print, choose='m', **kw)
+
+def timed(paper, store, *jobs):
+    "Store results of these jobs, pairs (job, seconds)"
+    for j, s in jobs:
+        setting = paper.setting(j.scale, j.dataset).fingerprint(j.stage == 'tuning')
+        store.save(paper.key, j._asdict() | dict(values=dict(j.values), version=paper.version, setting=setting,
+                                                 metrics={'m': 1.}, seconds=s))
 
 # %% ../nbs/evidence/07_cluster.ipynb #a468b4f9
 def test_artifacts_of_a_keeper():
@@ -72,3 +88,36 @@ def test_addresses():
         check_address(f'127.0.0.1:{s.getsockname()[1]}')
     for wrong in ('ray://10.0.0.1:10001', 'somewhere', 'somewhere:', ':port'):
         with pytest.raises(BadInput, match='expected host:port'): check_address(wrong)
+
+# %% ../nbs/evidence/07_cluster.ipynb #5c4c171c
+def test_schedules():
+    table, still = schedule([Task(s, t) for s, t in zip('abcde', (1., 5., 2., 3., 3.))], 2)
+    assert table.end.max() == 7. and table.job.tolist() == list('bdeca') and sum(still.values()) == 0.
+    jobs = [Task('c1', 1., True), Task('c2', 4., True), *(Task(f'f{i}', 2., after=frozenset(['c1', 'c2'])) for i in range(3))]
+    table, still = schedule(jobs, 2)
+    assert table.end.max() == 8. and still == {'candidates': 3., 'the last jobs': 2.}
+    shared = [Task(f'a{i}', 1., artifact='source', making=5.) for i in range(3)]
+    table, still = schedule([*shared, Task('other', 4.)], 2)
+    assert table.set_index('job').end.to_dict() == dict(other=4., a0=6., a1=6., a2=7.) and table.end.max() == 7.
+    for n in (1, 3, 100): # between the bounds of any list schedule
+        tasks = [Task(str(i), 1. + i % 7) for i in range(50)]
+        total, longest, (table, still) = sum(t.seconds for t in tasks), 7., schedule(tasks, n)
+        assert max(total / n, longest) <= table.end.max() <= total / n + longest
+        assert abs(total + sum(still.values()) - n*table.end.max()) < 1e-9
+        assert not any((g.start.to_numpy()[1:] < g.end.to_numpy()[:-1]).any() for _, g in table.groupby('worker'))
+    with pytest.raises(BadInput, match='waits for jobs that are not there'): schedule([Task('a', 1., after=frozenset('b'))], 1)
+
+# %% ../nbs/evidence/07_cluster.ipynb #2a95b36d
+def test_plans_from_measured_times():
+    p, store = paper_of(), Store(tempfile.mkdtemp())
+    tasks, unknown_ = planned([p], 'small', store)
+    assert not tasks and len(unknown_) == 3 + 2 + 3 and '8 jobs are left out' in plan_text(tasks, unknown_, 4)
+    timed(p, store, (Job('small', 'd', 'a', (), 0), 10.), (Job('small', 'd', 'b', (('k', 1),), 0, 'tuning'), 4.))
+    tasks, unknown_ = planned([p], 'small', store, making={('p', 'd'): 100.})
+    assert not unknown_ and sorted(t.seconds for t in tasks) == [4.] + [10.]*5, 'those of b as those of all arms'
+    assert [len(t.after) for t in tasks if ' b' in t.name and not t.tuning] == [1]*3 and {t.making for t in tasks} == {100.}
+    text = plan_text(planned([p], 'small', store)[0], [], 2)
+    assert text.startswith('6 jobs of 0:54 in all on 2 workers: 0:30, 90% of the time at work\nends with p d '), text
+    timed(p, store, *((Job('small', 'd', a, v, s), 1.) for a, v in (('a', ()), ('b', (('k', 1),))) for s in range(3)),
+          (Job('small', 'd', 'b', (('k', 2),), 0, 'tuning'), 1.))
+    assert plan_text(*planned([p], 'small', store), 3) == 'nothing is left to run'

@@ -4,6 +4,7 @@ import json, tempfile
 from pathlib import Path
 from robustnb.evidence.claims import BadInput
 import pytest
+from threading import Thread
 from hypothesis import given, settings, strategies as st
 from robustnb.evidence.store import Job, STAGES, Store
 
@@ -141,7 +142,6 @@ def test_jobs_differ_by_values_and_stage():
 
 # %% ../nbs/evidence/01_store.ipynb #a7c275ca
 def test_readers_during_merges():
-    from threading import Thread
     at, seen = tempfile.mkdtemp(), []
     def write(arm):
         own = Store(at)

@@ -2,7 +2,7 @@
 
 Usage: python tools/compare_store.py [--n 1000 10000 100000] [--dir DIR]. DIR should be on the disk that results go to:
 half the time and more is the disk's own, since each result is on it before the next one begins. Above `--most` results
-the old way is left out.
+the old way is left out, and what is in `--out` already is not measured again.
 """
 import argparse, json, os, tempfile, time
 from pathlib import Path
@@ -23,10 +23,10 @@ def lines(at, rows):
     store.close()
 
 def rewritten(at, rows):
-    "The whole file for each result"
-    held = {}
+    "The whole file is read and written for each result"
     for r in rows:
-        held[job_of(r)] = r
+        held = json.loads((at/'p.json').read_text())['jobs'] if (at/'p.json').exists() else []
+        held = {job_of(h): h for h in (*held, r)}
         text = ',\n'.join(json.dumps(held[j]) for j in sorted(held))
         with open(at/'p.json.new', 'w') as f:
             f.write(f'{{"paper": "p", "jobs": [\n{text}\n]}}\n'); f.flush(); os.fsync(f.fileno())
@@ -38,8 +38,10 @@ def main():
     p.add_argument('--n', type=int, nargs='+', default=[100, 300, 1000, 3000, 10_000, 30_000, 100_000])
     p.add_argument('--most', type=int, default=1000, help='results for which the old way is measured (default: 1000)')
     p.add_argument('--dir', type=Path, default='.', help='where the files are made (default: the current folder)')
-    args, rows = p.parse_args(), []
+    args = p.parse_args()
+    rows = json.loads(args.out.read_text()) if args.out.exists() else []
     for way, n in [(w, n) for w in (rewritten, lines) for n in args.n if w is lines or n <= args.most]:
+        if any((r['way'], r['n']) == (way.__name__, n) for r in rows): continue
         with tempfile.TemporaryDirectory(dir=args.dir) as at:
             start = time.perf_counter()
             way(Path(at), results(n))

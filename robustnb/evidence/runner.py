@@ -147,6 +147,8 @@ class Here:
 
     def room(self, flying): return flying < 1 # whether a further job may begin beside so many
 
+    def ordered(self, todo, times): return todo # as planned: an early end leaves whole seeds
+
     def begin(self, paper, job):
         "A future of the job's result, or of the words why there is none"
         future = Future()
@@ -297,7 +299,7 @@ def reproduce(
     artifacts = Artifacts(store.dir/'.artifacts') if scale == 'tiny' else Artifacts()
     if on:
         from robustnb.evidence.cluster import Cluster # which imports Ray
-        place = Cluster(cpus_per_job, gpus_per_job, store, device, artifacts, again)
+        place = Cluster(cpus_per_job, gpus_per_job, device, store, artifacts, again)
     else:
         device = find_device(device)
         more = store, device, artifacts, provenance(device), again
@@ -323,7 +325,7 @@ def first_failure(run):
 # %% ../../nbs/evidence/03_runner.ipynb #8a7576f7
 def work(run, place):
     "Run all that is missing, as many jobs at a time as `place` has room for, asking anew when nothing is left to begin"
-    todo, flying = run.missing()[1], {}
+    todo, flying = place.ordered(run.missing()[1], run.times), {}
     while todo or flying:
         while todo and place.room(len(flying)):
             p, j = todo.pop(0)
@@ -334,7 +336,7 @@ def work(run, place):
             if (later := place.resumed(f)): flying[later] = p, j; continue
             tell(run, p, j, outcome(run, p, j, partial(place.end, f)), len(todo) + len(flying))
         if run.minutes is not None: todo = run.affordable(todo)
-        if not todo: todo = next_jobs(run, flying)
+        if not todo: todo = place.ordered(next_jobs(run, flying), run.times)
 
 def next_jobs(run, flying):
     "What is missing now and not under way; waits a moment if all that is left is being run by other processes"
