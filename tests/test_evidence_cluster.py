@@ -10,12 +10,18 @@ from robustnb.evidence.store import Job
 from robustnb.evidence.trials import artifact_file
 import tempfile
 import pytest
+from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
 from robustnb.evidence.trials import Arm, Artifacts, Paper, Setting
 from robustnb.evidence.cluster import Keeper, Kept, Task, Waiting, check_address, plan_text, planned, schedule
 
 # %% ../nbs/evidence/07_cluster.ipynb #08c235c5
+def awaited(c):
+    "What a coroutine gives; in a thread, since a notebook has a loop of its own"
+    with ThreadPoolExecutor(1) as pool: return pool.submit(asyncio.run, c).result()
+
 class Direct:
     "Calls an actor's methods at once, as `handle.method.remote` does in time"
     def __init__(self, of): self.of = of
@@ -23,7 +29,7 @@ class Direct:
         method = getattr(self.of, name)
         def remote(*args):
             future = Future()
-            future.set_result(asyncio.run(method(*args)))
+            future.set_result(awaited(method(*args)))
             return type('Ref', (), dict(future=lambda self: future))()
         return type('Method', (), dict(remote=staticmethod(remote)))
 
@@ -71,12 +77,13 @@ def test_artifacts_of_a_keeper():
 # %% ../nbs/evidence/07_cluster.ipynb #a6bac0a2
 def test_another_process_makes_it():
     at = Path(tempfile.mkdtemp())
+    async def within(seconds): await asyncio.wait_for(keeper.until_free('x.safetensors'), seconds)
     with FileLock(at/'x.safetensors.lock'):
         keeper = Plain(at)
-        assert asyncio.run(keeper.ask('x.safetensors', 'one')) == ''
-        with pytest.raises(asyncio.TimeoutError): asyncio.run(asyncio.wait_for(keeper.until_free('x.safetensors'), .3))
-    asyncio.run(asyncio.wait_for(keeper.until_free('x.safetensors'), 3))
-    assert asyncio.run(keeper.ask('x.safetensors', 'one')) == 'one'
+        assert awaited(keeper.ask('x.safetensors', 'one')) == ''
+        with pytest.raises(asyncio.TimeoutError): awaited(within(.3))
+    awaited(within(3))
+    assert awaited(keeper.ask('x.safetensors', 'one')) == 'one'
 
 # %% ../nbs/evidence/07_cluster.ipynb #d259251b
 def test_addresses():
@@ -85,7 +92,13 @@ def test_addresses():
         with pytest.raises(BadInput, match='no Ray cluster answers at 127.0.0.1:.*is it running'):
             check_address(f'127.0.0.1:{s.getsockname()[1]}')
         s.listen()
-        check_address(f'127.0.0.1:{s.getsockname()[1]}')
+        def answer(text):
+            with s.accept()[0] as there: there.recv(33); there.sendall(text)
+        for text, right in ((b'SSH-2.0-OpenSSH_9', False), (bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), True)):
+            (t := Thread(target=answer, args=(text,))).start()
+            try: check_address(f'127.0.0.1:{s.getsockname()[1]}'); assert right
+            except BadInput as e: assert not right and 'SSH' in str(e)
+            t.join()
     for wrong in ('ray://10.0.0.1:10001', 'somewhere', 'somewhere:', ':port'):
         with pytest.raises(BadInput, match='expected host:port'): check_address(wrong)
 

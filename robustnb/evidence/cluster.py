@@ -135,12 +135,16 @@ def connected():
 PATIENT = dict(RAY_agent_register_timeout_ms='60000', RAY_USAGE_STATS_ENABLED='0', RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO='0')
 
 def check_address(address):
-    "BadInput if nobody answers there within three seconds"
+    "BadInput if no server of Ray's kind answers there within five seconds"
     host, colon, port = address.rpartition(':')
     if '/' in address or not colon or not port.isdecimal():
         raise BadInput(f'RAY_ADDRESS is {address!r}; expected host:port, such as 10.0.0.1:6379, or auto on a machine '
                        'of the cluster')
-    try: socket.create_connection((host.strip('[]'), int(port)), timeout=3).close()
+    try:
+        with socket.create_connection((host.strip('[]'), int(port)), timeout=5) as s:
+            if os.environ.get('RAY_USE_TLS') == '1': return
+            s.sendall(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) # the head of HTTP/2
+            if (head := s.recv(9))[3:4] != b'\4': raise OSError(f'what is there says {head!r}')
     except (OSError, OverflowError) as e:
         raise BadInput(f'no Ray cluster answers at {address} ({e}); is it running, and RAY_ADDRESS right?') from None
 

@@ -125,3 +125,27 @@ def test_refusals(tmp_path, cluster):
         toy.address = address
         code, out, err = toy.end(toy.start(*argv))
         assert code == 2 and words in err and err.count('\n') == 1 and not out and not toy.calls(), (address, err)
+
+def _attack(at, address, *more):
+    settle(at, dict(RAY_ADDRESS=address))
+    with open(at/'said', 'a') as sys.stdout:
+        sys.exit(main(['attack', '--model', 'its_net:net', '--data', 'digits', '-n', '30', '--eps', '.03', '--version', 'rand', '--json', *more]))
+
+def test_attack_on_a_cluster(tmp_path, cluster):
+    "The images are shared by the nodes, which have the model's code from the driver; each meets the fate that it meets in one process"
+    (tmp_path/'its_net.py').write_text('''import torch
+from robustnb.models import mlp
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0); self.net = mlp((1, 8, 8), hidden=(16,))
+    def forward(self, x): return 9*self.net(x)
+def net(): return Net()
+''')
+    for argv in (('one.json',), ('spread.json', '--on', 'ray')):
+        p = fork(_attack, tmp_path, cluster.address, *argv)
+        p.join(300)
+        assert p.exitcode == 0, argv
+    one, spread = (json.loads((tmp_path/f'{name}.json').read_text())['images'] for name in ('one', 'spread'))
+    margins = [d.pop('margin') for d in (one, spread)] # to rounding, since it depends on the size of batches
+    assert one == spread and margins[0] == pytest.approx(margins[1], abs=1e-4) and 'room for 2 parts' in (tmp_path/'said').read_text()
