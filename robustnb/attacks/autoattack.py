@@ -331,7 +331,7 @@ def robustness(attack,       # made by `autoattack`
                surrogates=(), # other models whose adversarial examples should not be stronger
                progress=True,
                accelerator=None, # of Hugging Face accelerate: the images are shared among its processes
-               spread=None, # spread(f, parts) -> [f(p) for p in parts], with `n` and `device`: see `evidence.cluster.Nodes`
+               spread=None, # spread(f, parts) -> [f(p) for p in parts], with `n`, `device`: `evidence.cluster.Nodes`
               )->Report:
     "The robust evaluation of `model` on all of `data`, checked; the same as `attack.report(model, data, ...)`"
     s = attack.settings

@@ -179,9 +179,10 @@ def options(p, *names):
 # %% ../../nbs/commands/00_common.ipynb #969774f2
 def cluster_options(p):
     "Give the parser `p` the options that spread work over a cluster"
-    p.add_argument('--on', choices=('ray',), help='share the work among the nodes of a Ray cluster: that of RAY_ADDRESS, '
-                                                  'or one of this machine alone')
-    p.add_argument('--cpus-per-job', type=count, default=1, metavar='N', help='cores of a node that a job takes (default: 1)')
+    p.add_argument('--on', choices=('ray',),
+                   help='share the work among the nodes of a Ray cluster: that of RAY_ADDRESS, or one of this machine alone')
+    p.add_argument('--cpus-per-job', type=count, default=1, metavar='N',
+                   help='cores of a node that a job takes (default: 1)')
     p.add_argument('--gpus-per-job', type=amount, default=0., metavar='X',
                    help='GPUs of a node that a job takes, or a part of one, such as 0.25 (default: 0)')
 

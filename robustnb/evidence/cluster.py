@@ -58,7 +58,7 @@ class Keeper:
         for file in [f for f, maker in self.makers.items() if maker == who]: self.free(file)
 
     def lock(self, file):
-        "Whether nobody else, such as a process that is no part of the cluster, is making the artifact; then it is locked"
+        "Lock the artifact, unless a process that is no part of the cluster is making it; returns whether it is locked"
         self.dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f'{self.dir/file}.lock', thread_local=False)
         try: lock.acquire(timeout=0)
@@ -132,7 +132,8 @@ def connected():
     return ray, True
 
 # a busy machine takes long to start Ray, which does not report on us
-PATIENT = dict(RAY_agent_register_timeout_ms='60000', RAY_USAGE_STATS_ENABLED='0', RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO='0')
+PATIENT = dict(RAY_agent_register_timeout_ms='60000', RAY_USAGE_STATS_ENABLED='0',
+               RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO='0')
 
 def check_address(address):
     "BadInput if no server of Ray's kind answers there within five seconds"
@@ -179,7 +180,7 @@ class Nodes:
 
     def __call__(self, f, parts):
         "[f(p) for p in parts], computed on the nodes; raises what one of them has raised"
-        task = self.task(with_threads)
+        task, f = self.task(with_threads), self.ray.put(f) # sent once
         try: return self.ray.get([task.remote(self.take['CPU'], f, p) for p in parts])
         except self.ray.exceptions.RayTaskError as e: raise e.cause from OnNode(str(e))
 
@@ -347,10 +348,11 @@ def plan_text(tasks, unknown_, n):
         lines = [f'{len(tasks):,} jobs of {clock(work)} in all on {n} workers: {clock(wall)}, '
                  f'{work/(wall*n):.0%} of the time at work' if wall else f'{len(tasks):,} jobs of no time at all',
                  f'ends with {last.job}, from {clock(last.start)} to {clock(last.end)}']
-        lines += [f'{clock(s)} of workers standing still: {WHY[why]}' for why, s in sorted(still.items(), key=lambda i: -i[1])
-                  if s > 0]
+        lines += [f'{clock(s)} of workers standing still: {WHY[why]}'
+                  for why, s in sorted(still.items(), key=lambda i: -i[1]) if s > 0]
     if unknown_:
-        lines.append(f'{len(unknown_):,} jobs are left out, since no run tells how long they take, such as {unknown_[0]}')
+        lines.append(f'{len(unknown_):,} jobs are left out, since no run tells how long they take, such as '
+                     f'{unknown_[0]}')
     return '\n'.join(lines or ['nothing is left to run'])
 
 WHY = {'candidates': 'final runs wait for candidates', 'artifacts': 'jobs wait for artifacts',
