@@ -180,7 +180,7 @@ def options(p, *names):
 def cluster_options(p):
     "Give the parser `p` the options that spread work over a cluster"
     p.add_argument('--on', choices=('ray',),
-                   help='share the work among the nodes of a Ray cluster: that of RAY_ADDRESS, or one of this machine alone')
+                   help='the nodes of a Ray cluster share the work: that of RAY_ADDRESS, or of this machine alone')
     p.add_argument('--cpus-per-job', type=count, default=1, metavar='N',
                    help='cores of a node that a job takes (default: 1)')
     p.add_argument('--gpus-per-job', type=amount, default=0., metavar='X',
