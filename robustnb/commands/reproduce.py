@@ -42,7 +42,8 @@ REPRODUCE = '''Run the experiments of papers and print the verdicts on their cla
 A job is one arm on one data set with one seed. Candidates for the values of an arm are run first, and the final runs
 take what is best on validation data. Each finished job is stored at once: interrupt whenever you like (Ctrl-C, or
 worse), start the same command again, and it goes on. Several processes share the jobs: those of --workers, or any
-number of the same command side by side, or with --on ray the nodes of a cluster. With --minutes more seeds follow where a claim is still open.
+number of the same command side by side, or with --on ray the nodes of a cluster. With --minutes more seeds follow
+where a claim is still open.
 
 Results go to the source tree, or to the user's data folder if robustnb is installed from a wheel; those of scale tiny
 to a new temporary folder.'''
