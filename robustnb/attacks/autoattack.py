@@ -8,6 +8,7 @@ __all__ = ['VERSIONS', 'members', 'Report', 'autoattack', 'robustness']
 # %% ../../nbs/attacks/09_autoattack.ipynb #84eb1766
 import hashlib, json, os, time, warnings
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from fastcore.basics import patch
 import pandas as pd
@@ -261,10 +262,14 @@ def _recheck(model, run, y, batch_size):
     return (right & broken).sum().item() / max(1, int(broken.sum()))
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #7fe8e4a6
-def _shared(run, n, accelerator):
-    "The rows of all processes, in the order of the data"
-    from accelerate.utils import gather_object
-    parts = gather_object([{k: getattr(run, k) for k in (*_Run.FIELDS, 'seconds', 'passes', 'skipped')}])
+def _rows(run): return {k: getattr(run, k) for k in (*_Run.FIELDS, 'seconds', 'passes', 'skipped')}
+
+def _part(settings, device, model, part):
+    "The rows of part of the images, computed elsewhere"
+    return _rows(autoattack(**settings).search(model.to(device), *part))
+
+def _merged(run, n, parts):
+    "`run` with the rows of all parts, in the order of the data"
     for k in _Run.FIELDS:
         whole = torch.empty((n, *parts[0][k].shape[1:]), dtype=parts[0][k].dtype)
         for rank, part in enumerate(parts): whole[rank::len(parts)] = part[k]
@@ -344,21 +349,29 @@ def robustness(attack,       # made by `autoattack`
                surrogates=(), # other models whose adversarial examples should not be stronger
                progress=True,
                accelerator=None, # of Hugging Face accelerate: the images are shared among its processes
+               spread=None, # spread(f, parts) -> [f(p) for p in parts], with `n`, `device`: `evidence.cluster.Nodes`
               )->Report:
     "The robust evaluation of `model` on all of `data`, checked; the same as `attack.report(model, data, ...)`"
     s = attack.settings
     threat, version = s['threat'], s['version']
     check_module(model)
     x, y = _gathered(model, data)
-    attack.ready(model, x, y)
+    chosen = attack.ready(model, x, y)
     device, surrogates = _device(model), [surrogates] if isinstance(surrogates, torch.nn.Module) else list(surrogates)
     few = x[:64].to(device), y[:64].to(device)
     if surrogates: check_surrogates(surrogates, few[0][:1], few[1][:1])
     flags = check_model(model, *few, threat, version == 'rand') if checks else []
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     path = state and (Path(state) if world == 1 else Path(state).with_suffix(f'.{rank}of{world}{Path(state).suffix}'))
-    run = attack.search(model, x[rank::world], y[rank::world], path, progress and rank == 0)
-    if world > 1: run = _shared(run, len(x), accelerator)
+    if spread:
+        n = min(spread.n, len(x))
+        parts = [(x[i::n].clone(), y[i::n].clone()) for i in range(n)]
+        run = _merged(_Run(x, list(chosen), None), len(x), spread(partial(_part, s, spread.device, model.cpu()), parts))
+        model.to(device)
+    else: run = attack.search(model, x[rank::world], y[rank::world], path, progress and rank == 0)
+    if world > 1:
+        from accelerate.utils import gather_object
+        run = _merged(run, len(x), gather_object([_rows(run)]))
     report = Report(threat, version, run.names, x, y, run.x_adv, run.by, run.step, run.margin, run.seconds, run.passes,
                     flags, dict(s, threat=repr(threat), checks=checks))
     after = _flags_of(run, report, model)
