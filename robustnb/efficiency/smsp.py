@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ZERO_STAYS', 'Filters', 'chain', 'importance', 'ranked', 'cost', 'within', 'switched_off', 'compact', 'thinned',
            'embedded_in', 'class_means', 'class_logits', 'started', 'task_order', 'leep', 'TaskBank', 'save_bank',
-           'load_bank', 'near', 'smsp']
+           'load_bank', 'overlap', 'near', 'smsp']
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #f92cb1f5
 from typing import NamedTuple
@@ -145,8 +145,9 @@ def within(
     "Masks of as many of the best filters as the budget allows"
     if not 0 < keep <= 1: raise ValueError(f'keep is the share of the network that stays, in (0,1], not {keep!r}')
     *found, head = chain(model)
-    if list(scores) != [f.name for f in found]:
+    if set(scores) != {f.name for f in found}:
         raise ValueError(f'there must be scores for {[f.name for f in found]}, not for {list(scores)}')
+    scores = {f.name: scores[f.name] for f in found}
     order, sizes = ranked(scores, scope), _sizes(model, unit, x)
     layer = torch.arange(len(found)).repeat_interleave(torch.tensor([len(f.layer.weight) for f in found]))
     counts = F.one_hot(layer[order.cpu()], len(found)).cumsum(0)
@@ -327,6 +328,15 @@ class TaskBank:
 
 def save_bank(path, bank): save_file(bank.state_dict(), path)
 def load_bank(path): return TaskBank().load_state_dict(load_file(path))
+
+# %% ../../nbs/efficiency/03_smsp.ipynb #da2ac039
+def overlap(
+    a:dict, # masks
+    b:dict,
+)->float:
+    "Intersection over union of the filters that stay"
+    x, y = (torch.cat([m[k].flatten() for k in a]) for m in (a, b))
+    return (x & y).sum().item() / max((x | y).sum().item(), 1)
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #20370431
 @patch
