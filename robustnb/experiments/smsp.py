@@ -73,7 +73,7 @@ def pool(sets, split, seed):
     parts, x, y, names = [load(s, split) for s in sets], [], [], []
     for s, d in zip(sets, parts):
         x.append(d.x), y.append(d.y + len(names))
-        names += [c if '/' in c else f'{s}/{c}' for c in d.classes]
+        names += d.classes if s == 'omniglot' else [f'{s}/{c}' for c in d.classes]
     data = Data(torch.cat(x), torch.cat(y), names, '+'.join(sets))
     return data.pick(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)))
 
@@ -185,7 +185,7 @@ def pairs(net, bank):
     h, (i, j) = torch.nn.functional.normalize(h - h.mean(0), dim=1), torch.triu_indices(len(bank), len(bank), 1)
     t = pd.DataFrame(dict(alike=(h[i]*h[j]).sum(1), iou=[overlap(masks[a], masks[b]) for a, b in zip(i, j)]))
     by = t.iou.groupby((t.alike.rank(pct=True)*4).apply(np.ceil)).mean()
-    return dict(iou_by=by.to_dict(), rho=t.alike.rank().corr(t.iou.rank()))
+    return dict(iou_by=by.to_dict(), rho=float(t.alike.rank().corr(t.iou.rank())))
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #fd1d82d9
 FRESH = ['clothes and digits', 'omniglot']
