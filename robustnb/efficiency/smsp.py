@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ZERO_STAYS', 'Filters', 'chain', 'importance', 'ranked', 'cost', 'within', 'switched_off', 'compact', 'thinned',
-           'embedded_in', 'class_means', 'class_logits', 'started', 'task_order', 'leep', 'TaskBank', 'save_bank',
-           'load_bank', 'overlap', 'near', 'smsp']
+           'embedded_in', 'class_means', 'class_logits', 'started', 'task_order', 'leep', 'overlap', 'TaskBank',
+           'save_bank', 'load_bank', 'near', 'smsp']
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #f92cb1f5
 from typing import NamedTuple
@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from ..data import Batches, unknown
 from ..evaluation import as_input
-from ..models import (_ARCHITECTURES, Normalize, architecture, check_module, clone, eval_mode, features, logits_of,
-                             unwrapped, with_head)
+from ..models import (_ARCHITECTURES, Normalize, architecture, check_module, clone, eval_mode, features,
+                             logits_of, unwrapped, with_head)
 from ..training import recompute_bn
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #80acde8c
@@ -129,7 +129,7 @@ def cost(
     unit:str='parameters', # or 'macs': multiplications for one image
     x:torch.Tensor|None=None, # images, for 'macs'
 )->int:
-    "Of the network that `compact` makes, without making it (3)"
+    "Of the network that `compact` makes, without making it"
     kept = [int(m.sum()) for m in _checked(model, masks or {}).values()]
     return _total(_sizes(model, unit, x), [*kept, len(chain(model)[-1].layer.weight)])
 
@@ -153,10 +153,10 @@ def within(
     counts = F.one_hot(layer[order.cpu()], len(found)).cumsum(0)
     costs = _total(sizes, [*counts.T, len(head.layer.weight)])
     n = int((costs <= keep * costs[-1]).sum())
-    if n < len(found): raise ValueError(f'a share of {keep:g} of the {unit} is less than one filter in each layer takes')
+    if n < len(found): raise ValueError(f'a share of {keep:g} of the {unit} is less than a filter in each layer takes')
     return _as_masks(order[:n], scores)
 
-# %% ../../nbs/efficiency/03_smsp.ipynb #8491d6c9
+# %% ../../nbs/efficiency/03_smsp.ipynb #58e7ac8b
 def _checked(model, masks):
     "A mask for every layer but the head, as it is or of ones"
     found = {f.name: f.layer.weight for f in chain(model)[:-1]}
@@ -185,13 +185,16 @@ def compact(
     "A smaller network, without the filters of which a mask says no, that computes what `switched_off` does"
     net, kept, above = clone(unwrapped(model)), _checked(model, masks), None
     for name, layer, norm in chain(net):
-        out = kept[name].nonzero()[:, 0] if name in kept else torch.arange(len(layer.weight), device=layer.weight.device)
+        every = torch.arange(len(layer.weight), device=layer.weight.device)
+        out = every[kept[name]] if name in kept else every
         _cut(layer, out, _inputs(above, layer), norm)
         above = out, len(kept.get(name, out))
     if hasattr(net, 'spec'):
-        own = net.spec['kwargs'] if net.spec['name'] == 'thinned' else dict(base=net.spec['name'], call=net.spec['kwargs'])
+        own = net.spec['kwargs']
+        if net.spec['name'] != 'thinned': own = dict(base=net.spec['name'], call=own)
         net.spec = dict(name='thinned', kwargs=dict(
-            base=own['base'], call=own['call'], widths=[int(m.sum()) for m in kept.values()], classes=len(layer.weight)))
+            base=own['base'], call=own['call'], widths=[int(m.sum()) for m in kept.values()],
+            classes=len(layer.weight)))
     return net
 
 def _inputs(above, layer):
@@ -225,7 +228,7 @@ def thinned(
     masks = {f.name: torch.arange(len(f.layer.weight), device='cpu') < w for f, w in zip(chain(net), widths)}
     return compact(net, masks)
 
-# %% ../../nbs/efficiency/03_smsp.ipynb #58e7ac8b
+# %% ../../nbs/efficiency/03_smsp.ipynb #8e15ec89
 @torch.no_grad()
 def embedded_in(model, x):
     "Features (N,D) of images, in evaluation mode"
@@ -236,7 +239,8 @@ def class_means(
     y:torch.Tensor, # classes 0..K-1 (N,), each of them there
 )->tuple: # ((K,D), mean squared distance of a feature to the mean of its class)
     counts = torch.bincount(y)
-    if len(counts) < 2 or not counts.all(): raise ValueError('a task has two classes or more, numbered 0, 1, ..., each with an image')
+    if len(counts) < 2 or not counts.all():
+        raise ValueError('a task has two classes or more, numbered 0, 1, ..., each with an image')
     means = torch.zeros(len(counts), h.shape[1], dtype=h.dtype, device=h.device).index_add(0, y, h) / counts[:, None]
     return means, (h - means[y]).square().sum(1).mean().clamp(min=1e-12)
 
@@ -256,7 +260,7 @@ def started(
     with torch.no_grad(): head.weight.copy_(means/spread), head.bias.copy_(-means.square().sum(1)/2/spread)
     return net
 
-# %% ../../nbs/efficiency/03_smsp.ipynb #dd75a12d
+# %% ../../nbs/efficiency/03_smsp.ipynb #d2335110
 def task_order(
     model:nn.Module, # with a head for these classes; untouched
     x:torch.Tensor, # images of the task
@@ -281,7 +285,8 @@ def task_order(
         if train: train(net)
     values = torch.empty(total)
     values[last.tolist() + gone] = 1 - torch.arange(total)/total
-    return {k: v.view(s.shape).to(s) for (k, s), v in zip(first.items(), values.split([*map(torch.numel, first.values())]))}
+    parts = values.split([s.numel() for s in first.values()])
+    return {k: v.view(s.shape).to(s) for (k, s), v in zip(first.items(), parts)}
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #636af783
 def leep(
@@ -291,6 +296,15 @@ def leep(
     "Log-likelihood of the classes, mean over images, if they are told from the classes of the source alone (6)"
     joint = torch.zeros(int(y.max()) + 1, p.shape[1], dtype=p.dtype, device=p.device).index_add(0, y, p) / len(p)
     return (p @ (joint / joint.sum(0).clamp(min=1e-12)).T).gather(1, y[:, None]).log().mean()
+
+# %% ../../nbs/efficiency/03_smsp.ipynb #e2a49f79
+def overlap(
+    a:dict, # masks
+    b:dict,
+)->float:
+    "Intersection over union of the filters that stay"
+    x, y = (torch.cat([m[k].flatten() for k in a]) for m in (a, b))
+    return (x & y).sum().item() / max((x | y).sum().item(), 1)
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #a39b2dec
 class TaskBank:
@@ -330,15 +344,6 @@ def save_bank(path, bank): save_file(bank.state_dict(), path)
 def load_bank(path): return TaskBank().load_state_dict(load_file(path))
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #da2ac039
-def overlap(
-    a:dict, # masks
-    b:dict,
-)->float:
-    "Intersection over union of the filters that stay"
-    x, y = (torch.cat([m[k].flatten() for k in a]) for m in (a, b))
-    return (x & y).sum().item() / max((x | y).sum().item(), 1)
-
-# %% ../../nbs/efficiency/03_smsp.ipynb #20370431
 @patch
 def similarity(self:TaskBank,
     h:torch.Tensor, # features of the new task's images (N,D)
@@ -364,21 +369,23 @@ def scores(self:TaskBank,
     keep:float, # share of the network's cost
     **kw, # unit, scope, x: see `within`
 )->dict: # name -> scores
-    "The score mask (4); filters with as many votes go by the order in which they left"
+    "The score mask (3); filters with as many votes go by the order in which they left"
     said = [(w, m, t[2]) for w, m, t in zip(weights.tolist(), self.masks(model, keep, **kw), self.tasks) if w]
     return {k: sum(w*(m[k] + 1e-3*order[k]) for w, m, order in said) for k in said[0][1]}
 
-# %% ../../nbs/efficiency/03_smsp.ipynb #35d20fec
+# %% ../../nbs/efficiency/03_smsp.ipynb #20370431
 def near(
     similarity:torch.Tensor, # to each task (T,)
     k:int=3, # neighbours
     tau:float=.2, # temperature
 )->torch.Tensor: # (T,), sum 1, zero but for the k largest
     "Weights of the tasks (5)"
-    if not 1 <= k <= len(similarity): raise ValueError(f'k is a number of tasks of the bank, 1 to {len(similarity)}, not {k!r}')
+    if not 1 <= k <= len(similarity):
+        raise ValueError(f'k is a number of tasks of the bank, 1 to {len(similarity)}, not {k!r}')
     top = similarity.topk(k)
     return torch.zeros_like(similarity).scatter(0, top.indices, (top.values/tau).softmax(0))
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #e2ae9bad
 def smsp(
     model:nn.Module, # the network that the bank is of; untouched
     bank:TaskBank,

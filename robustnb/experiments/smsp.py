@@ -7,14 +7,15 @@ __all__ = ['KEEP', 'MAIN', 'RATES', 'arms', 'settings', 'FRESH', 'claims', 'metr
            'polled', 'l1', 'setting', 'pool', 'images', 'tasks_of', 'several', 'floats', 'updated', 'bank_of', 'world',
            'task_at', 'adapted_at', 'run', 'nested', 'pairs', 'curve_figure', 'overlap_figure']
 
-# %% ../../nbs/efficiency/03_smsp.ipynb #e2ae9bad
+# %% ../../nbs/efficiency/03_smsp.ipynb #bc495da7
 from functools import lru_cache, partial
 from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import torch
 from ..data import Data, as_float, load
-from ..efficiency.smsp import TaskBank, chain, compact, embedded_in, importance, near, overlap, started, task_order, within
+from ..efficiency.smsp import (TaskBank, chain, compact, embedded_in, importance, near, overlap, started,
+                                      task_order, within)
 from ..evaluation import evaluate
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, panels
@@ -53,12 +54,13 @@ def l1(net): return {f.name: f.layer.weight.detach().abs().flatten(1).sum(1) for
 def setting(shape, width, sets, way, fresh, bank, new, shots, seen, recipe, per=300, iterations=(10, 50, 200), **kw):
     """Data sets; classes of a task; (what new tasks have to themselves, 'groups' or 'classes', how many); numbers of
     tasks; images of a class for a new task, for the network and the bank, and for the test"""
-    return Setting(partial(convnet, shape, width=width), None, 0, None, recipe, short=1., sets=sets, way=way, fresh=fresh,
-                   bank=bank, new=new, shots=shots, seen=seen, per=per, iterations=iterations, **kw)
+    return Setting(partial(convnet, shape, width=width), None, 0, None, recipe, short=1., sets=sets, way=way,
+                   fresh=fresh, bank=bank, new=new, shots=shots, seen=seen, per=per, iterations=iterations, **kw)
 
 settings = {
-    ('tiny', 'digits'): setting((1, 8, 8), 8, ['digits'], 3, None, 6, 1, 10, 80, Recipe(3, .05, 50), iterations=(10, 50),
-                                tune=False, looks=(3,), arms=['random', 'l1', 'smsp', 'all tasks', 'iterative', 'pairs']),
+    ('tiny', 'digits'): setting((1, 8, 8), 8, ['digits'], 3, None, 4, 1, 10, 40, Recipe(3, .05, 50), tune=False,
+                                iterations=(10, 50), looks=(3,),
+                                arms=['random', 'l1', 'smsp', 'all tasks', 'iterative', 'pairs']),
     ('small', 'clothes and digits'): setting((1, 28, 28), 12, ['fashion', 'mnist'], 3, ('classes', 4), 16, 4, 20, 500,
                                              Recipe(4, .05, 100, schedule=cosine())),
     ('small', 'omniglot'): setting((1, 28, 28), 12, ['omniglot'], 5, ('groups', 3), 16, 6, 5, 6,
@@ -88,7 +90,8 @@ def images(trial, classes, part):
 def tasks_of(trial):
     "Classes that the network is trained on, those of each task of the bank, and of each new task"
     s, g, groups = trial.setting, np.random.default_rng(trial.seed), {}
-    for i, c in enumerate(pool(tuple(s.sets), 'train', trial.seed).classes): groups.setdefault(c.split('/')[0], []).append(i)
+    for i, c in enumerate(pool(tuple(s.sets), 'train', trial.seed).classes):
+        groups.setdefault(c.split('/')[0], []).append(i)
     kind, n = s.fresh or (None, 0)
     names, mixed = g.permutation(list(groups)), {k: g.permutation(v) for k, v in groups.items()}
     if kind == 'groups': new, old = {k: mixed[k] for k in names[:n]}, {k: mixed[k] for k in names[n:]}
@@ -111,7 +114,8 @@ def updated(net, data, n, lr, seed, opt=None):
     "n updates on batches of 20 images, drawn with replacement; the optimiser"
     (x, y), g = floats(data), torch.Generator().manual_seed(seed)
     opt = opt or torch.optim.SGD(net.parameters(), lr, momentum=.9)
-    fit(net.train(), [(x[i], y[i]) for i in torch.randint(len(y), (n, 20), generator=g)], cross_entropy, opt, progress=False)
+    batches = [(x[i], y[i]) for i in torch.randint(len(y), (n, 20), generator=g)]
+    fit(net.train(), batches, cross_entropy, opt, progress=False)
     net.eval()
     return opt
 
@@ -140,8 +144,8 @@ def task_at(trial, i, net, bank, new, own):
     "What the arms may look at for one new task"
     few, held = images(trial, new[i], 'few'), images(trial, new[i], 'valid' if trial.tuning else 'test')
     x, y = floats(few)
-    return SimpleNamespace(net=with_head(net, len(new[i])), bank=bank, few=few, held=held, x=x, y=y, h=embedded_in(net, x),
-                           own=own.tasks[i][2], g=torch.Generator().manual_seed(1000*trial.seed + i), number=i)
+    return SimpleNamespace(net=with_head(net, len(new[i])), bank=bank, few=few, held=held, x=x, y=y,
+                           h=embedded_in(net, x), own=own.tasks[i][2], g=torch.Generator().manual_seed(1000*trial.seed + i), number=i)
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #ffad6101
 def adapted_at(trial, task, keep, iterations):
@@ -190,16 +194,18 @@ def pairs(net, bank):
 # %% ../../nbs/efficiency/03_smsp.ipynb #fd1d82d9
 FRESH = ['clothes and digits', 'omniglot']
 claims = [
-    Claim(1, 'With a fifth of the parameters and 50 updates, the filters that three similar tasks kept beat those of the '
-             'largest L1 norm, and random ones', 'accuracy', 'smsp', ['l1', 'random'], source='abstract, without a number'),
+    Claim(1, 'With a fifth of the parameters and 50 updates, the filters that three similar tasks kept beat those of '
+             'the largest L1 norm, and random ones', 'accuracy', 'smsp', ['l1', 'random'],
+          source='abstract, without a number'),
     Claim('1b', 'The smaller the share that is kept, the larger the advantage over the largest L1 norm', 'by_keep',
           ('smsp', 'l1'), [0.], better='lower', trend='slope'),
-    Claim(2, 'Similarity matters: three similar tasks beat the mean mask of all tasks, and three random ones', 'accuracy',
-          'smsp', ['all tasks', 'random tasks']),
+    Claim(2, 'Similarity matters: three similar tasks beat the mean mask of all tasks, and three random ones',
+          'accuracy', 'smsp', ['all tasks', 'random tasks']),
     Claim('2b', 'It does where the new classes are in no task of the bank', 'accuracy', 'smsp',
           ['all tasks', 'random tasks'], datasets=FRESH),
     Claim(3, 'Three similar tasks beat the nearest alone', 'accuracy', 'smsp', ['nearest']),
-    Claim(4, "They beat one round of pruning by the gradients of the new task's own images", 'accuracy', 'smsp', ['taylor']),
+    Claim(4, "They beat one round of pruning by the gradients of the new task's own images", 'accuracy', 'smsp',
+          ['taylor']),
     Claim(5, 'After 10 and 50 updates they are at most a point below the pruning for the task itself, round by round',
           'by_iterations', 'smsp', ['iterative'], at=[10., 50.], margin=-1.),
     Claim(6, 'After 10, 50 and 200 updates they beat a network of the same shape trained from scratch', 'by_iterations',
@@ -208,7 +214,8 @@ claims = [
           margin=-2.),
     Claim(7, 'Masks of more similar tasks overlap more: slope over the quarters of similarity', 'iou_by', 'pairs', [0.],
           trend='slope'),
-    Claim('7b', "The mask of three similar tasks overlaps more with that of the task's own pruning than the mean of all",
+    Claim('7b', "The mask of three similar tasks overlaps more with that of the task's own pruning than that of "
+          'all',
           'iou', 'smsp', ['all tasks'])]
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #5d337fb9
