@@ -65,7 +65,7 @@ def test_compact():
             assert (again(x.double()) == small(x.double())).all()
         whole = compact(net, {})
         assert all((v == net.state_dict()[k]).all() for k, v in whole.state_dict().items())
-    with pytest.raises(ValueError, match='less than one filter'): within(net, scores, 1e-4)
+    with pytest.raises(ValueError, match='less than a filter'): within(net, scores, 1e-4)
     with pytest.raises(ValueError, match='keep is the share'): within(net, scores, 0)
     with pytest.raises(ValueError, match='give some as x'): cost(net, None, 'macs')
     with pytest.raises(ValueError, match='keep at least one'):
