@@ -19,11 +19,11 @@ from ..evaluation import predict
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import panels, tradeoff
 from ..evidence.trials import Arm, Paper, Setting
-from ..models import Normalize, convnet, init_
+from ..models import Normalize, convnet, init_, with_head
 from ..robustness.robustify import (RULES, Robustified, answers, augmix, between, calibrated, consistent,
                                            distilled, oracle, training_flops)
 from ..training import Recipe, cosine
-from ..transfer.baselines import linear_probe, trainable, with_head
+from ..transfer.baselines import linear_probe, trainable
 
 # %% ../../nbs/robustness/08_robustify.ipynb #5b78d996
 def tower(shape=(1, 28, 28), width=32, strides=(2, 1, 2, 1, 1, 1, 1)):
