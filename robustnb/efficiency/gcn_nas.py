@@ -118,8 +118,8 @@ def fitted(
     encode, # encode(architectures) -> inputs of the network
     archs:Architectures, # those with values
     values:torch.Tensor, # (N,)
-    epochs:int=100, # updates: all values are one batch
-    lr:float=.01,
+    epochs:int=150, # updates: all values are one batch
+    lr:float=.03,
     decay:float=.01, # weight decay
     seed:int=0, # of the first weights
 ): # predict(architectures) -> (M,) float64
