@@ -50,6 +50,11 @@ def test_graph_network():
         torch.testing.assert_close(net.head(h.mean(0)).detach(), out[b])
     p = torch.randperm(6, generator=g)                        # nodes numbered in another way
     torch.testing.assert_close(net(torch.cat([x[:, p, :7], x[:, p][:, :, 7 + p]], 2)).detach(), out)
+
+# %% ../nbs/efficiency/05_gcn_nas.ipynb #b0364c37
+def test_numbering():
+    torch.manual_seed(0)
+    net = GraphRegressor(7, 16, 3).double()
     fan = Architectures(torch.tensor([[0, 1, 2, 3], [3, 1, 0, 2]]), list('abcde'), torch.zeros(2, 4).long(), placed=False)
     same = net(encoded(fan).double())
     torch.testing.assert_close(same[0], same[1])              # the same graph, its nodes listed in another order
@@ -151,7 +156,8 @@ def test_search():
     two = narrowed(space, flat, 2)
     assert two.sum() == 16 and two[best(flat)] and not two[int(flat.argmin())]
     assert narrowed(space[two], flat[two], 1).sum() == 1              # again, where operations are gone
-    for refused, words in ((lambda: best(flat, cost, 0.), 'no candidate'), (lambda: costs(space, table[:3]), 'a row per'),
+    for refused, words in ((lambda: best(flat, cost, 0.), 'no candidate'), (lambda: best(flat*math.nan), 'NaN'),
+                           (lambda: costs(space, table[:3]), 'a row per'),
                            (lambda: narrowed(space, flat, 5), '1 to 4'),
                            (lambda: coordinate_search(lambda a: flat, space, table, .1), 'costs more')):
         with pytest.raises(ValueError, match=words): refused()
@@ -188,11 +194,16 @@ def test_landscapes():
 def test_experiment():
     for arm in paper.arms_at('tiny', 'landscape'):
         out = run(Trial(paper, Job('tiny', 'landscape', arm, paper.arms[arm].candidates[0])))
+        assert out['regret'] >= 0 and set(out['by_budget']) == {.1, .2, .3, .5, .7, .9, 1.}, arm
+        if arm in ('random', 'sampled'): assert abs(out['tau']) < .2; continue
         assert set(out['by_n']) == {30., 60., 120.} and set(out['by_noise']) == {0., 1., 2.}, arm
-        assert out['tau'] == out['by_n'][120.] == out['by_noise'][1.] and out['regret'] >= 0, arm
-        if arm == 'raw': assert math.isclose(out['by_noise'][0.], 1) and out['by_budget'][1.] >= 0
-        if arm == 'random': assert abs(out['tau']) < .2
+        assert out['tau'] == out['by_n'][120.] == out['by_noise'][1.] > .3, arm
+        if arm == 'raw': assert math.isclose(out['by_noise'][0.], 1)
     assert {len(a.candidates) for name, a in paper.arms.items() if a.tuned} == {4}, 'the same effort for all'
+    assert 'alone' in paper.arms_at('small', 'mnist') and 'alone' not in paper.arms_at('small', 'cora')
+
+# %% ../nbs/efficiency/05_gcn_nas.ipynb #ba9295ca
+def test_weight_sharing():
     small = setting(weight_sharing, (4, 6, 8), 6, (0.,), 0., partial(supernet, (1, 8, 8), 4, 2, 2), 300, 100, 100,
                     Recipe(1, .1, 50), shared=Recipe(4, .1, 50))
     sharing = replace(paper, settings={('tiny', 'digits'): small})
@@ -209,4 +220,3 @@ def test_experiment():
     right = [(predict(m, trial.splits[2].x).argmax(1) == trial.splits[2].y).double().mean() for m in again]
     torch.testing.assert_close(truth[9], sum(right)/2)
     assert cost[0] == 0 and cost.max() == 2*(9*16 + 8)                  # skips alone, 3x3 alone
-    assert 'alone' in paper.arms_at('small', 'mnist') and 'alone' not in paper.arms_at('small', 'cora')

@@ -33,7 +33,7 @@ class Architectures:
         c, k = self.choices, len(self.operations)
         if c.ndim != 2 or c.is_floating_point() or c.is_complex():
             raise ValueError(f'choices are whole numbers (N,L), not {c.dtype} of shape {tuple(c.shape)}')
-        if ((c < 0) | (c >= k)).any(): raise ValueError(f'choices are 0 to {k - 1}, the number of one of {k} operations')
+        if ((c < 0) | (c >= k)).any(): raise ValueError(f'choices are numbers of operations, 0 to {k - 1}')
         places = torch.arange(c.shape[1])
         if self.links is None: self.links = places.expand_as(c)
         if self.links.shape != c.shape or ((self.links < 0) | (self.links > places)).any():
@@ -274,7 +274,7 @@ def one_shot(
     "Accuracy of each path with shared weights: y of equation 1"
     def accuracy(path):
         model = recompute_bn(net.subnet(path), Batches(seen, batch_size=250, shuffle=False))
-        return (predict(model, valid.x, 1000).argmax(1) == valid.y).double().mean()
+        return (predict(model, valid.x, 1000).argmax(1).cpu() == valid.y.cpu()).double().mean()
     return torch.stack([accuracy(path) for path in archs.choices.tolist()])
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #8a04eee8
@@ -298,8 +298,9 @@ def best(
     budget:float=float('inf'), # highest cost
 )->int:
     "Number of the best candidate within the budget"
+    if values.isnan().any(): raise ValueError('values hold NaN: none of them is the best')
     if cost is None: return int(values.argmax())
-    if not (cost <= budget).any(): raise ValueError(f'no candidate costs {budget:g} or less: the least is {cost.min():g}')
+    if not (cost <= budget).any(): raise ValueError(f'no candidate costs {budget:g} or less, the least {cost.min():g}')
     return int(values.masked_fill(cost > budget, -torch.inf).argmax())
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #2877c578
@@ -363,10 +364,10 @@ def regret(
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #a1b46fd5
 def landscape(
     archs:Architectures,
-    interaction:float=1., # standard deviation of the effect of a pair of linked operations, that of an operation being 1
+    interaction:float=1., # standard deviation of the effect of a pair; that of an operation is 1
     seed:int=0,
 )->torch.Tensor: # (N,) float64
-    "An artificial truth: an effect for each operation at each node, and one for each pair of operations that are linked"
+    "An artificial truth: effects of the operation at each node, and of each pair of operations that are linked"
     g, k, l = torch.Generator().manual_seed(seed), len(archs.operations), archs.choices.shape[1]
     single = torch.randn(l, k, generator=g).double()
     pair = torch.randn(k + 2, k + 2, generator=g).double()
