@@ -192,11 +192,11 @@ def test_landscapes():
 
 # %% ../nbs/efficiency/05_gcn_nas.ipynb #c44ddc7d
 def test_experiment():
-    for arm in paper.arms_at('tiny', 'landscape'):
+    for arm in (a for a in paper.arms if a != 'alone'):    # also those that tiny leaves out
         out = run(Trial(paper, Job('tiny', 'landscape', arm, paper.arms[arm].candidates[0])))
         assert out['regret'] >= 0 and set(out['by_budget']) == {.1, .2, .3, .5, .7, .9, 1.}, arm
         if arm in ('random', 'sampled'): assert abs(out['tau']) < .2; continue
-        assert set(out['by_n']) == {30., 60., 120.} and set(out['by_noise']) == {0., 1., 2.}, arm
+        assert set(out['by_n']) == {30., 60., 120.} and set(out['by_noise']) == {0., 1.}, arm
         assert out['tau'] == out['by_n'][120.] == out['by_noise'][1.] > .3, arm
         if arm == 'raw': assert math.isclose(out['by_noise'][0.], 1)
     assert {len(a.candidates) for name, a in paper.arms.items() if a.tuned} == {4}, 'the same effort for all'
