@@ -162,7 +162,8 @@ claims = [
     Claim(1, 'In a real supernet the predictions of a graph network that saw a quarter of the paths rank the others '
              'better than their own values with shared weights', 'tau', 'gcn', ['raw'], datasets=REAL, **tau),
     Claim('1b', 'With simulated noise as large as the spread of the values the same holds: predictions from 400 values '
-                '(tiny: 120) against a value of every candidate', 'tau', 'gcn', ['raw'], datasets=[*BENCHES, 'landscape'], **tau),
+                '(tiny: 120) against a value of every candidate', 'tau', 'gcn', ['raw'],
+          datasets=[*BENCHES, 'landscape'], **tau),
     Claim('1c', 'The advantage over the values themselves grows with the noise: its slope over the levels', 'by_noise',
           ('gcn', 'raw'), [0.], trend='slope', unit='of tau per spread', datasets=BENCHES),
     Claim(2, 'The graph network ranks better than an additive model of the operations, which is ridge regression',
