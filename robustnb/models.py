@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Normalize', 'architecture', 'architectures', 'init_', 'mlp', 'lenet', 'convnet', 'vgg11', 'PreActBlock',
            'preact_resnet8', 'preact_resnet18', 'wide_resnet', 'Autoencoder', 'autoencoder', 'check_module', 'modes',
-           'eval_mode', 'floating_type', 'logits_of', 'Halves', 'find_head', 'features', 'unwrapped', 'clone',
+           'eval_mode', 'floating_type', 'logits_of', 'Halves', 'unwrapped', 'clone', 'find_head', 'features',
            'with_head', 'represented', 'save_model', 'load_model', 'efficientnet_lite0', 'pretrained']
 
 # %% ../nbs/01_models.ipynb #bfb5a86c
@@ -353,6 +353,23 @@ class Halves:
         warnings.warn(f'out of memory with {n} at once: going on with {self.most}', stacklevel=3)
         if torch.cuda.is_available(): torch.cuda.empty_cache()
 
+# %% ../nbs/01_models.ipynb #7d205218
+def unwrapped(model:nn.Module)->nn.Module:
+    "The module inside torch.compile's, DataParallel's or DistributedDataParallel's wrapper: its names have no prefix"
+    while True:
+        if hasattr(model, '_orig_mod'): model = model._orig_mod
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)): model = model.module
+        else: return model
+
+def clone(model:nn.Module)->nn.Module: # in the same modes
+    "A deep copy, also where a hook has left a tensor with a graph; ValueError for one that keeps such tensors itself"
+    check_module(model)
+    made = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Tensor) and not v.is_leaf]
+    try: return copy.deepcopy(model, {id(v): v.detach().clone() for v in made})
+    except RuntimeError as e:
+        raise ValueError(f'{type(model).__name__} cannot be copied, it seems to keep tensors of its last pass: '
+                         f'{e}') from e
+
 # %% ../nbs/01_models.ipynb #527ee8ca
 _HEADS = {'head', 'heads', 'fc', 'classifier', 'linear', 'last_linear', 'output'}
 
@@ -411,23 +428,6 @@ def _entering(model, x, name, layer, guessed):
             'the head'
         )
     return into
-
-# %% ../nbs/01_models.ipynb #7d205218
-def unwrapped(model:nn.Module)->nn.Module:
-    "The module inside torch.compile's, DataParallel's or DistributedDataParallel's wrapper: its names have no prefix"
-    while True:
-        if hasattr(model, '_orig_mod'): model = model._orig_mod
-        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)): model = model.module
-        else: return model
-
-def clone(model:nn.Module)->nn.Module: # in the same modes
-    "A deep copy, also where a hook has left a tensor with a graph; ValueError for one that keeps such tensors itself"
-    check_module(model)
-    made = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Tensor) and not v.is_leaf]
-    try: return copy.deepcopy(model, {id(v): v.detach().clone() for v in made})
-    except RuntimeError as e:
-        raise ValueError(f'{type(model).__name__} cannot be copied, it seems to keep tensors of its last pass: '
-                         f'{e}') from e
 
 # %% ../nbs/01_models.ipynb #200c3143
 def with_head(
