@@ -73,24 +73,25 @@ def _coo(at, values, shape): return torch.sparse_coo_tensor(at, values, shape, c
 
 # %% ../../nbs/adaptation/02_udah.ipynb #5f86d2a3
 def blocks(
-    nodes:int=300, # of each network
+    nodes:int=600, # of each network
     classes:int=4,
-    words:int=200,
-    shift:float=1.5, # standard deviation of the log preference of the target for each word
-    within:float=6., # expected links of a node to its class
-    across:float=2., # and to the others
+    groups:int=10, # in each class
+    words:int=300,
+    shift:float=1., # standard deviation of the log preference of the target for each word
+    links:float=4., # expected, of a node to its group; half as many to its class, and to all nodes
     seed:int=0,
 )->tuple: # of two `Graph`
-    "Two stochastic block models whose classes share topics, and of which the second prefers other words"
+    "Two stochastic block models whose classes and groups share topics, and of which the second prefers other words"
     g = torch.Generator().manual_seed(seed)
-    topics, taste = 1.5*torch.randn(classes, words, generator=g), shift*torch.randn(words, generator=g)
+    topics = torch.randn(classes, 1, words, generator=g) + torch.randn(classes, groups, words, generator=g)
     def network(tilt, name):
-        c = torch.arange(nodes) % classes
-        x = torch.poisson(15*(topics + tilt).softmax(1)[c], generator=g)
-        p = torch.where(c[:, None] == c, within*classes, across*classes/(classes - 1))/nodes
+        group = torch.arange(nodes) % (classes*groups)
+        c = group//groups
+        x = torch.poisson(15*(topics.flatten(0, 1)[group] + tilt).softmax(1), generator=g)
+        p = links*(classes*groups*(group[:, None] == group) + .5*classes*(c[:, None] == c) + .5)/nodes
         edges = (torch.rand(nodes, nodes, generator=g) < p).triu(1).nonzero().T
         return Graph(x, edges, F.one_hot(c, classes), name)
-    return network(0*taste, 'blocks'), network(taste, 'shifted blocks')
+    return network(torch.zeros(words), 'blocks'), network(shift*torch.randn(words, generator=g), 'shifted blocks')
 
 # %% ../../nbs/adaptation/02_udah.ipynb #c4398212
 def joined(
@@ -196,7 +197,7 @@ def discrete_codes(
 # %% ../../nbs/adaptation/02_udah.ipynb #24a6e8c9
 def walks(
     g:Graph,
-    count:int=8, # nodes to be met; a multiple of `steps`
+    count:int=32, # nodes to be met; a multiple of `steps`
     steps:int=2, # length of a walk
     seed:int=0,
 )->torch.Tensor: # int64 (N, count)
