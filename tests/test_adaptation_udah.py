@@ -16,7 +16,7 @@ def test_networks():
     assert .6 < (c[a.edges[0]] == c[a.edges[1]]).float().mean() < .9 and (a.edges[0] < a.edges[1]).all()
     for bad, words in ((dict(x=torch.tensor([1., 2.])), 'row per node'), (dict(x=a.x.to_dense()*torch.nan), 'NaN'),
                        (dict(edges=a.edges.float()), 'integers'), (dict(edges=a.edges.T), r'\(2, E\)'),
-                       (dict(edges=a.edges + 10), '0..299'), (dict(y=a.y[:9]), '300 nodes'), (dict(y=a.y*2), '0 and 1')):
+                       (dict(edges=a.edges + 10), '0..599'), (dict(y=a.y[:9]), '600 nodes'), (dict(y=a.y*2), '0 and 1')):
         with pytest.raises(ValueError, match=words): replace(a, **bad)
     with pytest.raises(ValueError, match="did you mean 'dblp'"): citation_network('dbpl')
 
@@ -42,7 +42,7 @@ def test_propagation():
     torch.testing.assert_close(smoothed(both, v), torch.cat([smoothed(a, v), smoothed(b, v)]))
     words = unit_rows(both.x).to_dense()
     torch.testing.assert_close(v.T @ v, torch.eye(10))
-    assert .99*(torch.linalg.svdvals(words)[:10]**2).sum() < (words @ v).square().sum(), 'as much as the best ten axes keep'
+    assert .97*(torch.linalg.svdvals(words)[:10]**2).sum() < (words @ v).square().sum(), 'nearly what the best ten axes keep'
     state = torch.get_rng_state()
     assert torch.equal(v, axes_of(both, 10)) and torch.equal(state, torch.get_rng_state())
     alone = Graph(torch.tensor([[0., 0.], [3., 4.]]), torch.zeros(2, 0, dtype=torch.int64))
