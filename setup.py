@@ -16,7 +16,7 @@ setup(
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
     package_data={cfg['lib_path']: ['results/*.json', 'templates/*.html']},
     python_requires='>=' + cfg['min_python'], install_requires=reqs('requirements'),
-    extras_require={k: reqs(k + '_requirements') for k in ('dev', 'docs', 'bench', 'zoo', 'pretrained', 'diffusers')},
+    extras_require={k: reqs(k + '_requirements') for k in ('dev', 'docs', 'bench', 'zoo', 'pretrained', 'diffusers', 'ray')},
     entry_points=dict(console_scripts=reqs('console_scripts'), nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]),
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3'],
 )

@@ -19,8 +19,8 @@ from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 from torch.nn.modules.batchnorm import _BatchNorm
 from .data import Data, check_xy, unknown
 from .evaluation import as_input
-from .models import _not_logits, check_module, floating_type
-from .training import _copied, _plain, _same_epoch, classified
+from .models import _not_logits, check_module, clone, floating_type, unwrapped
+from .training import _same_epoch, classified
 
 # %% ../nbs/04_curvature.ipynb #431fef97
 def _checked(
@@ -63,7 +63,7 @@ def _copy(model, mode):
     batch and keeps none"""
     check_module(model)
     if mode not in ('eval', 'train'): raise ValueError(f"mode must be 'eval' or 'train', batch norm's, not {mode!r}")
-    net = _copied(_plain(model)).eval().requires_grad_(False)
+    net = clone(unwrapped(model)).eval().requires_grad_(False)
     for m in net.modules():
         if mode == 'train' and isinstance(m, _BatchNorm): m.training, m.track_running_stats = True, False
     return net

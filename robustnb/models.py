@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Normalize', 'architecture', 'architectures', 'init_', 'mlp', 'lenet', 'convnet', 'vgg11', 'PreActBlock',
            'preact_resnet8', 'preact_resnet18', 'wide_resnet', 'Autoencoder', 'autoencoder', 'check_module', 'modes',
-           'eval_mode', 'floating_type', 'logits_of', 'Halves', 'find_head', 'features', 'save_model', 'load_model',
-           'efficientnet_lite0', 'pretrained']
+           'eval_mode', 'floating_type', 'logits_of', 'Halves', 'unwrapped', 'clone', 'find_head', 'features',
+           'with_head', 'represented', 'save_model', 'load_model', 'efficientnet_lite0', 'pretrained']
 
 # %% ../nbs/01_models.ipynb #bfb5a86c
-import functools, importlib, inspect, json, math, os, tempfile, warnings
+import copy, functools, importlib, inspect, json, math, os, tempfile, warnings
 from collections import OrderedDict
 from contextlib import contextmanager
 from itertools import chain
@@ -353,6 +353,23 @@ class Halves:
         warnings.warn(f'out of memory with {n} at once: going on with {self.most}', stacklevel=3)
         if torch.cuda.is_available(): torch.cuda.empty_cache()
 
+# %% ../nbs/01_models.ipynb #7d205218
+def unwrapped(model:nn.Module)->nn.Module:
+    "The module inside torch.compile's, DataParallel's or DistributedDataParallel's wrapper: its names have no prefix"
+    while True:
+        if hasattr(model, '_orig_mod'): model = model._orig_mod
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)): model = model.module
+        else: return model
+
+def clone(model:nn.Module)->nn.Module: # in the same modes
+    "A deep copy, also where a hook has left a tensor with a graph; ValueError for one that keeps such tensors itself"
+    check_module(model)
+    made = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Tensor) and not v.is_leaf]
+    try: return copy.deepcopy(model, {id(v): v.detach().clone() for v in made})
+    except RuntimeError as e:
+        raise ValueError(f'{type(model).__name__} cannot be copied, it seems to keep tensors of its last pass: '
+                         f'{e}') from e
+
 # %% ../nbs/01_models.ipynb #527ee8ca
 _HEADS = {'head', 'heads', 'fc', 'classifier', 'linear', 'last_linear', 'output'}
 
@@ -383,10 +400,17 @@ def features(
     x:torch.Tensor, # what the model takes
     head:str|None=None, # the head's name in `named_modules`; None: `find_head`
 )->torch.Tensor: # (N,D): what enters the head, with its graph where gradients are on
-    "The penultimate representation of `x`, which stays as it is. Modes are the caller's: see `eval_mode`"
+    """The penultimate representation of `x`, which stays as it is. Modes are the caller's: see `eval_mode`.
+    Without gradients and in evaluation mode, a batch that memory does not hold goes in halves"""
     check_module(model)
-    model = getattr(model, '_orig_mod', model)    # a compiled model may pass its hooks by
+    model = unwrapped(model)    # a wrapper may pass its hooks by
     name, layer = find_head(model) if head is None else (head, _module(model, head))
+    def entering(x): return _entering(model, x, name, layer, head is None)
+    if torch.is_grad_enabled() or not len(x) or any(m.training for m in model.modules()): return entering(x)
+    return torch.cat([h for _, h in Halves()(entering, x)])
+
+def _entering(model, x, name, layer, guessed):
+    "What enters `layer` in one forward pass, `guessed` to be the head"
     seen = []
     hook = layer.register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
     try: logits = model(x.to(floating_type(model), copy=True))
@@ -398,12 +422,61 @@ def features(
             'which the head follows'
         )
     (into, out), = seen
-    if head is None and getattr(logits, 'shape', None) != out.shape:
+    if guessed and getattr(logits, 'shape', None) != out.shape:
         raise ValueError(
             f'{name!r} is not the head, its output {tuple(out.shape)} is not the output of the model: give the name of '
             'the head'
         )
     return into
+
+# %% ../nbs/01_models.ipynb #200c3143
+def with_head(
+    model:nn.Module, # untouched
+    classes:int, # of the new head
+    std:float|None=.01, # of the new weights, whose biases are zero; None: as nn.Linear starts
+    seed:int=0,
+)->nn.Module: # in the same modes
+    "A copy of the network with a new head, and otherwise the same"
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
+        raise ValueError(f'classes is the number of classes, 2 or more, not {classes!r}')
+    net = clone(model)
+    name, old = find_head(net)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        new = nn.utils.skip_init(nn.Linear, old.in_features, classes)
+        if std is None: new.reset_parameters()
+        else: new.weight.copy_(std*torch.randn(new.weight.shape)), new.bias.zero_()
+    above, _, last = name.rpartition('.')
+    setattr(net.get_submodule(above), last, new.to(old.weight).train(old.training))
+    if 'classes' in getattr(net, 'spec', {}).get('kwargs', {}): net.spec['kwargs']['classes'] = classes    # for saving
+    return net
+
+# %% ../nbs/01_models.ipynb #93c927a5
+def represented(
+    model:nn.Module,
+    x:torch.Tensor, # float (N,...) in [0,1]
+    layer:str|None=None, # name in `named_modules`, whose output is taken; None: what enters the head
+)->tuple: # (logits (N,K), representation (N,D)), with their graph where gradients are on
+    "Logits and representation of one forward pass; a map (N,C,H,W) is averaged over its positions, all else flattened"
+    check_module(model)
+    model = unwrapped(model)    # a wrapper may pass its hooks by
+    name, module = find_head(model) if layer is None else (layer, _module(model, layer))
+    seen = []
+    hook = module.register_forward_hook(
+        lambda m, args, out: seen.append(_rows(args[0] if layer is None else out, name, len(x))))
+    try: logits = logits_of(model, x)
+    finally: hook.remove()
+    if len(seen) != 1:
+        raise ValueError(f'layer {name!r} runs {len(seen)} times in a forward pass: name one that runs once')
+    return logits, seen[0]
+
+def _rows(h, name, n):
+    "One row per image, a copy: what comes later in the network may work in place"
+    if not isinstance(h, torch.Tensor) or h.ndim < 2 or len(h) != n:
+        what = f'a tensor {tuple(h.shape)}' if isinstance(h, torch.Tensor) else f'no tensor but a {type(h).__name__}'
+        raise ValueError(f'layer {name!r} gives {what} for {n} images: name one with a row or a map for each')
+    h = h.mean((2, 3)) if h.ndim == 4 else h.flatten(1).clone()
+    return h if h.dtype == torch.float64 else h.float()
 
 # %% ../nbs/01_models.ipynb #a8c5cf65
 _PICKLES = {'.pt', '.pth', '.pkl', '.pickle', '.bin', '.ckpt', '.tar', '.joblib'}
@@ -452,8 +525,8 @@ def save_model(
     """The path written: weights and buffers, and the architecture's call in the file's metadata.
     Tied weights are stored once"""
     check_module(model)
-    # a compiled model is saved as what it was made of
-    path, model = _check_path(path), getattr(model, '_orig_mod', model)
+    # a compiled or parallel model is saved as what it was made of
+    path, model = _check_path(path), unwrapped(model)
     spec = getattr(model, 'spec', None)
     if spec is None:
         raise ValueError(

@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from tqdm.auto import tqdm
 from .data import Batches
-from .models import check_module, eval_mode, floating_type, logits_of
+from .models import check_module, clone, eval_mode, floating_type, logits_of, unwrapped
 
 # %% ../nbs/02_training.ipynb #428bde43
 def classified(
@@ -478,13 +478,13 @@ class Average:
     )->nn.Module: # a copy; of a compiled model, of the model that was compiled
         "The model with the averaged parameters; its buffers are the model's own unless `batches` are given"
         if not self.n: raise ValueError(f'this {type(self).__name__} has not averaged anything yet')
-        model = _plain(model)
+        model = unwrapped(model)
         names = {id(p): k for k, p in model.named_parameters() if p.requires_grad}
         found = {names[id(p)]: s for p, s in zip(self._params(model), self.shadow) if id(p) in names}
         bad = _first_bad(found | ({} if batches is not None else _running(model)))
         if bad:
             raise ValueError(f'{bad!r} of the averaged model holds NaN or infinite values: the training has diverged')
-        model = _copied(model)
+        model = clone(model)
         for p, s in zip(self._params(model), self.shadow): p.copy_(s)
         return model if batches is None else recompute_bn(model, batches)
 
@@ -499,23 +499,6 @@ class Average:
 
     def state_dict(self): return {'n': self.n, 'shadow': self.shadow}
     def load_state_dict(self, state): self.n, self.shadow, self.placed = state['n'], state['shadow'], False
-
-# %% ../nbs/02_training.ipynb #0cdf2ff6
-def _plain(model):
-    "The module inside torch.compile's, DataParallel's or DistributedDataParallel's wrapper: its names have no prefix"
-    while True:
-        if hasattr(model, '_orig_mod'): model = model._orig_mod
-        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)): model = model.module
-        else: return model
-
-def _copied(model):
-    """A deep copy, also where a hook has left a tensor with a graph:
-    the weight under the old weight_norm and spectral_norm"""
-    made = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Tensor) and not v.is_leaf]
-    try: return copy.deepcopy(model, {id(v): v.detach().clone() for v in made})
-    except RuntimeError as e:
-        raise ValueError(
-            f'{type(model).__name__} cannot be copied, it seems to keep tensors of its last pass: {e}') from e
 
 # %% ../nbs/02_training.ipynb #7c45c396
 class EMA(Average):
@@ -546,7 +529,7 @@ def recompute_bn(
     """The model with new batch norm statistics; every mode and momentum is as before, and everything is if something
     raises"""
     check_module(model)
-    net, seen = _plain(model), {}
+    net, seen = unwrapped(model), {}
     norms, device, dtype = (
         dict(_statistics(net)),
         next(chain(net.parameters(), net.buffers()), torch.empty(0)).device,
@@ -761,7 +744,7 @@ class _Run:
                                                               next(model.parameters()).device), model, opt, History()
         self.path, self.saved, self.settings = path and _writable(path), None, settings
         stateful = {k: o for k, o in dict(loss=loss, step=step).items() if hasattr(o, 'load_state_dict')}
-        self.parts = dict(model=_plain(model), optimiser=opt, history=self.history,
+        self.parts = dict(model=unwrapped(model), optimiser=opt, history=self.history,
                           **{f'average {i}': a
                              for i, a in enumerate(averages)}, **stateful)
         self.about = dict(kinds={k: type(o).__name__ for k, o in self.parts.items()}, per_epoch=len(batches),

@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
-from robustnb.data import as_float
 from robustnb.models import features, find_head
 import tempfile
 import numpy as np
 import pytest
 from collections import OrderedDict
 from pathlib import Path
-from robustnb.data import Batches, load
+from robustnb.data import Batches, as_float, load
 from robustnb.models import convnet, mlp, preact_resnet8
 from robustnb.training import cross_entropy, fit
 from robustnb.adaptation.baselines import BlendedNorm, Statistics, bn, coral, coral_gap, eata, entropy, information, mean_alignment, mean_gap, shot_im, source, statistics, tent

@@ -35,6 +35,17 @@ def short(threat):
     "A list that takes a second"
     return {'apgd-ce': apgd(threat, 8), 'fab': fab(threat, 5), 'square': square(threat, 60)}
 
+# %% ../nbs/attacks/09_autoattack.ipynb #0ac5f68e
+def counted(attack, calls, fail_at=None):
+    "`attack`, which notes in the list `calls` how many images it gets, and is interrupted at the call number `fail_at`"
+    def find(model, x, y):
+        calls.append(len(x))
+        if len(calls) == fail_at: raise KeyboardInterrupt
+        return attack.find(model, x, y)
+    out = lambda model, x, y: attack(model, x, y)
+    out.find = find
+    return out
+
 # %% ../nbs/attacks/09_autoattack.ipynb #b5092547
 def five_ways(threat):
     return {
@@ -106,23 +117,15 @@ def test_adding_attacks_never_raises_the_accuracy():
     report = autoattack(threat, 'mine first', other).report(model, (x, y), checks=False, progress=False)
     assert report.robust <= one.robust + 1e-9 and (report.by == 1).any() and 'mine first AutoAttack' in report.verdict
 
-# %% ../nbs/attacks/09_autoattack.ipynb #0ac5f68e
+# %% ../nbs/attacks/09_autoattack.ipynb #110f3929
 def test_a_run_goes_on_where_it_was_interrupted():
     import tempfile
     model, x, y = small_model()
     threat, calls = Linf(.12), []
-    def counted(attack, fail_at=None):
-        def find(model, x, y):
-            calls.append(len(x))
-            if len(calls) == fail_at: raise KeyboardInterrupt
-            return attack.find(model, x, y)
-        out = lambda model, x, y: attack(model, x, y)
-        out.find = find
-        return out
     with tempfile.TemporaryDirectory() as tmp:
         state = Path(tmp)/'deep'/'run.safetensors'
         make = lambda fail_at: autoattack(
-            threat, attacks={k: counted(a, fail_at) for k, a in short(threat).items()}, batch_size=25
+            threat, attacks={k: counted(a, calls, fail_at) for k, a in short(threat).items()}, batch_size=25
         )
         whole = make(None).report(model, (x, y), checks=False, progress=False)
         needed, calls[:] = len(calls), []

@@ -3,14 +3,14 @@
 import functools
 import torch
 from torch import nn
-from robustnb.attacks.gradient import NoGradient, ce_loss, input_gradient, margin_loss, pgd
+from robustnb.attacks.gradient import NoGradient, ce_loss, margin_loss, pgd
 from robustnb.attacks.threat_models import Linf
 import copy
 import pytest
 from torch.nn.functional import interpolate, unfold
 from torchvision.models import resnet18
 from robustnb.attacks.apgd import apgd, dlr_loss
-from robustnb.attacks.gradient import probe_model, _changed, _snapshot
+from robustnb.attacks.gradient import input_gradient, probe_model, _changed, _snapshot
 from robustnb.attacks.square import square
 from robustnb.attacks.threat_models import L1, L2
 from robustnb.data import as_float, load

@@ -121,13 +121,13 @@ def test_every_proposal_changes_the_image():
         assert ((now == moves.low) | (now == moves.high)).all() and (moves.low < moves.high).all()
         for i, (s, top, left, *_) in enumerate(_plan(3000, 6, 7, 1, .8, False, torch.Generator().manual_seed(0))):
             if i % 20 and i > 60: continue
-            patch = moves(x[:, :c], now, uniform(keys, moves.draws, 1 + i), s, top, left)[2]
+            window = moves(x[:, :c], now, uniform(keys, moves.draws, 1 + i), s, top, left)[2]
             old, low, high = (t[:, :, top:top + s, left:left + s] for t in (now, moves.low, moves.high))
-            assert (patch != old).flatten(1).any(1).all()
-            up = patch == high
-            assert ((patch == low) | up).all() and (up == up[:, :, :1, :1]).all()  # one sign per channel
-            seen |= {tuple(r) for r in (patch != old)[:, :, 0, 0].tolist()}
-            now[:, :, top:top + s, left:left + s] = patch
+            assert (window != old).flatten(1).any(1).all()
+            up = window == high
+            assert ((window == low) | up).all() and (up == up[:, :, :1, :1]).all()  # one sign per channel
+            seen |= {tuple(r) for r in (window != old)[:, :, 0, 0].tolist()}
+            now[:, :, top:top + s, left:left + s] = window
         assert len(seen) >= 2 ** c - 1
 
 # %% ../nbs/attacks/07_square.ipynb #13b65036

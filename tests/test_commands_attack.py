@@ -2,9 +2,11 @@
 
 import json, sys
 from pathlib import Path
-import os
+import os, pickle
 from contextlib import contextmanager
 from functools import partial
+import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -158,6 +160,22 @@ def test_what_is_said_without_checks_and_of_other_classes():
         status, out, err = told('--model', 'net:many', *SHORT, '-n', '3')
         assert status == 0 and 'warning: the model has 1000 logits, the data 10 classes' in err
 
+# %% ../nbs/commands/05_attack.ipynb #6b71f0d6
+def test_the_images_are_shared_by_a_cluster():
+    class Nodes: # as of `evidence.cluster`, in this process: what is sent is pickled
+        n, device = 3, 'cpu'
+        def __call__(self, f, parts): return [pickle.loads(pickle.dumps(f))(pickle.loads(pickle.dumps(p))) for p in parts]
+        def close(self): pass
+    with folder(), pytest.MonkeyPatch.context() as patch:
+        argv = (*MINE, *RUN, '--eps', '.1', '--version', 'rand', '--json')
+        assert told(*argv, 'one.json')[0] == 0
+        patch.setattr('robustnb.commands.attack.cluster', lambda args: Nodes())
+        status, out, err = told(*argv, 'spread.json')
+        assert status == 0 and 'on a cluster with room for 3 parts' in out
+        one, spread = images('one.json'), images('spread.json')
+        assert one['label'] == spread['label'] and np.allclose(one['margin'], spread['margin'], atol=1e-4)
+        assert [b is None for b in one['broken_by']] == [b is None for b in spread['broken_by']]
+
 # %% ../nbs/commands/05_attack.ipynb #7a16607c
 def test_refuses_code():
     with folder(bad='import no_such_thing_at_all'):
@@ -205,6 +223,7 @@ def test_refuses_options():
         before = sorted(os.listdir())
         for more, said in ((('--eps', '8'), '8.0/255'), (('--json', 'no/place.json'), 'no file can be written'),
                            (('--state', 'pictures'), 'no file can be written'),
+                           (('--on', 'ray', '--state', 's.safetensors'), 'cannot go together'),
                            (('--surrogate', 'w.pth'), 'is a pickle'), (('--device', 'cdua'), "did you mean 'cuda'")):
             assert said in refused(*MINE, *RUN, *more)
         for more in (('--eps', 'x'), ('-n', '0'), ('--norm', 'L3')): assert told(*MINE, *RUN, *more)[0] == 2

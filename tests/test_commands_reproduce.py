@@ -39,6 +39,15 @@ def test_exit_statuses():
     assert status(at_seed_1(RuntimeError('is not run again'))) == 0 and status(print, 'exmaple') == 2
     assert [r['claim'] for r in json.loads((at/'out.json').read_text())] == [1]
 
+# %% ../nbs/commands/04_reproduce.ipynb #29bbe5b5
+def test_a_plan_runs_nothing():
+    at = tempfile.mkdtemp()
+    said = lambda *more: answer('reproduce', 'example', '--results', at, '--html', f'{at}/r.html', *more, papers=[example()])
+    status, out, err = said('--plan', '4')
+    assert status == 0 and out.startswith('6 jobs are left out, since no run tells') and not Store(at).jobs('example')
+    assert said('--seeds', '1')[0] == 0 and said('--plan', '4')[1].startswith('4 jobs of ') and len(Store(at).jobs('example')) == 2
+    for wrong in (('--plan', '0'), ('--on', 'rai'), ('--on', 'ray', '--workers', '2')): assert said(*wrong)[0] == 2
+
 # %% ../nbs/commands/04_reproduce.ipynb #d6bc9c0a
 def test_without_a_key_filters_leave_papers_out():
     other = Paper('other', 't', 'a', 2025, '', [Claim(1, 's', 'm', 'a', [0.])], dict(a=Arm()),

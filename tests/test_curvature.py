@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from robustnb.data import Data
-from robustnb.training import _copied
+from robustnb.models import clone
 import pytest
 from scipy.sparse.linalg import aslinearoperator
 from robustnb.attacks.gradient import fgsm, pgd
@@ -414,7 +414,7 @@ def test_fisher_equals_that_of_backpack():
     torch.manual_seed(0)
     model = lenet((1, 8, 8), 3, 4).double()[1:]  # without the normalisation, which BackPACK does not know
     x, y = torch.rand(9, 1, 8, 8, dtype=torch.float64), torch.randint(3, (9,))
-    net, loss = backpack.extend(_copied(model)), backpack.extend(nn.CrossEntropyLoss(reduction='sum'))
+    net, loss = backpack.extend(clone(model)), backpack.extend(nn.CrossEntropyLoss(reduction='sum'))
     with backpack.backpack(SumGradSquared(), DiagGGNExact()): loss(net(x.clone().requires_grad_()), y).backward()
     for kind, name in dict(empirical='sum_grad_squared', true='diag_ggn_exact').items():
         assert (
@@ -428,7 +428,7 @@ def test_on_a_gpu():
     there, (model, x, y) = os.environ.get('ROBUSTNB_GPU', 'cuda'), small_conv(torch.float32)
     model.eval()
     v, moved, data = np.ones(sum(p.numel() for p in model.parameters()),
-                             np.float32), _copied(model).to(there), (x.to(there), y.to(there))
+                             np.float32), clone(model).to(there), (x.to(there), y.to(there))
     for product in (hessian, gauss_newton):
         np.testing.assert_allclose(product(moved, (x, y)) @ v, product(model, (x, y)) @ v, atol=1e-4)
     for kind in ('empirical', 'true'):

@@ -30,8 +30,8 @@ MAKERS = {'l1': lambda net, **kw: l1(net, .01, **kw), 'mcp': lambda net, **kw: m
           'profile': lambda net, **kw: profile(net, .01, .1, **kw),
           'halo': lambda net, **kw: halo(net, .01, .1, start=.5, **kw)}
 
-# %% ../nbs/efficiency/02_halo.ipynb #2ac90b31
-def test_penalties():
+# %% ../nbs/efficiency/02_halo.ipynb #06154014
+def test_halo_penalty_is_its_profile():
     g = torch.Generator().manual_seed(0)
     w = torch.randn(50, generator=g, dtype=torch.float64, requires_grad=True)
     for xi, psi, floor in ((.3, .7, 0.), (1e-3, 2., .05), (1e-3, 2., .5)):
@@ -46,15 +46,23 @@ def test_penalties():
         pull = torch.where(size <= psi*floor**3/(2*xi), xi/max(floor, 1e-9)**2, 2**(-2/3)*(xi*psi**2)**(1/3)*size**(-2/3))
         torch.testing.assert_close(slope, pull*w.detach().sign())
         assert (lam >= floor).all() and not lam.requires_grad
+
+# %% ../nbs/efficiency/02_halo.ipynb #bc8a6977
+def test_mcp_penalty_and_its_slope():
+    g = torch.Generator().manual_seed(0)
+    w = torch.randn(50, generator=g, dtype=torch.float64, requires_grad=True)
     for xi, psi in ((.5, 1.), (1., .3)):
         expected = sum(xi*abs(v) - v*v/(2*psi) if abs(v) <= xi*psi else psi*xi**2/2 for v in w.tolist())
         np.testing.assert_allclose(mcp_penalty(w, xi, psi).item(), expected, rtol=1e-12)
         slope, = torch.autograd.grad(mcp_penalty(w, xi, psi), w)
         torch.testing.assert_close(slope, ((xi - w.abs()/psi).clamp(min=0)*w.sign()).detach())
     torch.testing.assert_close(mcp_penalty(w, .1, 1e9), .1*w.abs().sum())    # far out: a lasso
+
+# %% ../nbs/efficiency/02_halo.ipynb #72a38bd0
+def test_what_is_zero_is_not_pulled():
     zero = torch.zeros(3, requires_grad=True)
     halo_penalty(zero, best_coefficients(zero, .1, .1, .01), .1, .1).backward()
-    assert not zero.grad.any()                    # what is zero is not pulled
+    assert not zero.grad.any()
 
 # %% ../nbs/efficiency/02_halo.ipynb #934fcaff
 def test_objectives_by_hand():

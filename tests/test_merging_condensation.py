@@ -2,17 +2,18 @@
 
 import os, tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
-from robustnb.data import Batches, Data, as_float
+from robustnb.data import Data, as_float
 from robustnb.models import features
 from robustnb.training import Recipe, load_state
 import pytest
-from robustnb.data import load
+from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
 from robustnb.merging.condensation import OPERATIONS, _Condensation, _METHODS, _draws, accuracy_of, augment, augmented, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, perceptron_layers, save_data
 
@@ -233,6 +234,18 @@ def test_stopped_and_resumed():
             digits = load('digits')    # as many images, of other pixels
             with pytest.raises(ValueError, match='another condensation: its data is'):
                 quick(method, data=replace(digits, x=digits.x.flip(3)), **stopped)
+
+# %% ../nbs/merging/03_condensation.ipynb #7b3a7ec0
+def test_classes_are_independent_in_dm():
+    class Parts: # as of `evidence.cluster`, in this process
+        n, device = 3, 'cpu'
+        def __call__(self, f, parts): return [f(p) for p in parts]
+    data = load('digits').take(400)
+    def run(method='dm', **kw):
+        return condense(data, method, 2, partial(mlp, (1, 8, 8), hidden=(16,)), 5, real=20, seed=1, progress=False, **kw)
+    one, spread = run(), run(spread=Parts())
+    assert torch.allclose(one.x, spread.x, atol=1e-5) and one.y.equal(spread.y) and not torch.equal(one.x, coreset(data, 2, seed=1).x)
+    with pytest.raises(ValueError, match="dsa trains its networks on the images of all classes"): run('dsa', spread=Parts())
 
 # %% ../nbs/merging/03_condensation.ipynb #ede57686
 def test_condense_refuses():

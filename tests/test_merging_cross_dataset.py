@@ -8,16 +8,14 @@ from torch import nn
 from torch.func import functional_call
 from robustnb.data import as_float
 from robustnb.evaluation import predict
-from robustnb.merging.matching import interpolate
 from robustnb.training import train
 import pytest
 from robustnb.data import load
 from robustnb.merging.condensation import coreset
-from robustnb.merging.matching import weight_matching
+from robustnb.merging.matching import interpolate, weight_matching
 from robustnb.merging.permutations import permutations, permuted, random_perms
 from robustnb.models import mlp
 from robustnb.training import Recipe
-from robustnb.merging.matching import interpolate, weight_matching
 from robustnb.merging.permutations import permutations, permuted
 from robustnb.merging.cross_dataset import Ensemble, Steps, accuracies, best_point, finetuned, flipped_loss, line_terms, mean_distance, rotated, scaled, search, stacked, union
 from robustnb.experiments.cross_dataset import few

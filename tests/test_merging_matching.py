@@ -35,6 +35,7 @@ def mlp_spec(model):
         before = out
     return Spec(sizes, axes)
 
+# %% ../nbs/merging/01_matching.ipynb #f8398787
 class Residual(nn.Module):
     "A stem, two blocks on one stream, the flattened map into the head"
     def __init__(self, c=8, inner=6):
@@ -53,6 +54,7 @@ class Residual(nn.Module):
         h = h + self.b2(self.b1(h).relu())
         return self.head(F.adaptive_avg_pool2d(h, 4).flatten(1))
 
+# %% ../nbs/merging/01_matching.ipynb #92454daa
 def residual_spec(c=8, inner=6):
     conv = lambda name, o, i: {f'{name}.weight': (o, i, (), ()), f'{name}.bias': (o,)}
     s, a, b, x = (('stream', c),), (('a', inner),), (('b', inner),), ((None, 1),)
@@ -60,6 +62,7 @@ def residual_spec(c=8, inner=6):
     return Spec(dict(stream=c, a=inner, b=inner),
                 axes | {'head.weight': (((None, 10),), (('stream', c * 16),)), 'head.bias': (((None, 10),),)})
 
+# %% ../nbs/merging/01_matching.ipynb #30754fc6
 def random_perms(spec, seed=0):
     g = torch.Generator().manual_seed(seed)
     return {s: torch.randperm(n, generator=g) for s, n in spec.sizes.items()}
@@ -156,6 +159,51 @@ class Flat(nn.Module):
         h = self.n3(self.c3(h[:, None, :, :, None])).relu().mean((2, 3, 4))
         return self.head(self.twice(self.g(self.twice(h)).tanh()))
 
+# %% ../nbs/merging/01_matching.ipynb #aeb0d0bc
+LARGE = Spec(
+    {str(2 * i): 256
+     for i in range(24)}, {
+         f'{2*i}.weight': (((str(2 * i), 256),), ((str(2*i - 2) if i else None, 256),), ((None, 3),), ((None, 3),))
+         for i in range(24)
+     })
+MEASURED = f"""
+import sys, threading, torch
+from safetensors.torch import load_file
+from robustnb.merging.matching import weight_matching
+from robustnb.merging.permutations import Spec
+torch.set_num_threads(1)
+paths, spec = ['a.safetensors', 'b.safetensors'], Spec({LARGE.sizes!r}, {LARGE.axes!r})
+held = lambda: next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon')) / 1024
+def peak(f):
+    seen, done = [held()], threading.Event()
+    def watch():
+        while not done.wait(0.002): seen.append(held())
+    thread = threading.Thread(target=watch); thread.start()
+    try: f()
+    finally: done.set(); thread.join()
+    return max(seen) - seen[0]
+weight_matching(*[{{k: torch.rand(256, 256, 3, 3) for k in list(spec.axes)[:2]}} for p in paths], Spec(spec.sizes, dict(list(spec.axes.items())[:2])), {{}}, sweeps=1)    # what libraries allocate at first
+load = lambda: [[v.clone() for v in load_file(p).values()] for p in paths]
+print(peak(lambda: weight_matching(*paths, spec, {{}}, sweeps=1) if sys.argv[1] == 'match' else load()))
+"""
+
+# %% ../nbs/merging/01_matching.ipynb #7842cf22
+def refused(kind, text, f):
+    with pytest.raises(kind, match=text): f()
+
+# %% ../nbs/merging/01_matching.ipynb #2dcd044b
+class InPlace(nn.Module):
+    "Works on its input where it lies, keeps count of its passes"
+    def __init__(self):
+        super().__init__()
+        self.f, self.bn, self.fc, self.head = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.register_buffer('passes', torch.tensor(0))
+
+    def forward(self, x):
+        self.passes += 1
+        self.last = x
+        return self.head(self.fc(self.bn(self.f(x.sub_(.5).mul_(2))).relu_()).relu_())
+
 # %% ../nbs/merging/01_matching.ipynb #ecd01917
 def shuffled(model, x, seed=0, noise=0.):
     "(spec, a copy of the model with its units in another order, the permutations that undo it)"
@@ -167,6 +215,31 @@ def shuffled(model, x, seed=0, noise=0.):
     return spec, other, {s: p.argsort() for s, p in planted.items()}
 
 def found_of(found, right): return sum(found[s].equal(right[s]) for s in right), len(right)
+
+# %% ../nbs/merging/01_matching.ipynb #bb469c8c
+class Loop(nn.Module):
+    """One activation for all, a layer that runs twice, functional activations, a ModuleList, a module that never
+    runs, an in-place first step"""
+    def __init__(self):
+        super().__init__()
+        self.act, self.spare, self.into, self.twice, self.head = nn.GELU(), nn.Linear(3, 3), nn.Linear(
+            6, 12), nn.Linear(12, 12), nn.Linear(8, 3)
+        self.blocks = nn.ModuleList([nn.Linear(12, 10), nn.Linear(10, 9), nn.Linear(9, 8)])
+    def forward(self, x):
+        h = self.act(self.into(x.mul_(.5)))
+        h = self.act(self.twice(F.relu(self.twice(h))))
+        for b in self.blocks: h = self.act(b(h))
+        return self.head(h)
+
+# %% ../nbs/merging/01_matching.ipynb #f888aa03
+def bottlenecks(x):
+    "torchvision's ResNet with bottleneck blocks, small, with the statistics of real batches"
+    net = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 2, 1, 1], num_classes=5,
+                                    width_per_group=16)
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d): nn.init.uniform_(m.weight, .5, 1.5); nn.init.normal_(m.bias, std=.3)
+    net.load_state_dict(reset_batch_norm(net, [x]))
+    return net.eval()
 
 # %% ../nbs/merging/01_matching.ipynb #0a665e7c
 def test_overlap_and_distance():
@@ -544,7 +617,7 @@ def test_statistics_do_not_depend_on_the_batches():
                            for m in net.modules()] and modes == [m.training for m in net.modules()]
 
 # %% ../nbs/merging/01_matching.ipynb #4268bb95
-def test_statistics_in_narrow_types_and_refusals():
+def test_statistics_in_narrow_types():
     torch.manual_seed(0)
     net, x = convnet((1, 8, 8), width=4), torch.rand(33, 1, 8, 8)
     exact = reset_batch_norm(net, [x])
@@ -559,6 +632,10 @@ def test_statistics_in_narrow_types_and_refusals():
                             {k: v.double() if v.is_floating_point() else v
                              for k, v in net.state_dict().items()})
     assert wide['block3.bn.running_var'].dtype == torch.float64
+
+# %% ../nbs/merging/01_matching.ipynb #ef835600
+def test_statistics_that_are_refused():
+    net, x = convnet((1, 8, 8), width=4), torch.rand(33, 1, 8, 8)
     flat, state = Flat(), Flat().state_dict()
     with pytest.raises(ValueError, match='sees one value per unit, which has no variance'):
         reset_batch_norm(flat, [torch.rand(1, 6)])
@@ -619,42 +696,16 @@ def test_the_door_takes_files_and_modules():
         (broken := Path(d)/'broken.safetensors').write_bytes(b'no')
         with pytest.raises(ValueError, match='not a readable'): merge(ma, broken, spec)
 
-# %% ../nbs/merging/01_matching.ipynb #aeb0d0bc
+# %% ../nbs/merging/01_matching.ipynb #67c27803
 def test_files_are_streamed():
     import os, subprocess, sys, tempfile
     if not sys.platform.startswith('linux'): pytest.skip('the memory of a process is read from /proc')
-    spec = Spec(
-        {str(2 * i): 256
-         for i in range(24)}, {
-             f'{2*i}.weight': (((str(2 * i), 256),), ((str(2*i - 2) if i else None, 256),), ((None, 3),), ((None, 3),))
-             for i in range(24)
-         })
-    measured = f"""
-import sys, threading, torch
-from safetensors.torch import load_file
-from robustnb.merging.matching import weight_matching
-from robustnb.merging.permutations import Spec
-torch.set_num_threads(1)
-paths, spec = ['a.safetensors', 'b.safetensors'], Spec({spec.sizes!r}, {spec.axes!r})
-held = lambda: next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon')) / 1024
-def peak(f):
-    seen, done = [held()], threading.Event()
-    def watch():
-        while not done.wait(0.002): seen.append(held())
-    thread = threading.Thread(target=watch); thread.start()
-    try: f()
-    finally: done.set(); thread.join()
-    return max(seen) - seen[0]
-weight_matching(*[{{k: torch.rand(256, 256, 3, 3) for k in list(spec.axes)[:2]}} for p in paths], Spec(spec.sizes, dict(list(spec.axes.items())[:2])), {{}}, sweeps=1)    # what libraries allocate at first
-load = lambda: [[v.clone() for v in load_file(p).values()] for p in paths]
-print(peak(lambda: weight_matching(*paths, spec, {{}}, sweeps=1) if sys.argv[1] == 'match' else load()))
-"""
     with tempfile.TemporaryDirectory() as d:
-        for name in 'ab': save_file({k: torch.randn(256, 256, 3, 3) for k in spec.axes}, f'{d}/{name}.safetensors')
+        for name in 'ab': save_file({k: torch.randn(256, 256, 3, 3) for k in LARGE.axes}, f'{d}/{name}.safetensors')
         matching, loading = (
             float(
                 subprocess.run(
-                    [sys.executable, '-c', measured, what],
+                    [sys.executable, '-c', MEASURED, what],
                     cwd=d,
                     capture_output=True,
                     text=True,
@@ -665,12 +716,10 @@ print(peak(lambda: weight_matching(*paths, spec, {{}}, sweeps=1) if sys.argv[1] 
     assert matching < 50 < 100 < loading, (matching, loading)    # the pair has 108, the cost matrices have 6
     print(f'matched in {matching:.0f} MB, loaded in {loading:.0f} MB')
 
-# %% ../nbs/merging/01_matching.ipynb #67c27803
+# %% ../nbs/merging/01_matching.ipynb #a1efe5d8
 def test_refusals():
     ma, mb = trained()
     a, b, spec = ma.state_dict(), mb.state_dict(), mlp_spec(ma)
-    def refused(kind, text, f):
-        with pytest.raises(kind, match=text): f()
     refused(TypeError, 'expected a module', lambda: match(3, b, spec))
     refused(ValueError, "lacks .* 'fc1.weight'.*did you mean 'fc1.weights'",
             lambda: match(a, {k.replace('fc1.weight', 'fc1.weights'): v
@@ -688,19 +737,22 @@ def test_refusals():
     refused(ValueError, 'no multiple of the 60 units', lambda: match(a, b, Spec(spec.sizes | dict(fc1=60), spec.axes)))
     refused(ValueError, 'the spec has a tensor',
             lambda: match(a, b, Spec(spec.sizes, spec.axes | {'fc9.bias': ((('fc1', 64),),)})))
+
+# %% ../nbs/merging/01_matching.ipynb #d5f9f355
+def test_refused_methods():
+    ma, mb = trained()
+    a, b, spec = ma.state_dict(), mb.state_dict(), mlp_spec(ma)
     refused(ValueError, "did you mean 'weights'", lambda: match(a, b, spec, 'weight'))
     refused(ValueError, 'no order of its 64', lambda: match(a, b, spec, perms=dict(fc1=torch.zeros(64, dtype=torch.int64))))
     refused(ValueError, 'give batches', lambda: match(ma, mb, spec, 'activations'))
     refused(ValueError, 'give the architecture', lambda: match(a, b, spec, 'straight_through'))
     refused(ValueError, "'correlation'", lambda: match(ma, mb, spec, 'activations', batches=[1], cost='corelation'))
 
-# %% ../nbs/merging/01_matching.ipynb #7842cf22
-def test_what_networks_and_batches_are_refused():
+# %% ../nbs/merging/01_matching.ipynb #952ee068
+def test_what_weights_are_refused():
     warnings.simplefilter('ignore')    # TorchScript is deprecated
     (ma, mb), x, y = trained(), torch.rand(6, 1, 8, 8), torch.arange(6)
     a, b, spec = ma.state_dict(), mb.state_dict(), mlp_spec(ma)
-    def refused(kind, text, f):
-        with pytest.raises(kind, match=text): f()
     int8 = [{k: (40*v).to(torch.int8) for k, v in w.items()} for w in (a, b)]
     for f in (lambda: merge(*int8, spec), lambda: match(*int8, spec, 'none'), lambda: overlap(*int8, spec),
               lambda: merge_many(int8, spec), lambda: matched_keys(spec, int8[0])):
@@ -715,6 +767,10 @@ def test_what_networks_and_batches_are_refused():
                   lambda: merge_many([a, wrapped], spec), lambda: curve(ma, wrapped, wrapped, [(x, y)], 2)):
             refused(ValueError,
                     f"all keys begin with '{prefix}', as .* writes? them: take them from model.{prefix}state_dict", f)
+
+# %% ../nbs/merging/01_matching.ipynb #95c62a10
+def test_what_networks_are_refused():
+    ma, x, y = trained()[0], torch.rand(6, 1, 8, 8), torch.arange(6)
     class Gives(nn.Module):
         "A network whose output `wrap` changes"
         def __init__(self, wrap): super().__init__(); self.net, self.wrap = copy.deepcopy(ma), wrap
@@ -729,6 +785,12 @@ def test_what_networks_and_batches_are_refused():
     for dtype in (torch.int32, torch.int16, torch.uint8): assert line(batches=[(x, y.to(dtype))]).equals(line())
     # a one-way iterator
     np.testing.assert_allclose(line(batches=((x[i:i + 4], y[i:i + 4]) for i in (0, 4))), line(), rtol=1e-6)
+
+# %% ../nbs/merging/01_matching.ipynb #995fea39
+def test_what_batches_are_refused():
+    (ma, mb), x, y = trained(), torch.rand(6, 1, 8, 8), torch.arange(6)
+    spec = mlp_spec(ma)
+    line = lambda batches: curve(ma, ma.state_dict(), ma.state_dict(), batches, 2)
     for batches, kind, text in (([], ValueError, 'batches is empty'), ([
         (x, y.float())
     ], TypeError, 'y is torch.float32, expected integer class numbers'), ([x], TypeError, 'pairs'), ([dict(
@@ -738,12 +800,17 @@ def test_what_networks_and_batches_are_refused():
                 (x[:, :, :5], y)
             ], ValueError, r'cannot take x of shape \(6, 1, 5, 8\)'), ([(x.numpy(), y)], TypeError, 'x a tensor'),
                                 ([((255 * x).byte(), y)], TypeError, 'x has dtype torch.uint8')):
-        refused(kind, text, lambda: line(batches=batches))
+        refused(kind, text, lambda: line(batches))
     for method in ('activations', 'straight_through'):
         for batches, kind, text in (([], ValueError, 'batches is empty'), ([
             (x[:, :, :5], y)
         ], ValueError, 'cannot take x' if method == 'activations' else ''), ([dict(x=x)], TypeError, 'batches must give')):
             if text: refused(kind, text, lambda: match(ma, mb, spec, method, batches=batches))
+
+# %% ../nbs/merging/01_matching.ipynb #3be95c06
+def test_what_cannot_be_looked_into_is_refused():
+    (ma, mb), x, y = trained(), torch.rand(6, 1, 8, 8), torch.arange(6)
+    a, b, spec = ma.state_dict(), mb.state_dict(), mlp_spec(ma)
     refused(ValueError, 'needs both parents', lambda: repair(ma, a, None, [(x, y)]))
     refused(ValueError, "the model lacks a tensor|the state lacks a tensor",
             lambda: curve(convnet((1, 8, 8)), a, b, [(x, y)], 2))
@@ -778,19 +845,8 @@ def test_old_weight_norms_are_copied():
         with pytest.raises(ValueError, match="weight of 'fc2' is computed from others"): repair(net, a, (a, b), [x])
         assert repair(net, interpolate(a, b, .5), (a, b), [x], layers=['fc1']).keys() == a.keys()
 
-# %% ../nbs/merging/01_matching.ipynb #2dcd044b
+# %% ../nbs/merging/01_matching.ipynb #ab9b70a7
 def test_the_caller_keeps_model_and_images():
-    class InPlace(nn.Module):
-        "Works on its input where it lies, keeps count of its passes"
-        def __init__(self):
-            super().__init__()
-            self.f, self.bn, self.fc, self.head = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Linear(8, 3)
-            self.register_buffer('passes', torch.tensor(0))
-
-        def forward(self, x):
-            self.passes += 1
-            self.last = x
-            return self.head(self.fc(self.bn(self.f(x.sub_(.5).mul_(2))).relu_()).relu_())
     torch.manual_seed(0)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         ma, mb = InPlace().to(dtype), InPlace().to(dtype)
@@ -940,21 +996,8 @@ def test_calls_of_a_module_are_told_apart():
         with pytest.raises(ValueError, match=text):
             match(model, other, spec, 'activations', batches=[(x,)], where=where | {'layer1.0.conv1': shown})
 
-# %% ../nbs/merging/01_matching.ipynb #bb469c8c
+# %% ../nbs/merging/01_matching.ipynb #9c80996d
 def test_reused_layers_and_functions():
-    class Loop(nn.Module):
-        """One activation for all, a layer that runs twice, functional activations, a ModuleList, a module that never
-    runs, an in-place first step"""
-        def __init__(self):
-            super().__init__()
-            self.act, self.spare, self.into, self.twice, self.head = nn.GELU(), nn.Linear(3, 3), nn.Linear(
-                6, 12), nn.Linear(12, 12), nn.Linear(8, 3)
-            self.blocks = nn.ModuleList([nn.Linear(12, 10), nn.Linear(10, 9), nn.Linear(9, 8)])
-        def forward(self, x):
-            h = self.act(self.into(x.mul_(.5)))
-            h = self.act(self.twice(F.relu(self.twice(h))))
-            for b in self.blocks: h = self.act(b(h))
-            return self.head(h)
     torch.manual_seed(0)
     net, x = Loop(), torch.randn(64, 6)
     old = x.clone()
@@ -972,6 +1015,10 @@ def test_reused_layers_and_functions():
         repair(net, net.state_dict(), (net.state_dict(),) * 2, [x], layers=['spare'])
     with pytest.raises(ValueError, match="'spare' did not run"):
         match(net, other, spec, 'activations', batches=[x], where=observed(net, spec, x) | {'into': 'spare'})
+    assert x.equal(old)
+
+# %% ../nbs/merging/01_matching.ipynb #91ef3389
+def test_the_order_of_layers_must_not_change():
     class Turns(nn.Module):
         "Two layers whose order depends on the batch"
         def __init__(self):
@@ -981,7 +1028,6 @@ def test_reused_layers_and_functions():
     net = Turns()
     with pytest.raises(ValueError, match="do not run in the same order for all batches: 'f', 'g' come next"):
         repair(net, net.state_dict(), (net.state_dict(),)*2, [torch.rand(4, 6), -torch.rand(4, 6)])
-    assert x.equal(old)
 
 # %% ../nbs/merging/01_matching.ipynb #a3fc2c6e
 def test_sequences_and_maps_keep_their_axis():
@@ -1067,19 +1113,11 @@ def test_repair_of_tied_weights():
             repair(twins, twins.state_dict(), (twins.state_dict(),)*2, [torch.rand(5, 4)])
         setattr(twins.two, part, nn.Parameter(getattr(twins.one, part).detach().clone()))
 
-# %% ../nbs/merging/01_matching.ipynb #f888aa03
+# %% ../nbs/merging/01_matching.ipynb #6439ec0e
 def test_repair_of_bottleneck_blocks():
     torch.manual_seed(0)
-    def bottlenecks():
-        "torchvision's ResNet with bottleneck blocks, small, with the statistics of real batches"
-        net = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 2, 1, 1], num_classes=5,
-                                        width_per_group=16)
-        for m in net.modules():
-            if isinstance(m, nn.BatchNorm2d): nn.init.uniform_(m.weight, .5, 1.5); nn.init.normal_(m.bias, std=.3)
-        net.load_state_dict(reset_batch_norm(net, [x]))
-        return net.eval()
     x = torch.rand(96, 3, 32, 32)
-    net, other = bottlenecks(), bottlenecks()
+    net, other = bottlenecks(x), bottlenecks(x)
     a, b = net.state_dict(), other.state_dict()
     out = repair(net, interpolate(a, b, .5), (a, b), [x[:64], x[64:]], layers=['layer1.0', 'layer2'])
     for n in ('layer1.0.bn3', 'layer1.0.downsample.1', 'layer2.1.bn1', 'layer2.1.bn3'):
@@ -1087,6 +1125,13 @@ def test_repair_of_bottleneck_blocks():
         torch.testing.assert_close(s, (s1 + s2)/2, atol=1e-3, rtol=2e-3)
         torch.testing.assert_close(m, (m1 + m2)/2, atol=5e-3, rtol=2e-3)
     assert out['layer1.0.conv3.weight'].equal(interpolate(a, b, .5)['layer1.0.conv3.weight'])    # batch norm takes it
+
+# %% ../nbs/merging/01_matching.ipynb #350f7407
+def test_matched_and_repaired_bottlenecks():
+    torch.manual_seed(0)
+    x = torch.rand(96, 3, 32, 32)
+    net, other = bottlenecks(x), bottlenecks(x)
+    a = net.state_dict()
     spec, moved, right = shuffled(net, x[:2])
     found = match(net, moved, spec, 'activations', batches=[x])
     assert found_of(found, right) == (len(right),)*2

@@ -34,6 +34,7 @@ class Hand:
         self.axes |= {f'{key}.{k}': (s,)
                       for k in ('weight', 'bias', 'running_mean', 'running_var')} | {f'{key}.num_batches_tracked': ()}
 
+# %% ../nbs/merging/00_permutations.ipynb #3a9c9c4d
 def same_spec(a, b):
     "Whether two specifications agree up to the names of symbols"
     names = {}
@@ -47,7 +48,7 @@ def same_spec(a, b):
     extra = [k for k in a.axes if k not in b.axes and any(s for layout in a.axes[k] for s, _ in layout)]
     return once and not extra and all(a.sizes[s] == b.sizes[t] for s, t in names.items())
 
-# %% ../nbs/merging/00_permutations.ipynb #3a9c9c4d
+# %% ../nbs/merging/00_permutations.ipynb #558da907
 def preact_by_hand(stem, stages):
     "`stages`: (channels, blocks, whether the first block has a shortcut convolution)"
     h = Hand()
@@ -61,6 +62,7 @@ def preact_by_hand(stem, stages):
     h.norm('bn', stream); h.linear('head', stream, ())
     return h
 
+# %% ../nbs/merging/00_permutations.ipynb #310f82ef
 def resnet18_by_hand():
     "torchvision's, whose first stage has no shortcut convolution"
     h = Hand()
@@ -110,6 +112,7 @@ class Wider(nn.Module):
     def __init__(self, c): super().__init__(); self.f = nn.Conv2d(c, c + 4, 3, stride=2, padding=1)
     def forward(self, x): return F.relu(self.f(x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2)))
 
+# %% ../nbs/merging/00_permutations.ipynb #867cdfb6
 class Gated(nn.Module):
     "Squeeze and excitation, and a scale per channel"
     def __init__(self, c):
@@ -119,6 +122,7 @@ class Gated(nn.Module):
     def forward(self, x):
         return x * self.up(F.silu(self.down(x.mean((2, 3)))))[:, :, None, None].sigmoid() + self.scale * x
 
+# %% ../nbs/merging/00_permutations.ipynb #51e2ffe1
 class Attend(nn.Module):
     "Attention over space by hand, with one matrix for queries, keys and values"
     def __init__(self, c, fused):
@@ -167,6 +171,7 @@ def network(kinds, flat, c=8, seed=0):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2 if flat else 1), nn.Flatten(),
                          nn.Linear(c * (4 if flat else 1), 5))
 
+# %% ../nbs/merging/00_permutations.ipynb #0b90c66a
 def agrees(model, x, least=1, tol=1e-10):
     "The derived spec, after all that must hold for it"
     spec, state = permutations(model, x), model.state_dict()
@@ -189,6 +194,7 @@ class Op(nn.Module):
         self.head = nn.Linear(self.op(self, torch.rand(2, 8, 4, 4)).flatten(1).shape[1], 3)
     def forward(self, x): return self.head(self.op(self, self.f(x).tanh()).flatten(1))
 
+# %% ../nbs/merging/00_permutations.ipynb #adb773b4
 def heads(m, x, fused):
     "Two heads with a learned bias each"
     q = (x.flatten(2).transpose(1, 2) @ m.q).view(2, 16, 2, 4).transpose(1, 2)
@@ -201,6 +207,7 @@ def written(x, part):
     y[..., 1, :] = 0
     return y
 
+# %% ../nbs/merging/00_permutations.ipynb #5b6f0731
 OPERATIONS = [([8], lambda m, x: x.max(3)[0]), ([8], lambda m, x: x.max(dim=2).values), ([8], lambda m, x: x.amax(1)),
               ([], lambda m, x: x.max(1)[0]), ([8], lambda m, x: x.softmax(1)), ([8], lambda m, x: x.var((2, 3))),
               ([8], lambda m, x: F.normalize(x, dim=1)), ([8], lambda m, x: x - x.sum(1, keepdim=True)),
@@ -280,6 +287,31 @@ def stepwise(cell, x):
     state = None
     for t in x.unbind(1): state = cell(t, state)
     return state[0]
+
+# %% ../nbs/merging/00_permutations.ipynb #f66865a1
+class Careless(nn.Module):
+    "Statistics, a constant made on the way, random numbers and a buffer that is written to"
+    def __init__(self):
+        super().__init__()
+        self.f, self.bn, self.drop, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(.5), nn.Linear(8, 2)
+        self.register_buffer('calls', torch.zeros(())); self.register_buffer('seen', torch.tensor(0))
+        self.last, self.all, self.named = None, [], {}
+    def forward(self, x):
+        self.calls.add_(1)
+        self.seen += 1
+        self.last = self.drop(self.bn(self.f(x * torch.tensor(2.))))
+        self.all.append(self.last); self.named['last'] = self.last
+        x = self.last + torch.rand(1)
+        return self.head(x.mean((2, 3)))
+
+# %% ../nbs/merging/00_permutations.ipynb #5337291e
+def refused(match, model, x, **kw):
+    with pytest.raises(ValueError, match=match): permutations(model, x, **kw)
+
+class Loose(nn.Module):
+    "A layer, and something done with what it gives"
+    def __init__(self, use): super().__init__(); self.f, self.use = nn.Linear(4, 8), use
+    def forward(self, x): return self.use(self.f(x))
 
 # %% ../nbs/merging/00_permutations.ipynb #b1af6861
 def test_resnets_by_hand():
@@ -447,6 +479,10 @@ def test_transformers():
                               nn.TransformerEncoder(layer(first), 2, nn.LayerNorm(16), enable_nested_tensor=False),
                               nn.Linear(16, 3))
         assert list(agrees(model, tokens).sizes.values()) == [16, 4, 32, 4, 32]
+
+# %% ../nbs/merging/00_permutations.ipynb #b31ec0b4
+def test_decoder_with_tied_embeddings():
+    tokens = torch.rand(2, 6, 5)
     class Translator(nn.Module):
         "A decoder layer on embedded tokens, with tied input and output embedding and a mask that differs between heads"
         def __init__(self):
@@ -604,22 +640,8 @@ def test_blocks_and_segments_by_hand():
     assert index(layout, perms).tolist() == [4, 5, 0, 1, 2, 3, 6, 7, 9, 8, 12, 10, 11]
     assert index(((None, 4),), perms) is None and index((), perms) is None and index((('c', 3),), perms) is None
 
-# %% ../nbs/merging/00_permutations.ipynb #f66865a1
+# %% ../nbs/merging/00_permutations.ipynb #d83038db
 def test_the_model_is_left_alone():
-    class Careless(nn.Module):
-        "Statistics, a constant made on the way, random numbers and a buffer that is written to"
-        def __init__(self):
-            super().__init__()
-            self.f, self.bn, self.drop, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(.5), nn.Linear(8, 2)
-            self.register_buffer('calls', torch.zeros(())); self.register_buffer('seen', torch.tensor(0))
-            self.last, self.all, self.named = None, [], {}
-        def forward(self, x):
-            self.calls.add_(1)
-            self.seen += 1
-            self.last = self.drop(self.bn(self.f(x * torch.tensor(2.))))
-            self.all.append(self.last); self.named['last'] = self.last
-            x = self.last + torch.rand(1)
-            return self.head(x.mean((2, 3)))
     model, x = Careless(), torch.rand(1, 3, 8, 8)
     model.bn.eval(); model.f.weight.requires_grad_(False); model.head.weight.grad = torch.ones(2, 8)
     look = lambda: (
@@ -651,10 +673,8 @@ def test_refused_states_and_permutations():
     refused(ValueError, r"'fc1.weight' has shape \(24, 20\), the spec expects \(32, ", permuted,
             mlp((20,), 3, hidden=(24, 16)).state_dict(), spec, {})
 
-# %% ../nbs/merging/00_permutations.ipynb #5337291e
+# %% ../nbs/merging/00_permutations.ipynb #29b09355
 def test_refused_models():
-    def refused(match, model, x, **kw):
-        with pytest.raises(ValueError, match=match): permutations(model, x, **kw)
     image = torch.rand(2, 3, 8, 8)
     refused(r'cannot trace 2 \(Gate\).*rules=\{Gate: opaque\}', gated(), image)
     refused(r'no rule for module 1 \(CrossMapLRN2d\).*CrossMapLRN2d: elementwise',
@@ -667,10 +687,9 @@ def test_refused_models():
             nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2)),
             torch.rand(2, 4))
     refused(r'module 0 \(Linear\) fails.*Is x what the model takes', nn.Sequential(nn.Linear(4, 8)), torch.rand(2, 5))
-    class Loose(nn.Module):
-        "A layer, and something done with what it gives"
-        def __init__(self, use): super().__init__(); self.f, self.use = nn.Linear(4, 8), use
-        def forward(self, x): return self.use(self.f(x))
+
+# %% ../nbs/merging/00_permutations.ipynb #ef694591
+def test_refused_functions():
     def unseen(h):
         with torch._C.DisableTorchFunction(): return h.flip(1)
     refused('comes from code that torch does not show', Loose(lambda h: unseen(h) + h), torch.rand(2, 4))
@@ -679,12 +698,15 @@ def test_refused_models():
             Loose(lambda h: h * h.sum().item()), torch.rand(2, 4))
     refused('the shape of what function nonzero gives depends on values', Loose(torch.nonzero), torch.rand(2, 4))
     refused('no rule for function renorm_', Loose(lambda h: h.renorm_(2, 0, 1.)), torch.rand(2, 4))
+
+# %% ../nbs/merging/00_permutations.ipynb #061f8772
+def test_a_wrong_rule_is_named():
     wrong = lambda d, m, x: x
     refused(r'gives a tensor of shape \(2, 8\), its rule says \(2, 4\)', nn.Sequential(nn.Linear(4, 8)), torch.rand(2, 4),
             rules={nn.Linear: wrong})
 
-# %% ../nbs/merging/00_permutations.ipynb #29b09355
-def test_old_norms_and_scripts():
+# %% ../nbs/merging/00_permutations.ipynb #54ead492
+def test_old_norms():
     import warnings
     warnings.simplefilter('ignore')
     x = torch.rand(2, 20)
@@ -705,6 +727,12 @@ def test_old_norms_and_scripts():
         check_spec(model, spec, x)
         weight = model.fc2.weight
         assert type(weight) is torch.Tensor and not weight.is_leaf and model.fc2.weight is weight and model(x).equal(before)
+
+# %% ../nbs/merging/00_permutations.ipynb #76eba36d
+def test_scripts_and_lazy_layers():
+    import warnings
+    warnings.simplefilter('ignore')
+    x = torch.rand(2, 20)
     scripted = torch.jit.trace(mlp((20,), 3).eval(), x)
     for script in (scripted, torch.jit.freeze(scripted)):
         with pytest.raises(ValueError, match='TorchScript module cannot be followed'): permutations(script, x)

@@ -14,12 +14,12 @@ from robustnb.attacks.gradient import check_attack
 from robustnb.attacks.threat_models import Linf
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Trial, checksum
-from robustnb.models import convnet, features, mlp
+from robustnb.models import convnet, mlp
 from robustnb.robustness.baselines import awp
 from robustnb.training import fit
 from robustnb.evidence.trials import checksum
 from robustnb.models import convnet
-from robustnb.robustness.ardir import angle, ard, ardir, distil_pgd, iad, mapped, mean_square, mismatch, represented, rslad, seen, seen_by, softened, unit_distance
+from robustnb.robustness.ardir import aligned, angle, ard, ardir, distil_pgd, iad, mapped, mean_square, mismatch, rslad, seen, seen_by, softened, unit_distance
 from robustnb.experiments.ardir import over_teacher, own, paper, plain, run
 
 # %% ../nbs/robustness/06_ardir.ipynb #263bc215
@@ -51,38 +51,6 @@ def test_softened_outputs_against_closed_values():
         torch.testing.assert_close(eight, found.repeat(8))
         by_torch = tau**2*F.kl_div((none/tau).log_softmax(1), (two/tau).softmax(1), reduction='batchmean')
         torch.testing.assert_close(eight.mean(), by_torch)
-
-# %% ../nbs/robustness/06_ardir.ipynb #f38c7e36
-def test_representations():
-    torch.manual_seed(0)
-    model, x = convnet((1, 8, 8), width=2).train(), torch.rand(5, 1, 8, 8)
-    mean = model.block1.bn.running_mean.clone()
-    logits, h = represented(model, x)
-    twin = convnet((1, 8, 8), width=2)
-    twin.load_state_dict(model.state_dict())
-    model.eval(); twin.eval()
-    assert not torch.equal(mean, model.block1.bn.running_mean) and h.requires_grad and logits.shape == (5, 10)
-    logits, h = represented(model, x)
-    assert torch.equal(h, features(model, x)) and torch.equal(logits, model(x)) and torch.equal(model.head(h), logits)
-    by_hand = model.block2(model.block1(model.normalize(x)))
-    torch.testing.assert_close(represented(model, x, 'block2')[1], by_hand.mean((2, 3)))
-    assert not any(m._forward_hooks for m in model.modules())
-    class Twice(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.head = torch.nn.Linear(64, 64), torch.nn.Linear(64, 4)
-        def forward(self, x): return self.head(self.a(self.a(x.flatten(1))))
-    for net, layer, words in ((model, 'blok2', "did you mean 'block2'"), (Twice(), 'a', "'a' runs 2 times"),
-                              (torch.nn.Sequential(torch.nn.Flatten()), None, 'no nn.Linear')):
-        with pytest.raises(ValueError, match=words): represented(net, x, layer)
-    class Pair(torch.nn.Module):
-        def forward(self, x): return x, x
-    class Odd(Twice):
-        def __init__(self):
-            super().__init__()
-            self.pair = Pair()
-        def forward(self, x): return self.head(self.pair(x.flatten(1))[0])
-    with pytest.raises(ValueError, match="'pair' does not give a tensor"): represented(Odd(), x, 'pair')
 
 # %% ../nbs/robustness/06_ardir.ipynb #9269e02f
 def test_distances():
@@ -164,7 +132,7 @@ def test_different_widths():
     pupil = mapped(student, teacher, x)
     assert [m.training for m in student.modules()] == flags and mapped(teacher, teacher, x) is teacher
     assert torch.equal(pupil.eval()(x), student(x))
-    torch.testing.assert_close(represented(pupil, x)[1], represented(student, x)[1] @ pupil.bridge.weight.T)
+    torch.testing.assert_close(aligned(pupil, x)[1], aligned(student, x)[1] @ pupil.bridge.weight.T)
     value_and_gradients(ardir(distil_pgd(Linf(.1), 1, teacher=teacher, weight=1.), teacher), pupil, x, y)
     ardir(pgd(Linf(.1), 1), teacher)(pupil, x, y)[0].backward()
     assert pupil.bridge.weight.grad.abs().sum() > 0 and teacher.head.weight.grad is None

@@ -113,6 +113,26 @@ class Wrapped(nn.Module):
         self.model, self.after = model, after
     def forward(self, x): return self.after(self.model(x))
 
+# %% ../nbs/robustness/00_baselines.ipynb #9eb34ede
+def smooth_problem():
+    "A smooth network in float64, images and examples of the same shape, labels, and a direction for its parameters"
+    g = torch.Generator().manual_seed(0)
+    x, x_adv = (torch.rand(24, 1, 6, 1, generator=g, dtype=torch.float64) for _ in range(2))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 5)).double()
+    y = torch.randint(0, 5, (24,), generator=g)
+    with torch.no_grad():
+        for p in model.parameters(): p.mul_(3)
+    way = [torch.randn(p.shape, generator=g, dtype=torch.float64) for p in model.parameters()]
+    return model, x, x_adv, y, way
+
+def weights_of_images(z, y):
+    "{name: weights of mean 1} of the objectives that weigh images by the logits `z`; no gradient flows through them"
+    found = dict(mail=torch.sigmoid(-10 * (probability_margin(z, y) + 0.5)),
+                 ewat=1 + torch.distributions.Categorical(logits=z).entropy(),
+                 gairat=(1 + (-1 + 5 * (1 - 2 * (z.argmax(1) == y).double())).tanh()) / 2)
+    return {name: w / w.mean() for name, w in found.items()}
+
 # %% ../nbs/robustness/00_baselines.ipynb #7f9ef412
 def test_adversarial_is_the_loss_of_attacked_images():
     linear, x, y, w = linear_problem()
@@ -423,6 +443,9 @@ def test_perturbation_has_its_size_and_direction():
             torch.testing.assert_close((p - q).norm() / q.norm(), torch.tensor(0.5), rtol=1e-4, atol=0)
     zeros = nn.Linear(2, 2); nn.init.zeros_(zeros.weight)
     for grad in (torch.ones(2, 2), torch.zeros(2, 2)): assert perturb(zeros, [grad, None], 0.1)[0][0].eq(0).all()
+
+# %% ../nbs/robustness/00_baselines.ipynb #28871bb5
+def test_perturbation_in_each_type():
     # each type: the size is right, a gradient too small for half precision's norm is none the less a direction
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         net = nn.Linear(64, 64).to(dtype)
@@ -497,6 +520,10 @@ def test_awp_leaves_only_the_update_behind():
         assert after.block1.bn.num_batches_tracked - model.block1.bn.num_batches_tracked == passes
         for w, p in zip(model.parameters(), after.parameters()):
             torch.testing.assert_close(p - w, -0.05 * opt.state[p]['momentum_buffer'], atol=1e-6, rtol=0)
+
+# %% ../nbs/robustness/00_baselines.ipynb #f6d9324b
+def test_awp_that_fails_leaves_nothing_behind():
+    model, x, y = trained()
     before = copy.deepcopy(model)
     def broken(*args, **kw): raise RuntimeError('out of order')
 
@@ -510,6 +537,10 @@ def test_awp_leaves_only_the_update_behind():
     assert equal(before, model) # and the running statistics
     refused('all weights are frozen', lambda: awp(0.05)
             (before.requires_grad_(False), x, y, cross_entropy, torch.optim.SGD(before.parameters(), 0.1)))
+
+# %% ../nbs/robustness/00_baselines.ipynb #ed6e5705
+def test_awp_leaves_weights_of_each_type():
+    model, x, y = trained()
     for dtype in (torch.bfloat16, torch.float64):
         low, opt = copy.deepcopy(model).to(dtype), lambda m: torch.optim.SGD(m.parameters(), 0.)
         m = copy.deepcopy(low).eval()
@@ -684,31 +715,16 @@ def test_objectives_train():
                 not v.requires_grad and v.ndim == 0 for v in logs[0].values()), (name, precision)
             assert logs[0]['loss'].dtype == torch.float32, name
 
-# %% ../nbs/robustness/00_baselines.ipynb #9eb34ede
+# %% ../nbs/robustness/00_baselines.ipynb #89f37567
 def test_gradients_in_float64_are_exact():
-    g = torch.Generator().manual_seed(0)
-    x, x_adv = (torch.rand(24, 1, 6, 1, generator=g, dtype=torch.float64) for _ in range(2))
-    torch.manual_seed(0)
-    model, y = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.Tanh(),
-                             nn.Linear(16, 5)).double(), torch.randint(0, 5, (24,), generator=g)
-    with torch.no_grad():
-        for p in model.parameters(): p.mul_(3)
-    params, way = list(
-        model.parameters()), [torch.randn(p.shape, generator=g, dtype=torch.float64) for p in model.parameters()]
+    model, x, x_adv, y, way = smooth_problem()
+    params = list(model.parameters())
     at, h = [p.detach().clone() for p in params], 1e-5
     def shifted(value, t): # of the parameters, along one direction
         with torch.no_grad():
             for p, w, d in zip(params, at, way): p.copy_(w + t*d)
         return value()
-    z0 = model(x_adv).detach()
-    frozen = {
-        name: w / w.mean()
-        for name, w in dict(
-            mail=torch.sigmoid(-10 * (probability_margin(z0, y) + 0.5)),
-            ewat=1 + torch.distributions.Categorical(logits=z0).entropy(),
-            # no gradient flows through weights
-            gairat=(1 + (-1 + 5 * (1 - 2 * (z0.argmax(1) == y).double())).tanh()) / 2).items()
-    }
+    frozen = weights_of_images(model(x_adv).detach(), y)
     for name, objective in every_objective(Linf(0.), 1).items():
         # for those who remember what they found: in a ball of radius 0, so that x is also where they found it
         objective.attack(model, x, y)

@@ -14,7 +14,6 @@ from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, features, load_model, mlp, save_model
 from robustnb.robustness.baselines import tanh_logits
-from robustnb.attacks.gradient import ce_loss
 from robustnb.robustness.blf import Bound, FORMS, blf, bounded, flow, gamma_for, missed, norms, pre_logits, prelogit_attack, straight_through
 from robustnb.experiments.blf import PLAIN, arms, claims, paper
 

@@ -36,6 +36,7 @@ def smooth(seed=0):
         z, y = torch.randn(9, 4).double(), torch.arange(9) % 3
     return net.double(), g.double(), finder.double(), train, held, z, y
 
+# %% ../nbs/synthesis/04_mgr.ipynb #58cd3822
 def unrolled(net, g, finder, train, held, z, y, weight, inner):
     "Equation (4) by autograd through the virtual step"
     names, theta = zip(*net.named_parameters())

@@ -19,7 +19,6 @@ import copy
 from robustnb.data import load
 from robustnb.models import convnet
 from robustnb.training import cross_entropy
-from robustnb.transfer.baselines import embedded, pulled
 from robustnb.transfer.adarand import Prior, adarand, class_statistics, diagnostics, prior_terms
 from robustnb.experiments.adarand import held, paper, run, shots
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import partial
 import torch
 from torch import nn
+from robustnb.models import with_head
 from robustnb.training import Recipe
-from robustnb.transfer.baselines import with_head
 import copy, math
 from collections import OrderedDict
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from robustnb.data import load
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
-from robustnb.models import convnet, mlp, vgg11
+from robustnb.models import convnet, mlp, vgg11, with_head
 from robustnb.transfer.few_shot import with_classes
 from robustnb.transfer.defrosting import activations, best_depth, blocks_of, cka, defrosted, discriminative, expected_error, freeze, gradual, imbalance, lasting, layerwise, overlap, restarted, upper
 from robustnb.experiments.defrosting import alike, derive, paper, permuted, run

@@ -81,6 +81,11 @@ def misplaced(root):
         want = '.'.join([*p.relative_to(root/'nbs').parts[:-1], re.sub(r'^\d+_', '', p.stem)])
         if m[1] != want: yield f'{p.relative_to(root)}: exports to {m[1]}, its place says {want}'
 
+def loose_names(root):
+    "Names that a module uses and nobody defines, or imports and does not use; the second definition of a name is `patch`'s way"
+    run = subprocess.run([sys.executable, '-m', 'pyflakes', LIB], cwd=root, capture_output=True, text=True)
+    yield from (l for l in (run.stdout + run.stderr).splitlines() if not re.search(r'_modidx\.py|redefinition of unused', l))
+
 # --- stray paths ----------------------------------------------------------------------------------------------------
 def text(path):
     "The text of a file, of a notebook that of its sources and text outputs; '' for a binary file"
@@ -152,7 +157,7 @@ def long_lines(root):
             for line in code.splitlines():
                 if len(line) > WIDTH: yield f'{p.relative_to(root)} (#{c.id}): {len(line)} characters, at most {WIDTH}: {line.strip()[:60]}'
 
-CHECKS = (wrong_way, long_lines, misplaced, stray_paths, typed_numbers, stale)
+CHECKS = (wrong_way, loose_names, long_lines, misplaced, stray_paths, typed_numbers, stale)
 
 if __name__ == '__main__':
     for s in other_code(ROOT): print(s)

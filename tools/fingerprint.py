@@ -72,10 +72,10 @@ def fingerprint(nb, root):
     if any(map(asks_for_all, ask)):
         for p in (root/LIB/'experiments').glob('[!_]*.py'):
             behind[experiments + p.stem] = module(p.read_text(encoding='utf-8'))
-        results = {p.stem for p in (root/LIB/'results').glob('*.json')}
+        results = {p.stem for p in (root/LIB/'results').glob('*.json*')}
     else:
         results = {name.removeprefix(experiments) for name in behind if name.startswith(experiments)} | own_experiment(nb)
-    files = [root/LIB/'results'/f'{key}.json' for key in sorted(results)]
+    files = [root/LIB/'results'/f'{key}.{kind}' for key in sorted(results) for kind in ('json', 'jsonl')] # lines not yet merged count
     parts = dict(cells=[canonical(o.body) if isinstance(o, ast.AST) else o for o in code],
                  package=sorted((name, d) for name, (_, d) in behind.items()),
                  results=[(p.stem, digest(p.read_bytes())) for p in files if p.exists()])

@@ -132,8 +132,10 @@ def collect(a):
     if any(r.get('about', {}).get('rehearsal') for r in rows): raise SystemExit(f'{a.out} holds a rehearsal, whose numbers mean nothing')
     from robustnb.evidence.store import Store, default_store
     here, there = Store(a.out/'results'), default_store()
-    results = [(path.stem, r) for path in sorted((a.out/'results').glob('*.json')) for r in here.jobs(path.stem).values()]
+    keys = sorted({path.stem for path in (a.out/'results').glob('*.json*')})
+    results = [(key, r) for key in keys for r in here.jobs(key).values()]
     for key, r in results: there.save(key, r)
+    there.close()
     write(BENCHMARK, [r for r in read(BENCHMARK) if r not in rows] + rows)
     print(f'{len(results)} results are stored, and {len(rows)} rows of the benchmark')
 

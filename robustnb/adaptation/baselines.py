@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from ..data import as_float, check_xy
+from ..data import check_xy
 from ..evaluation import _batches, _device, as_input
-from ..models import _check_path, _module, check_module, eval_mode, features, find_head, floating_type, logits_of
+from ..models import _check_path, _module, check_module, clone, eval_mode, features, find_head, floating_type
+from ..models import logits_of, unwrapped
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #05078f30
 class BlendedNorm(nn.Module):
@@ -52,7 +53,7 @@ def _norm_weights(model):
 
 def _prepared(model, prior, learns):
     "A copy of `model` in evaluation mode, its batch norms replaced, frozen but for what is to be adapted"
-    model = copy.deepcopy(getattr(model, '_orig_mod', model)).eval().requires_grad_(False)
+    model = clone(unwrapped(model)).eval().requires_grad_(False)
     new = {m: BlendedNorm(m, prior) for m in model.modules() if isinstance(m, _BatchNorm)}
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):

@@ -8,9 +8,9 @@ __all__ = ['VERSIONS', 'members', 'Report', 'autoattack', 'robustness']
 # %% ../../nbs/attacks/09_autoattack.ipynb #84eb1766
 import hashlib, json, os, time, warnings
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from fastcore.basics import patch
-import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
@@ -97,6 +97,7 @@ def robust(self:Report):
     "Share of images that hold"
     return (self.by < 0).double().mean().item()
 
+# %% ../../nbs/attacks/09_autoattack.ipynb #21147358
 @patch(as_prop=True)
 def table(self:Report):
     "Accuracy with its 95 % interval, images broken, seconds and passes after each attack: DataFrame"
@@ -149,48 +150,54 @@ class _Run:
         )
         if self.path and self.path.exists(): self._load()
 
-    def _load(self):
-        try:
-            with safe_open(self.path, 'pt') as f:
-                meta, tensors = (
-                    json.loads((f.metadata() or {}).get('run', '{}')),
-                    {k: f.get_tensor(k) for k in f.keys()},
-                )
-        except (SafetensorError, OSError, ValueError) as e:
-            raise ValueError(
-                f'{self.path} is not the state of an evaluation, or is damaged ({e}): remove it, or give another path'
-            ) from None
-        if meta.get('mark') != self.mark or set(tensors) != set(self.FIELDS):
-            raise ValueError(
-                f'{self.path} belongs to another model, other data, other settings or another version: remove it, or '
-                'give another path'
+# %% ../../nbs/attacks/09_autoattack.ipynb #221c42cd
+@patch
+def _load(self:_Run):
+    try:
+        with safe_open(self.path, 'pt') as f:
+            meta, tensors = (
+                json.loads((f.metadata() or {}).get('run', '{}')),
+                {k: f.get_tensor(k) for k in f.keys()},
             )
-        vars(self).update(tensors | {k: meta[k] for k in self.ABOUT})
+    except (SafetensorError, OSError, ValueError) as e:
+        raise ValueError(
+            f'{self.path} is not the state of an evaluation, or is damaged ({e}): remove it, or give another path'
+        ) from None
+    if meta.get('mark') != self.mark or set(tensors) != set(self.FIELDS):
+        raise ValueError(
+            f'{self.path} belongs to another model, other data, other settings or another version: remove it, or '
+            'give another path'
+        )
+    vars(self).update(tensors | {k: meta[k] for k in self.ABOUT})
 
-    def save(self):
-        if not self.path: return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        meta = {k: getattr(self, k) for k in ('mark', *self.ABOUT)}
-        part = self.path.with_name(self.path.name + f'.{os.getpid()}')
-        try:
-            save_file({k: getattr(self, k) for k in self.FIELDS}, part, metadata=dict(run=json.dumps(meta)))
-            os.replace(part, self.path)
-        finally: part.unlink(missing_ok=True)    # of a disk that is full nothing stays
+# %% ../../nbs/attacks/09_autoattack.ipynb #8549b18c
+@patch
+def save(self:_Run):
+    if not self.path: return
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    meta = {k: getattr(self, k) for k in ('mark', *self.ABOUT)}
+    part = self.path.with_name(self.path.name + f'.{os.getpid()}')
+    try:
+        save_file({k: getattr(self, k) for k in self.FIELDS}, part, metadata=dict(run=json.dumps(meta)))
+        os.replace(part, self.path)
+    finally: part.unlink(missing_ok=True)    # of a disk that is full nothing stays
 
-    def note(self, rows, found, seconds):
-        "Take over what an attack found on the images `rows`"
-        name, margin, step = self.names[self.at], found.margin.float().cpu(), found.step.cpu()
-        better = found.broken.cpu() | (margin < self.margin[rows])
-        self.x_adv[rows[better]], self.margin[rows[better]] = found.x_adv.cpu()[better].to(
-            self.x_adv.dtype), margin[better]
-        self.step[rows], self.tried[rows] = step, True
-        self.by[rows] = torch.where(step < 0, -1, torch.where((step == 0) & (self.at == 0), 0, self.at + 1))
-        self.seconds[name] = self.seconds.get(name, 0.) + seconds
-        self.passes[name] = self.passes.get(name, 0) + found.passes
-        for k in ('flat', 'blind', 'lost'):
-            if getattr(found, k) is not None: getattr(self, k)[rows] |= getattr(found, k).cpu()
+# %% ../../nbs/attacks/09_autoattack.ipynb #661ad466
+@patch
+def note(self:_Run, rows, found, seconds):
+    "Take over what an attack found on the images `rows`"
+    name, margin, step = self.names[self.at], found.margin.float().cpu(), found.step.cpu()
+    better = found.broken.cpu() | (margin < self.margin[rows])
+    self.x_adv[rows[better]], self.margin[rows[better]] = found.x_adv.cpu()[better].to(
+        self.x_adv.dtype), margin[better]
+    self.step[rows], self.tried[rows] = step, True
+    self.by[rows] = torch.where(step < 0, -1, torch.where((step == 0) & (self.at == 0), 0, self.at + 1))
+    self.seconds[name] = self.seconds.get(name, 0.) + seconds
+    self.passes[name] = self.passes.get(name, 0) + found.passes
+    for k in ('flat', 'blind', 'lost'):
+        if getattr(found, k) is not None: getattr(self, k)[rows] |= getattr(found, k).cpu()
 
-# %% ../../nbs/attacks/09_autoattack.ipynb #dc1ae6e6
+# %% ../../nbs/attacks/09_autoattack.ipynb #32dab5fa
 def _search(attacks, model, x, y, run, batch_size, progress):
     "Run every attack on the images that hold, from where `run` stands"
     device, halves = _device(model), Halves()
@@ -212,6 +219,7 @@ def _search(attacks, model, x, y, run, batch_size, progress):
                 bar.set_postfix_str(f'{(run.by < 0).float().mean():.1%} hold so far', refresh=False)
                 bar.update(len(rows))
 
+# %% ../../nbs/attacks/09_autoattack.ipynb #ce9a74eb
 def _find(attack, model, x, y):
     "What `attack` finds; for one that only returns examples, how they are judged"
     if hasattr(attack, 'find'): return attack.find(model, x, y)
@@ -254,10 +262,14 @@ def _recheck(model, run, y, batch_size):
     return (right & broken).sum().item() / max(1, int(broken.sum()))
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #7fe8e4a6
-def _shared(run, n, accelerator):
-    "The rows of all processes, in the order of the data"
-    from accelerate.utils import gather_object
-    parts = gather_object([{k: getattr(run, k) for k in (*_Run.FIELDS, 'seconds', 'passes', 'skipped')}])
+def _rows(run): return {k: getattr(run, k) for k in (*_Run.FIELDS, 'seconds', 'passes', 'skipped')}
+
+def _part(settings, device, model, part):
+    "The rows of part of the images, computed elsewhere"
+    return _rows(autoattack(**settings).search(model.to(device), *part))
+
+def _merged(run, n, parts):
+    "`run` with the rows of all parts, in the order of the data"
     for k in _Run.FIELDS:
         whole = torch.empty((n, *parts[0][k].shape[1:]), dtype=parts[0][k].dtype)
         for rank, part in enumerate(parts): whole[rank::len(parts)] = part[k]
@@ -269,6 +281,26 @@ def _shared(run, n, accelerator):
     return run
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #d65035a5
+#| export
+
+# %% ../../nbs/attacks/09_autoattack.ipynb #b52fa837
+def _check_attacks(attacks):
+    "One sentence if `attacks` is given and no list of attacks"
+    if attacks is not None and not (isinstance(attacks, dict) and attacks and all(map(callable, attacks.values()))):
+        raise TypeError('attacks must be a dict of name -> attack(model, x, y), in the order in which they are to run')
+
+def _found(run, x):
+    "What `run` found, on the device of `x`; a warning if attacks could not run"
+    if run.skipped:
+        warnings.warn(
+            f'no gradient leads to the images, so that {", ".join(run.skipped)} could not run: robust accuracies '
+            'are too high'
+        )
+    here = lambda t: t.to(x.device)
+    return Found(run.x_adv.to(x), *map(here, (run.margin, run.step)), sum(run.passes.values()),
+                 *map(here, (run.flat, run.blind, run.lost)))
+
+# %% ../../nbs/attacks/09_autoattack.ipynb #c2278897
 def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
                version='standard', # or 'plus', 'rand'; with `attacks` a name of your choice, else 'custom'
                attacks=None,       # a list of your own: name -> attack(model, x, y), in order
@@ -281,8 +313,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
                mode='eval',        # 'train': batch norm with the batch's statistics
               ): # attack(model, x, y) -> x_adv; .find(model, x, y) -> Found; .report(model, data, ...) -> Report
     "AutoAttack (Croce and Hein, 2020)"
-    if attacks is not None and not (isinstance(attacks, dict) and attacks and all(map(callable, attacks.values()))):
-        raise TypeError('attacks must be a dict of name -> attack(model, x, y), in the order in which they are to run')
+    _check_attacks(attacks)
     if attacks is not None and version in VERSIONS: version = 'custom'
     make = lambda classes: (
         attacks or members(threat, version, classes, seed, precision=precision, futile=futile, mode=mode)
@@ -300,15 +331,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
         run = _Run(x, list(chosen), mark, path)
         _search(list(chosen.values()), model, x, y, run, batch_size, progress)
         return run
-    def find(model, x, y):
-        run, here = search(model, x.cpu(), y.cpu()), lambda t: t.to(x.device)
-        if run.skipped:
-            warnings.warn(
-                f'no gradient leads to the images, so that {", ".join(run.skipped)} could not run: robust accuracies '
-                'are too high'
-            )
-        return Found(run.x_adv.to(x), *map(here, (run.margin, run.step)), sum(run.passes.values()),
-                     *map(here, (run.flat, run.blind, run.lost)))
+    def find(model, x, y): return _found(search(model, x.cpu(), y.cpu()), x)
     attack = guarded(lambda model, x, y: _told(find(model, x, y)).x_adv, mode, threat)
     attack.find, attack.search, attack.ready = guarded(find, mode, threat), search, ready
     attack.needs = lambda x, y, logits: check_needs(make(logits.shape[1]).values(), x, y, logits)
@@ -326,23 +349,41 @@ def robustness(attack,       # made by `autoattack`
                surrogates=(), # other models whose adversarial examples should not be stronger
                progress=True,
                accelerator=None, # of Hugging Face accelerate: the images are shared among its processes
+               spread=None, # spread(f, parts) -> [f(p) for p in parts], with `n`, `device`: `evidence.cluster.Nodes`
               )->Report:
     "The robust evaluation of `model` on all of `data`, checked; the same as `attack.report(model, data, ...)`"
     s = attack.settings
     threat, version = s['threat'], s['version']
     check_module(model)
     x, y = _gathered(model, data)
-    attack.ready(model, x, y)
+    chosen = attack.ready(model, x, y)
     device, surrogates = _device(model), [surrogates] if isinstance(surrogates, torch.nn.Module) else list(surrogates)
     few = x[:64].to(device), y[:64].to(device)
     if surrogates: check_surrogates(surrogates, few[0][:1], few[1][:1])
     flags = check_model(model, *few, threat, version == 'rand') if checks else []
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     path = state and (Path(state) if world == 1 else Path(state).with_suffix(f'.{rank}of{world}{Path(state).suffix}'))
-    run = attack.search(model, x[rank::world], y[rank::world], path, progress and rank == 0)
-    if world > 1: run = _shared(run, len(x), accelerator)
+    if spread:
+        n = min(spread.n, len(x))
+        parts = [(x[i::n].clone(), y[i::n].clone()) for i in range(n)]
+        run = _merged(_Run(x, list(chosen), None), len(x), spread(partial(_part, s, spread.device, model.cpu()), parts))
+        model.to(device)
+    else: run = attack.search(model, x[rank::world], y[rank::world], path, progress and rank == 0)
+    if world > 1:
+        from accelerate.utils import gather_object
+        run = _merged(run, len(x), gather_object([_rows(run)]))
     report = Report(threat, version, run.names, x, y, run.x_adv, run.by, run.step, run.margin, run.seconds, run.passes,
                     flags, dict(s, threat=repr(threat), checks=checks))
+    after = _flags_of(run, report, model)
+    if checks: after.append(large_eps(model, *few, threat))
+    if surrogates:
+        after.append(transfer(model, surrogates, x.to(device), y.to(device), threat, (run.by >= 0).to(device)))
+    flags += [f for f in after if f and f.name not in {known.name for known in flags}]
+    return report
+
+# %% ../../nbs/attacks/09_autoattack.ipynb #c73a6152
+def _flags_of(run, report, model):
+    "What the run tells about itself: flags, and None where there is nothing to say"
     tried = int((run.by != 0).sum())
     after = [
         square_better(report.accuracy),
@@ -351,19 +392,16 @@ def robustness(attack,       # made by `autoattack`
         blind_flag(int(run.blind.sum()), tried),
         lost_flag(int(run.lost.sum()), tried),
     ]
-    if version != 'rand' and (again := _recheck(model, run, y, s['batch_size'])) > .002:
+    if report.version != 'rand' and (again := _recheck(model, run, report.y, report.about['batch_size'])) > .002:
         after.append(
             Flag(
                 'unstable',
                 f'{again:.1%} of the broken images are right when looked at once more: the model is random, or its '
                 'margins are within rounding.',
                 again))
-    if checks: after.append(large_eps(model, *few, threat))
-    if surrogates:
-        after.append(transfer(model, surrogates, x.to(device), y.to(device), threat, (run.by >= 0).to(device)))
-    flags += [f for f in after if f and f.name not in {known.name for known in flags}]
-    return report
+    return after
 
+# %% ../../nbs/attacks/09_autoattack.ipynb #24a47589
 def _skipped(run):
     "Flag if attacks could not run for want of gradients"
     if not run.skipped: return

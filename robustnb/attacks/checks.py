@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import torch
 from torch import nn
-from robustnb.attacks.gradient import (NoGradient, autocast, ce_loss, check_needs, finite_rows, input_gradient,
-    loss_gradient, margin_loss,
-    pgd, under_attack)
+from .gradient import (NoGradient, autocast, ce_loss, check_needs, finite_rows,
+                                         loss_gradient, margin_loss, pgd, under_attack)
 from .search import Rows, _judged, check_finite, searching
 from .threat_models import Linf
 from ..data import check_xy

@@ -35,6 +35,7 @@ def _hit(a, unit, room, goal, steps=10):
         if 2 * n <= len(more): left, here, rows = left[more], here[more], [v[more] for v in rows]
     return torch.minimum(stride.view_as(goal) * unit, room)
 
+# %% ../../nbs/attacks/05_fab.ipynb #8c2828c0
 def _fill(a, room, goal, halvings=16):
     "`room` where `a` is above a threshold, a share of it at the threshold, such that the product with `a` is `goal`"
     full, low, high = a * room, torch.zeros_like(goal), torch.ones_like(goal)  # of the threshold's fourth root
@@ -108,6 +109,7 @@ def _each_rival(hunt, z, rivals):
         hunt.blind[hunt.index] |= ~finite_rows(grad)
         yield gap.detach(), grad
 
+# %% ../../nbs/attacks/05_fab.ipynb #1ca8788b
 def nearest_boundary(hunt,   # the hunt whose rows are at `z`
                      norm,   # the class Linf, L2 or L1
                      z:torch.Tensor,      # (N,...)
@@ -176,6 +178,7 @@ def starts(self:_Fab, hunt, radius):
         )
         yield Rows(z=z, rivals=rivals, best=none.double(), reach=none)
 
+# %% ../../nbs/attacks/05_fab.ipynb #a2121ad5
 @patch
 def scattered(self:_Fab, hunt, radius, draw):
     "Random points at half of `radius` around the images, where the box does not cut them off"
@@ -243,6 +246,7 @@ def _refined(hunt, point, halvings):
         low, high = torch.where(wrong, low, z), torch.where(wrong, z, high)
     return high
 
+# %% ../../nbs/attacks/05_fab.ipynb #de733f3e
 def minimal_distance(norm,       # the class Linf, L2 or L1
                      steps=100,
                      targets=0,  # as in `fab`

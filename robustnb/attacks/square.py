@@ -9,6 +9,7 @@ __all__ = ['window_share', 'window_side', 'bump', 'square']
 import functools
 from numbers import Real
 import torch
+from fastcore.basics import patch
 from .search import Rows, _judged, searching, uniform
 from .threat_models import L1, L2, Linf, _fit, move
 from .windows import Patched, Whole, windowed
@@ -102,27 +103,31 @@ class _Mass(Rows):
         sign = torch.where(u[..., :-1] < .5, 1., -1.).to(like.dtype)
         return sign[..., None, None] * torch.where(u[..., -1:, None, None] < .5, b, b.T)
 
-    def start(self, x, keys, draw):
-        "A centred grid of bumps, five along the shorter side"
-        n, c, h, w = x.shape
-        s = max(1, min(h, w) // 5)
-        rows, columns = h // s, w // s
-        tiles = self.bumps(uniform(keys, (rows, columns, c + 1), draw), s, x).permute(0, 3, 1, 4, 2, 5)
-        d, top, left = torch.zeros_like(x), (h - rows * s) // 2, (w - columns * s) // 2
-        d[:, :, top:top + rows * s, left:left + columns * s] = tiles.reshape(n, c, rows * s, columns * s)
-        return self.inside(x, d if self.excess else d * self.eps / (rows * columns * c) ** .5)
+# %% ../../nbs/attacks/07_square.ipynb #3a4de0df
+@patch
+def start(self:_Mass, x, keys, draw):
+    "A centred grid of bumps, five along the shorter side"
+    n, c, h, w = x.shape
+    s = max(1, min(h, w) // 5)
+    rows, columns = h // s, w // s
+    tiles = self.bumps(uniform(keys, (rows, columns, c + 1), draw), s, x).permute(0, 3, 1, 4, 2, 5)
+    d, top, left = torch.zeros_like(x), (h - rows * s) // 2, (w - columns * s) // 2
+    d[:, :, top:top + rows * s, left:left + columns * s] = tiles.reshape(n, c, rows * s, columns * s)
+    return self.inside(x, d if self.excess else d * self.eps / (rows * columns * c) ** .5)
 
-    def __call__(self, x, now, u, s, top, left, top2, left2):
-        d = now - x
-        spare = (self.eps ** self.p - self.mass(d).sum(1, keepdim=True)).clamp(min=0) / x.shape[1]
-        first, second = d[:, :, top:top + s, left:left + s], d[:, :, top2:top2 + s, left2:left2 + s]
-        unit = lambda t: t / (self.mass(t) ** (1 / self.p) + 1e-12)
-        shape, mass = unit(unit(first) + self.bumps(u, s, x)), spare + self.mass(first)
-        first.zero_()
-        mass = mass + self.mass(second)  # without what the first has of it
-        second.zero_()
-        first.copy_(shape * mass ** (1 / self.p) * (x.shape[1] if self.excess else 1))
-        return 0, 0, self.inside(x, d)
+# %% ../../nbs/attacks/07_square.ipynb #28669367
+@patch
+def __call__(self:_Mass, x, now, u, s, top, left, top2, left2):
+    d = now - x
+    spare = (self.eps ** self.p - self.mass(d).sum(1, keepdim=True)).clamp(min=0) / x.shape[1]
+    first, second = d[:, :, top:top + s, left:left + s], d[:, :, top2:top2 + s, left2:left2 + s]
+    unit = lambda t: t / (self.mass(t) ** (1 / self.p) + 1e-12)
+    shape, mass = unit(unit(first) + self.bumps(u, s, x)), spare + self.mass(first)
+    first.zero_()
+    mass = mass + self.mass(second)  # without what the first has of it
+    second.zero_()
+    first.copy_(shape * mass ** (1 / self.p) * (x.shape[1] if self.excess else 1))
+    return 0, 0, self.inside(x, d)
 
 # %% ../../nbs/attacks/07_square.ipynb #8c51c9d8
 class _Sparse(_Mass):
@@ -152,6 +157,7 @@ def _settle(hunt, engine, state):
     state.step[~wrong] = -1
     return wrong
 
+# %% ../../nbs/attacks/07_square.ipynb #6f0d28f5
 def _take(state, logits, y, rows, step):
     "Which of the images `rows` a proposal is good for; noted in `state`"
     margin, wrong = _judged(logits, y[rows])
@@ -160,6 +166,7 @@ def _take(state, logits, y, rows, step):
     state.step[rows] = torch.where(taken & wrong, step, state.step[rows])
     return taken
 
+# %% ../../nbs/attacks/07_square.ipynb #e199057f
 _BLOCK = 64  # proposals whose noise is drawn at once
 
 def _search(hunt, moves, plan, first, queries, patience):
@@ -199,6 +206,7 @@ def _check_square(threat, queries, restarts, p, patience):
     if patience is not None and not (isinstance(patience, Real) and patience > 0):
         raise ValueError(f'patience must be None or a positive number, not {patience!r}')
 
+# %% ../../nbs/attacks/07_square.ipynb #2b37562b
 def square(threat,       # Linf(eps), L2(eps) or L1(eps)
            queries=5000, # proposals per restart, after the start
            restarts=1,   # of the images that hold

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['ATTACK', 'EXAMPLES', 'STATE', 'RUN', 'COMMANDS', 'arguments', 'model_arguments', 'attack_data', 'images_in',
-           'surrogate', 'check_state', 'whole_state', 'said', 'title', 'written', 'attacked', 'run']
+           'surrogate', 'check_state', 'whole_state', 'said', 'title', 'written', 'attacked', 'cluster', 'run']
 
 # %% ../../nbs/commands/05_attack.ipynb #54554d8c
 import json, shlex, sys
 from pathlib import Path
-from .common import (Command, asked, bad, columns, count, count_of, filled, lib, natural, one_line,
-                                      options, placed, radius, readable, to_go_on)
+from .common import (Command, asked, bad, cluster_options, columns, count, count_of, filled,
+                                      find_device, lib, natural, one_line, options, placed, radius, readable, to_go_on)
 from .files import header, reading, tensor_name, weights_file, writable, writing
 from .models import current_folder, loaded, model_of, try_out
 
@@ -20,11 +20,13 @@ ATTACK = '''Attack a model by AutoAttack, and print how many images hold and whe
 The model is what --model builds, with --weights loaded into it; files of robustnb.models.save_model know their
 architecture and need no --model. It must take images in [0,1] and give logits: normalisation is a layer of the
 model. With --state an interrupted run goes on where it was when the same command is started again. Under
-`accelerate launch` the processes share the images, and find for each what one process would.'''
+`accelerate launch` the processes share the images, with --on ray the nodes of a cluster do, and find for each what
+one process would.'''
 EXAMPLES = '''examples:
   robustnb attack --model pkg.mod:build --weights w.safetensors --data cifar10 --eps 8/255 -n 1000 --html out.html
   robustnb attack --weights mine.safetensors --data mnist --eps 0.3 --state run.safetensors --json out.json
   robustnb attack --model mine:Net --weights w.safetensors --data xy.safetensors --norm L2 --eps 0.5 --precision bf16
+  robustnb attack --weights mine.safetensors --data cifar10 --eps 8/255 --on ray --gpus-per-job 1
   accelerate launch -m robustnb.cli attack --weights mine.safetensors --data cifar10 --eps 8/255 --json out.json
 '''
 
@@ -42,6 +44,7 @@ def arguments(p):
     p.add_argument('--surrogate', action='append', default=[], metavar='FILE',
                    help='another model, like --weights: do its adversarial examples fool this one? may be repeated')
     p.add_argument('--state', metavar='FILE', help='keep the state of the run there, and go on from it')
+    cluster_options(p)
     p.add_argument('--no-checks', action='store_true', help='leave out the checks that cost passes')
     p.add_argument('--name', help='of the model, for the files')
     p.add_argument('--json', metavar='PATH', help='write the scorecard, with the fate of every image')
@@ -148,7 +151,7 @@ def written(report, args, argv, paths, data, model):
         with writing(as_html): card.write_whole(as_html, page)
 
 # %% ../../nbs/commands/05_attack.ipynb #261b0536
-def attacked(args, models, data, threat, accelerator):
+def attacked(args, models, data, threat, accelerator, nodes):
     "AutoAttack's report on the first of the models; the others are surrogates"
     from safetensors import SafetensorError
     settings = dict(seed=args.seed, batch_size=args.batch_size, precision=args.precision)
@@ -156,29 +159,41 @@ def attacked(args, models, data, threat, accelerator):
     attack = lib('attacks.autoattack').autoattack(threat, args.version, **settings)
     try:
         return attack.report(models[0], data, state=args.state, checks=not args.no_checks, surrogates=models[1:],
-                             progress=sys.stderr.isatty(), accelerator=accelerator)
+                             progress=sys.stderr.isatty(), accelerator=accelerator, spread=nodes)
     except SafetensorError as e: # what was there has been read
         raise bad(f'{args.state} could not be written: {one_line(e)}') from e
 
 # %% ../../nbs/commands/05_attack.ipynb #ceddb200
+def cluster(args):
+    "The nodes that share the images, None without --on; they get the code of --model with it"
+    if not args.on: return None
+    if args.state: raise bad('--state and --on cannot go together: nodes keep no state')
+    nodes = lib('evidence.cluster').Nodes(args.cpus_per_job, args.gpus_per_job, args.device)
+    code = sys.modules.get((args.model or '').partition(':')[0])
+    if code: nodes.carry(code)
+    return nodes
+
 @current_folder()
 def run(args, argv):
     "Attack the model, print the report; returns the exit status"
-    device, accelerator, main = placed(args)
+    device, accelerator, main = (find_device('cpu'), None, True) if args.on else placed(args)
     paths = [p and writable(p) for p in (args.json, args.html)]
     if args.state: check_state(args.state, accelerator)
     data = attack_data(args)
     models = [model_of(args.model, args.weights), *(surrogate(args.model, f) for f in args.surrogate)]
     for m in models: try_out(m.to(device), data, device, gradient=True)
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
+    nodes = cluster(args)
     if main:
+        where = f'a cluster with room for {count_of(nodes.n, "part")}' if nodes else device
         print(f'{title(args, models[0])}: {args.version} AutoAttack in the {args.norm} ball of {args.eps:.4g}, '
-              f'{count_of(len(data), "image")} of {readable(data.name)}, on {device}', flush=True)
-    try: report = asked(attacked, args, models, data, threat, accelerator)
+              f'{count_of(len(data), "image")} of {readable(data.name)}, on {where}', flush=True)
+    try: report = asked(attacked, args, models, data, threat, accelerator, nodes)
     except KeyboardInterrupt:
         how = to_go_on(argv) if args.state else 'nothing is kept without --state FILE'
         if main: print(f'\ninterrupted; {how}', file=sys.stderr)
         return 130
+    finally: nodes and nodes.close()
     if not main: return 0
     report.about['checks'] = not args.no_checks
     try: written(report, args, argv, paths, data, models[0])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'Command', 'lib', 'find_device', 'shown_example', 'Help', 'Parser', 'complain', 'bad', 'unknown', 'filled',
            'one_line', 'first_line', 'readable', 'asked', 'count_of', 'to_go_on', 'radius', 'count', 'natural',
-           'amount', 'setting', 'columns', 'options', 'check_settings', 'processes', 'placed']
+           'amount', 'setting', 'columns', 'options', 'cluster_options', 'check_settings', 'processes', 'placed']
 
 # %% ../../nbs/commands/00_common.ipynb #54554d8c
 import argparse, importlib, io, math, os, re, shlex, shutil, sys, textwrap
@@ -175,6 +175,16 @@ OPTIONS = {
 def options(p, *names):
     "Give the parser `p` shared options"
     for name in names: p.add_argument(name, **OPTIONS[name])
+
+# %% ../../nbs/commands/00_common.ipynb #969774f2
+def cluster_options(p):
+    "Give the parser `p` the options that spread work over a cluster"
+    p.add_argument('--on', choices=('ray',),
+                   help='the nodes of a Ray cluster share the work: that of RAY_ADDRESS, or of this machine alone')
+    p.add_argument('--cpus-per-job', type=count, default=1, metavar='N',
+                   help='cores of a node that a job takes (default: 1)')
+    p.add_argument('--gpus-per-job', type=amount, default=0., metavar='X',
+                   help='GPUs of a node that a job takes, or a part of one, such as 0.25 (default: 0)')
 
 # %% ../../nbs/commands/00_common.ipynb #ae74ee4c
 def check_settings(given, known, whose):

@@ -10,10 +10,10 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from .common import (Command, amount, asked, count, count_of, find_device, lib, natural, options,
-                                      to_go_on)
+from .common import (Command, amount, asked, cluster_options, count, count_of, find_device, lib,
+                                      natural, options, to_go_on)
 from .files import model_name, writable
-from .models import both_sets, current_folder, found_model
+from .models import both_sets, current_folder, found_model, named_thing
 
 # %% ../../nbs/commands/10_condense.ipynb #b13f5826
 LEARNED, CHOSEN = dict(dm=1000, dc=200, dsa=200), ('random', 'herding', 'k_center')
@@ -21,7 +21,8 @@ CONDENSE = '''Make a few images per class that stand for a data set, and write t
 
 dm, dc and dsa learn synthetic images by matching mean features or gradients of random networks; random, herding and
 k_center choose real ones. Classes keep their numbers and names; pixels are in [0,1]. The state is written beside
---out as it goes: start the same command again and an interrupted condensation goes on.'''
+--out as it goes: start the same command again and an interrupted condensation goes on. With --on ray the nodes of a
+cluster share the classes of dm, without such a state.'''
 EXAMPLES = '''examples:
   robustnb condense --data mnist --per-class 10 --out condensed.safetensors
   robustnb condense --data photos --size 64 --method dsa --operations flip,crop,colour --out few.safetensors
@@ -41,12 +42,13 @@ def arguments(p):
     p.add_argument('--operations', metavar='A,B', help='augmentations among colour, crop, cutout, flip, scale, rotate')
     p.add_argument('--seed', type=natural, default=0, help='of networks, images and augmentations')
     options(p, '--model', '--size', '--root', '--device')
+    cluster_options(p)
 
 # %% ../../nbs/commands/10_condense.ipynb #154f1c44
 @current_folder()
 def run(args, argv):
     "Condense, write the images, say what they are; returns the exit status"
-    out, device = model_name(args.out), find_device(args.device)
+    out, device = model_name(args.out), find_device('cpu' if args.on else args.device)
     args.test = None
     data, _ = both_sets(args)
     c, state = lib('merging.condensation'), writable(f'{out}.part')
@@ -65,12 +67,17 @@ def learned(args, argv, data, device, state):
     args.iterations = args.iterations or LEARNED[args.method]
     build = partial(found_model, args.model) if args.model else None
     more = {} if args.operations is None else dict(operations=tuple(filter(None, args.operations.split(','))))
+    nodes = lib('evidence.cluster').Nodes(args.cpus_per_job, args.gpus_per_job, args.device) if args.on else None
+    if nodes and args.model: # its code goes along
+        build = named_thing(args.model)
+        nodes.carry(sys.modules[build.__module__])
     try:
         return asked(lib('merging.condensation').condense, data, args.method, args.per_class, build, args.iterations,
-                     lr=args.lr, real=args.real, seed=args.seed, checkpoint=state, progress=sys.stderr.isatty(),
-                     **more)
+                     lr=args.lr, real=args.real, seed=args.seed, checkpoint=None if nodes else state,
+                     progress=sys.stderr.isatty(), spread=nodes, **more)
     except KeyboardInterrupt:
         print(to_go_on(argv))
         raise
+    finally: nodes and nodes.close()
 
 COMMANDS = [Command('condense', 'a few images per class that stand for a data set', CONDENSE, arguments, run, EXAMPLES)]

@@ -41,7 +41,7 @@ def stored(args):
 
 def strangers(store, papers):
     "Warn of results in the store's folder whose papers are not known: nothing is said about them"
-    if odd := sorted({p.stem for p in store.dir.glob('*.json')} - papers.keys()):
+    if odd := sorted({p.stem for p in store.dir.glob('*.json*')} - papers.keys()):
         warnings.warn(f"{store.dir} has results of papers that are not known here: {', '.join(odd)}")
 
 # %% ../../nbs/commands/03_ledger.ipynb #b8d2c97f

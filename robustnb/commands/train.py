@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DISTIL', 'OBJECTIVES', 'TRAIN', 'EXAMPLES', 'COMMANDS', 'made_attack', 'objective', 'check_teacher', 'arguments',
            'data_arguments', 'model_arguments', 'recipe_arguments', 'train_data', 'train_model', 'of_architecture',
-           'teacher_of', 'beside', 'written', 'unwrapped', 'state_file', 'begun', 'check_state', 'codes_in',
-           'with_codes', 'watch', 'choose', 'judged', 'recipe_of', 'step_of', 'run', 'header_of', 'finish']
+           'teacher_of', 'beside', 'written', 'bare', 'state_file', 'begun', 'check_state', 'codes_in', 'with_codes',
+           'watch', 'choose', 'judged', 'recipe_of', 'step_of', 'run', 'header_of', 'finish']
 
 # %% ../../nbs/commands/06_train.ipynb #c638d9eb
 import inspect, sys, warnings, zlib
@@ -216,16 +216,15 @@ def beside(model, teacher, data, layer, args):
 def written(model, path):
     "Write the model: with the call that rebuilds it where it is an architecture of the library, else its weights alone"
     from safetensors.torch import save_model as weights_only
-    model = unwrapped(model)
+    model = bare(model)
     if hasattr(model, 'spec'):
         try: return lib('models').save_model(model, path)
         except ValueError as e: warnings.warn(f'the weights alone are written: {e}')
     return put(path, lambda part: weights_only(model, part))
 
-def unwrapped(model):
+def bare(model):
     "The model inside torch.compile, DataParallel and `Mapped`"
-    from torch.nn import DataParallel
-    while inner := getattr(model, '_orig_mod', None) or isinstance(model, DataParallel) and model.module: model = inner
+    model = lib('models').unwrapped(model)
     return model.student if isinstance(model, lib(DISTIL).Mapped) else model
 
 # %% ../../nbs/commands/06_train.ipynb #7148a455
@@ -350,7 +349,7 @@ def run(args, argv):
 # %% ../../nbs/commands/06_train.ipynb #edbf3ebc
 def header_of(args, data, valid, model, device):
     "What is trained on what, for the first line"
-    model = unwrapped(model)
+    model = bare(model)
     spec, by = getattr(model, 'spec', None), 'standard training' if args.objective == 'standard' else (
         f'{args.objective} in the {args.norm} ball of {args.eps:.4g}')
     held = f', {len(valid):,} held out' if valid else ''

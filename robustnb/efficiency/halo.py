@@ -26,6 +26,7 @@ def halo_penalty(
     terms = xi * w.abs() / lam.square() + psi * lam
     return terms.sum() if whole else terms
 
+# %% ../../nbs/efficiency/02_halo.ipynb #ab84c847
 @torch.no_grad()
 def best_coefficients(
     w:torch.Tensor, # weights
@@ -36,6 +37,7 @@ def best_coefficients(
     "The coefficients that make (1) smallest for these weights: equations 2 and 6"
     return (2 * xi / psi * w.abs()).pow(1/3).clamp(min=floor)
 
+# %% ../../nbs/efficiency/02_halo.ipynb #7220b23e
 def mcp_penalty(
     w:torch.Tensor,
     xi:float, # pull at zero
@@ -155,6 +157,7 @@ def profile(
     def one(w): return halo_penalty(w, best_coefficients(w, xi, psi, floor), xi, psi)
     return Shrinkage(model, lambda ws, _: sum(map(one, ws)), layers=layers, loss=loss)
 
+# %% ../../nbs/efficiency/02_halo.ipynb #630eb421
 def sws(
     model:nn.Module,
     xi:float, # weight of the lasso

@@ -7,13 +7,12 @@ __all__ = ['prunable', 'best', 'apply_masks', 'masks_of', 'magnitude', 'pruned',
            'channel_norms', 'masked', 'ticket']
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #f8ee803c
-import copy
 import pandas as pd
 import torch
 from torch import nn
 from ..data import unknown
 from ..evaluation import as_input
-from ..models import check_module, eval_mode, find_head
+from ..models import check_module, clone, eval_mode, find_head
 from ..training import cross_entropy, update
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #f776cf8f
@@ -95,7 +94,7 @@ def pruned(
 )->nn.Module: # in the same modes
     "A copy with exact zeros where the score is not among the best"
     masks = best(magnitude(model) if scores is None else scores, keep, scope)
-    return apply_masks(copy.deepcopy(model), masks)
+    return apply_masks(clone(model), masks)
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #7f8fff02
 def sparsity(
@@ -126,7 +125,7 @@ def snip(
     loss=cross_entropy, # objective: loss(model, x, y) -> (scalar, dict)
 )->dict: # name -> scores
     "Connection sensitivity (1), the model being in the modes that it is in"
-    net = copy.deepcopy(model)
+    net = clone(model)
     weights = {k: w.requires_grad_() for k, w in prunable(net, *layers).items()}
     with torch.enable_grad(): slopes = torch.autograd.grad(loss(net, x, y)[0], list(weights.values()))
     return {k: (w.detach() * g).abs() for (k, w), g in zip(weights.items(), slopes)}
@@ -199,7 +198,7 @@ def ticket(
         raise ValueError(f'rounds is a whole number from 1 on, not {rounds!r}')
     masks = best(magnitude(model), 1.)
     for r in range(1, rounds + 1):
-        net = apply_masks(copy.deepcopy(model), masks)
+        net = apply_masks(clone(model), masks)
         train(net, masked(masks))
         masks = best(magnitude(net), keep**(r/rounds))
-    return apply_masks(copy.deepcopy(model), masks), masks
+    return apply_masks(clone(model), masks), masks

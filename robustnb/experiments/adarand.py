@@ -20,11 +20,11 @@ from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, dots, panels
 from ..evidence.trials import Arm, Paper, Setting
-from ..models import convnet, pretrained
+from ..models import convnet, pretrained, with_head
 from ..training import Recipe, cross_entropy, multistep
 from ..transfer.adarand import Prior, adarand, class_statistics, diagnostics
-from ..transfer.baselines import (bss, channel_weights, delta, embedded, l2_sp, linear_probe, pulled, randreg,
-                                         trainable, with_head)
+from ..transfer.baselines import (bss, channel_weights, delta, embedded, l2_sp, linear_probe, randreg,
+                                         trainable)
 from ..transfer.few_shot import with_classes
 
 # %% ../../nbs/transfer/02_adarand.ipynb #db66fd20

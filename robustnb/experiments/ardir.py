@@ -16,7 +16,7 @@ from ..evidence.claims import Claim, Metric
 from ..evidence.figures import dots, panels, tradeoff
 from ..evidence.trials import Arm, Paper, Setting, checksum
 from ..models import convnet
-from ..robustness.ardir import angle, ard, ardir, distil_pgd, iad, represented, rslad
+from ..robustness.ardir import aligned, angle, ard, ardir, distil_pgd, iad, rslad
 from ..robustness.baselines import Later, Recipe, adversarial, awp, kl_pgd, mart, smoothed, trades
 from ..robustness.battery import SETTINGS, accuracy, robust_metrics, strongest_attack
 
@@ -76,7 +76,7 @@ def run(trial):
     out, attack = dict(accuracy=accuracy(model, x, y).item()), strongest_attack(threat, whole=False)
     out['apgd'] = left(x, y, attack)
     out['gap'] = left(*trial.tensors(trial.train.take(min(len(y), len(trial.train)))), attack) - out['apgd']
-    with torch.no_grad(): seen = [represented(net, x)[1] for net in (teacher, model)]
+    with torch.no_grad(): seen = [aligned(net, x)[1] for net in (teacher, model)]
     out |= dict(angle=angle(*seen).mean().item(), teacher=int(before[:12], 16)) # 48 bits of the hash
     return out if trial.seed or not n else out | dict(autoattack=left(x[:n], y[:n], autoattack(threat)))
 

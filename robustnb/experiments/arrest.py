@@ -18,7 +18,7 @@ from ..evidence.claims import Claim, Metric
 from ..evidence.figures import panels, shown_arms, values_of
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import convnet, logits_of
-from ..robustness.arrest import Reference, angle, arrest, front, grown, represented
+from ..robustness.arrest import Reference, angle, arrest, front, grown
 from ..robustness.baselines import Objective, Recipe, adversarial, awp, friendly, kl_pgd, mart, scores, trades
 from ..robustness.battery import SETTINGS, accuracy, strongest_attack
 

@@ -7,7 +7,6 @@ __all__ = ['FORM', 'arms', 'PLAIN', 'small_ball', 'settings', 'norm', 'claims', 
            'attacked', 'family', 'run', 'norm_figure']
 
 # %% ../../nbs/robustness/03_blf.ipynb #c266f90d
-from ..attacks.gradient import ce_loss
 from ..attacks.threat_models import Linf
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, panels
@@ -40,6 +39,7 @@ def family(plain, prefix, attack):
                 lambda t, share: (adversarial(attack(t), smoothed(share)), None), share=[0.1, 0.03, 0.3])
     }
 
+# %% ../../nbs/robustness/03_blf.ipynb #1c1c3181
 FORM = dict(tanh='tanh', blf='swish', logistic='logistic')
 arms = family('none', '', clean) | family('at', 'at+', attacked)
 arms['trades'] = Arm(lambda t, beta: (trades(t.recipe.attack(kl_pgd), beta), None), beta=[6., 3., 9.])
@@ -93,6 +93,7 @@ def norm_figure(records, attacked=False):
     kept = records[records.arm.isin(names)]
     return panels(kept, draw, xlabel='epoch', ylabel='mean norm', ylim=0)
 
+# %% ../../nbs/robustness/03_blf.ipynb #1f905aa5
 both = 'AutoAttack, or that on the pre-logits'
 metrics = METRICS | {
     'autoattack_pre': Metric(f'accuracy under {both}', '%', 'higher',
@@ -105,6 +106,7 @@ metrics = METRICS | {
                     'growth of the pre-logits, last epoch to first', 'times')
 }
 
+# %% ../../nbs/robustness/03_blf.ipynb #f694aa96
 paper = Paper(
     'blf', 'Constraining Logits by Bounded Function for Adversarial Robustness',
     'Kanai, Yamada, Yamaguchi, Takahashi, Ida', 2021, '2010.02558', claims, arms, settings, run, choose='robust',

@@ -12,7 +12,6 @@ __all__ = ['MANY', 'SEARCH', 'SEARCH_FEW', 'FRESH', 'FEW', 'ALL', 'arms', 'perce
 from dataclasses import dataclass, replace
 from functools import partial
 import numpy as np
-import torch
 from ..data import Data
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, dots, panels
@@ -21,8 +20,8 @@ from ..merging.condensation import coreset, condense
 from ..merging.cross_dataset import (Ensemble, Steps, accuracies, best_point, finetuned, flipped_loss,
                                             line_terms, rotated, scaled, search, stacked, union)
 from ..merging.matching import interpolate, repair, reset_batch_norm, weight_matching
-from ..merging.permutations import permutations, permuted, twin
-from ..models import mlp
+from ..merging.permutations import permutations, permuted
+from ..models import clone, mlp
 from ..training import Recipe, cosine, multistep
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #59f611c1
@@ -133,7 +132,7 @@ def merged(trial, plan, nets, images):
     a, norm = net.state_dict(), any('running_mean' in k for k in other.state_dict())
     seen = Steps(images(plan.on if plan.then else plan.seen), 1, 1000)    # for the statistics of units
     def net_of(state):
-        out = twin(net)
+        out = clone(net)
         out.load_state_dict(reset_batch_norm(net, seen, state) if norm else state)
         return out.eval()
     def mix(t): return interpolate(a, moved, t)

@@ -11,7 +11,7 @@ __all__ = ['RATES', 'LADDER', 'FINE', 'arms', 'SMALL', 'settings', 'OTHER', 'MEA
 import math
 from collections import OrderedDict
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 import numpy as np
 import pandas as pd
 import torch

@@ -7,7 +7,6 @@ __all__ = ['MILESTONES', 'arms', 'claims', 'settings', 'metrics', 'paper', 'frac
            'trained', 'cost', 'budget', 'shorter', 'run', 'setting', 'cost_figure', 'hidden_figure']
 
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #7055c064
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 import numpy as np

@@ -167,6 +167,7 @@ def run(trial):
                 used=(usage(model, train.x).mean()/s.pairs).item())
     return out | sizes(trial, train, held, out['accuracy']) if trial.arm == 'kvb' else out
 
+# %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #ae1c5135
 def sizes(trial, train, held, whole):
     "Accuracy with fewer books, and with fewer pairs"
     s = trial.setting
@@ -217,6 +218,7 @@ def size_figure(records):
     axes[1].legend()
     return fig
 
+# %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #e542706f
 metrics = {
     'accuracy': Metric('accuracy over all classes at the end', '%', 'higher'),
     'forgetting': Metric('accuracy that earlier splits lost', 'points', 'lower'),
@@ -225,6 +227,8 @@ metrics = {
     'seen': Metric('accuracy on the classes seen', '%', 'higher', 'after {} splits'),
     'by_books': Metric('accuracy', '%', 'higher', 'with {} books'),
     'by_pairs': Metric('accuracy', '%', 'higher', 'with {} pairs in a book')}
+
+# %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #3fb1f42e
 paper = Paper('key_value_bottleneck', 'Discrete Key-Value Bottleneck',
               'Träuble, Goyal, Rahaman, Mozer, Kawaguchi, Bengio, Schölkopf', 2023, '2207.11240', claims, arms,
               settings, run, choose='accuracy', metrics=metrics, figures={'Books and pairs': size_figure})

@@ -9,14 +9,13 @@ __all__ = ['arms', 'image', 'settings', 'ten', 'claims', 'metrics', 'paper', 'Wa
 # %% ../../nbs/synthesis/06_pseudo_pretraining.ipynb #e09730cc
 from dataclasses import dataclass, replace
 from functools import partial
-import torch
 from ..data import load
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, panels
 from ..evidence.trials import Arm, Paper, Setting, described
-from ..models import lenet
+from ..models import lenet, with_head
 from ..synthesis.generators import embedded, frechet, sample_data, trained_gan
-from ..synthesis.pseudo_pretraining import cascade, logit_matching, soft_targets, with_head
+from ..synthesis.pseudo_pretraining import cascade, logit_matching, soft_targets
 from ..synthesis.ssl import Steps, accuracy, balanced, fitted, semi_supervised, small_cnn, strong, uda
 from ..training import cross_entropy
 from ..transfer.few_shot import with_classes
@@ -104,8 +103,8 @@ def run(trial):
         few, rest = balanced(target, n, trial.seed)
         loss, images = cross_entropy, beside(trial, way.images, g, classifier, few, rest) if way.images else None
         if way.images: loss = semi_supervised(uda, strong(), weight=way.weight, seed=trial.seed)
-        if way.taught: loss = way.taught(train(with_head(classifier, 5, trial.seed), few))
-        net = train(with_head(start, 5, trial.seed), few, loss, unlabelled=images)
+        if way.taught: loss = way.taught(train(with_head(classifier, 5, None, trial.seed), few))
+        net = train(with_head(start, 5, None, trial.seed), few, loss, unlabelled=images)
         out[len(few)] = accuracy(net, held)
         if way.images in ('soft', 'random') and not trial.tuning:
             judge = network(trial, 'target judge', halves(load(trial.dataset))[0])

@@ -93,6 +93,7 @@ def linear_run(trial):
 # %% ../../nbs/robustness/05_smoothness.ipynb #88ff62ca
 def doublings(ratio): return math.log2(max(ratio, 2**-30))    # a loss that is flat to the last bit has ratio 0
 
+# %% ../../nbs/robustness/05_smoothness.ipynb #b4a43123
 def objective(trial, kind, updates, stages=6, share=.3):
     "Training under a kind of attack, which grows in stages at first: at once, it keeps these networks from learning"
     ball, steps = balls(trial.setting)[kind], trial.setting.steps
@@ -102,6 +103,7 @@ def objective(trial, kind, updates, stages=6, share=.3):
     while grown: loss = Later(round(share*updates/stages), grown.pop(), loss)
     return loss
 
+# %% ../../nbs/robustness/05_smoothness.ipynb #0b98be8c
 def landscape(trial):
     "log2 of the ratio of an attack at weights that all arms share, and of each training along its own way"
     s, ball = trial.setting, balls(trial.setting)
@@ -125,7 +127,7 @@ def landscape(trial):
                       moved={k: f['moved'] for k, f in found.items()},
                       accuracy=accuracy(model, *trial.tensors(trial.heldout)).item())
 
-# %% ../../nbs/robustness/05_smoothness.ipynb #b4a43123
+# %% ../../nbs/robustness/05_smoothness.ipynb #2067a57f
 def scores(trial, model):
     "Accuracy, under attack too, on held-out images and on those of training; of a candidate the second"
     ball = Linf(trial.setting.linf)
@@ -136,6 +138,7 @@ def scores(trial, model):
                  train_robust=(judges(ball)[1](model, xt, yt), yt))
     return {name: accuracy(model, *pair).item() for name, pair in found.items()}
 
+# %% ../../nbs/robustness/05_smoothness.ipynb #74539232
 def remedy(trial):
     "A training under Linf with as many passes as every other: accuracies, and the ratio of the result"
     s, x_y = trial.setting, trial.tensors(trial.train.take(trial.setting.seen))
@@ -154,6 +157,7 @@ def remedy(trial):
     return out | {f'ratio_{way}': doublings(v) for way, v in found.items()} | dict(
         norm=norm, scaled=doublings(found['random']*norm**2), gap=out['train_robust'] - out['robust'])
 
+# %% ../../nbs/robustness/05_smoothness.ipynb #3513547d
 def run(trial):
     "What an arm measures in its setting"
     if trial.setting.build is None: return linear_run(trial)
@@ -203,6 +207,7 @@ def line_figure(metric, xlabel, ylabel):
         return panels(records[records.metric == metric], draw, xlabel=xlabel, ylabel=ylabel, size=(3.2, 3.))
     return figure
 
+# %% ../../nbs/robustness/05_smoothness.ipynb #77a30c0f
 def remedy_figure(records):
     "Robust accuracy against the ratio, a dot per arm with the standard deviations over the seeds"
     names = ['sgd', *RIVALS, 'entropy']
@@ -210,6 +215,7 @@ def remedy_figure(records):
     return panels(r, lambda r, ax: tradeoff(r, 'ratio_random', 'robust', ax, names), size=(3.2, 3.),
                   xlabel='log2 of the ratio, random directions', ylabel='robust accuracy (%)')
 
+# %% ../../nbs/robustness/05_smoothness.ipynb #75a3042a
 metrics = {
     'crossing': Metric('log10 of the gradient-Lipschitz ratio across a sign change', at='for a step of 10^{}'),
     'at_zero': Metric('log10 of the ratio at zero weights', at='for a step of 10^{}'),
@@ -222,6 +228,8 @@ metrics = {
     'ratio_gradient': Metric('log2 of the ratio under Linf, along the gradient', 'doublings', 'lower'),
     'accuracy': Metric('clean accuracy', '%', 'higher'),
     'robust': Metric('accuracy under PGD', '%', 'higher')}
+
+# %% ../../nbs/robustness/05_smoothness.ipynb #949b764c
 paper = Paper(
     'smoothness', 'Smoothness Analysis of Adversarial Training', 'Kanai, Yamada, Takahashi, Yamanaka, Ida', 2021,
     '2103.01400', claims, arms, settings, run, choose='robust', metrics=metrics, figures={

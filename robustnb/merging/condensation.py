@@ -23,10 +23,10 @@ from torch import nn
 from torch.func import functional_call, grad
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
-from ..data import Batches, Data, as_float, check_xy, unknown
+from ..data import Data, as_float, check_xy, unknown
 from ..evaluation import predict
 from ..evidence.trials import checksum
-from ..models import Normalize, architecture, features, find_head
+from ..models import Normalize, architecture, features
 from ..training import Recipe, load_state, multistep, save_state
 
 # %% ../../nbs/merging/03_condensation.ipynb #8b16ce08
@@ -273,6 +273,7 @@ class _Condensation:
         self.data, self.method, self.build, self.box, self.seed = data, method, build, box, seed
         self.momentum, self.operations, self.own = momentum, operations, by_class(data, k)
         self.labels = torch.tensor([c for c, _ in self.own], device=data.x.device)
+        self.some = slice(None) # the classes whose images are learned here
         self.real = min(real, *(len(own) for _, own in self.own))
         start = as_float(coreset(data, k, seed=seed).x).unflatten(0, (-1, k))
         noise = lambda: (.5 + .25*torch.randn(start.shape, generator=_draws(seed, 1))).clamp(0, 1).to(start.device)
@@ -303,13 +304,13 @@ def batch(self:_Condensation, g):
 def step(self:_Condensation, net, g):
     "Move the synthetic images once; the value of the loss"
     fake = self.x.detach().requires_grad_()
-    both = self.batch(g), fake
+    both = self.batch(g)[self.some], fake[self.some]
     if self.operations:
         name = self.operations[int(torch.randint(len(self.operations), (), generator=g))]
-        u = torch.rand(len(fake), 3, generator=g)    # for each class, real and synthetic
+        u = torch.rand(len(fake), 3, generator=g)[self.some]    # for each class, real and synthetic
         both = [augment(t.flatten(0, 1), name, u.repeat_interleave(t.shape[1], 0)).unflatten(0, t.shape[:2])
                 for t in both]
-    value = self.method.loss(net, *both, self.labels)
+    value = self.method.loss(net, *both, self.labels[self.some])
     self.speed.mul_(self.momentum).add_(torch.autograd.grad(value, fake)[0])
     self.x = self.x - self.rate*self.speed
     if self.box: self.x.clamp_(0, 1)
@@ -345,6 +346,7 @@ def condense(
     every:int=50, # iterations from one checkpoint to the next
     history:list|None=None, # gets the loss of each step
     progress:bool=True, # show a bar
+    spread=None, # for 'dm', whose classes are independent: computes parts elsewhere, see `evidence.cluster.Nodes`
 )->Data: # x float32, classes in order
     "Synthetic images that train a network nearly as the whole of `data` does. The result depends on the seed alone"
     if method not in _METHODS: raise ValueError(unknown('method', method, _METHODS))
@@ -353,8 +355,15 @@ def condense(
     outer, inner = (r if v is None else v for v, r in zip((outer, inner), rounds))
     iterations, operations = iterations or own.iterations, own.operations if operations is None else tuple(operations)
     augmented(operations)    # refuses unknown names
-    c = _Condensation(data, own, images_per_class, build or partial(_usual, data), lr or own.lr, momentum, real,
-                      operations, init, box, seed)
+    made = (own, images_per_class, build or partial(_usual, data), lr or own.lr, momentum, real, operations, init, box,
+            seed)
+    c = _Condensation(data, *made)
+    if spread:
+        if method != 'dm':
+            raise ValueError(f"{method} trains its networks on the images of all classes: only 'dm' can be spread")
+        parts = [slice(i, None, n) for n in [min(spread.n, len(c.own))] for i in range(n)]
+        for some, x in zip(parts, spread(partial(_part, data, made, iterations, spread.device), parts)): c.x[some] = x
+        iterations = 0
     about = dict(method=method, iterations=iterations, lr=lr or own.lr, momentum=momentum, real=c.real, outer=outer,
                  inner=inner, operations=list(operations), init=init, box=box, seed=seed,
                  data=f'{data} {checksum(dict(x=data.x.cpu(), y=data.y.cpu()))}', images=images_per_class,
@@ -370,6 +379,13 @@ def condense(
     x, y = c.fakes()
     name = f'{data.name}-{method}-{images_per_class}' + ('' if box else '-unbounded')
     return Data(x.clone(), y, data.classes, name)
+
+def _part(data, made, iterations, device, some):
+    "The images of some classes by distribution matching, computed elsewhere"
+    c = _Condensation(replace(data, x=data.x.to(device), y=data.y.to(device)), *made)
+    c.some = some
+    for i in range(iterations): c.step(c.network(i), _draws(c.seed, 3, i))
+    return c.x[some].cpu()
 
 def _usual(data):
     x = as_float(data.x[:1000])

@@ -17,9 +17,9 @@ from torch import nn
 from torch.func import functional_call
 from ..data import Batches, Data, as_float, check_xy
 from ..evaluation import predict
-from .matching import interpolate, straight_through
-from .permutations import Spec, twin
-from ..models import find_head
+from .matching import straight_through
+from .permutations import Spec
+from ..models import clone
 from ..training import cosine, cross_entropy, train
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #2cbecd9e
@@ -106,7 +106,7 @@ def finetuned(
     seed:int=0,
 )->dict: # state dict
     "The weights after gradient descent with momentum 0.9 on `data`, at a rate that falls to zero along a cosine"
-    net = twin(model)
+    net = clone(model)
     net.load_state_dict(state)
     opt, batches = torch.optim.SGD(net.parameters(), lr, momentum=.9), Steps(data, steps, batch_size, seed)
     for _ in train(net.train(), batches, cross_entropy, opt, schedule=cosine()): pass
@@ -206,7 +206,7 @@ def accuracies(
 )->list: # in [0,1], one for each set
     "Accuracy on each test set"
     if state is not None:
-        model = twin(model)
+        model = clone(model)
         model.load_state_dict(state)
     return [float((predict(model, d.x, 2000).argmax(1) == d.y.to(next(model.parameters()).device)).float().mean())
             for d in tests]

@@ -26,8 +26,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import unknown
-from .permutations import Spec, compose, index, inside, inverse, permuted, twin, wrapping
-from ..models import check_module, find_head, floating_type, logits_of
+from .permutations import Spec, compose, index, inside, inverse, permuted, wrapping
+from ..models import check_module, clone, find_head, floating_type, logits_of
 from ..training import cross_entropy
 
 # %% ../../nbs/merging/01_matching.ipynb #8b947f20
@@ -41,6 +41,7 @@ def matched_keys(
     a ValueError for units in integers"""
     return [k for k in spec.axes if k.rpartition('.')[2] not in _STATISTICS and _floating(k, state[k], spec.axes[k])]
 
+# %% ../../nbs/merging/01_matching.ipynb #4d7e8975
 def _floating(key, t, layouts=()):
     """Whether a tensor is floating point. Refuses what is no tensor, complex and quantised ones, and integers among
     whose axes are units"""
@@ -62,6 +63,7 @@ def _floating(key, t, layouts=()):
         )
     return t.is_floating_point()
 
+# %% ../../nbs/merging/01_matching.ipynb #9978198e
 def overlap(
     a:Mapping, # state dict
     b:Mapping, # state dict with the same keys
@@ -85,6 +87,7 @@ def _same_keys(a, b, names=('a', 'b')):
                 raise ValueError(f'{name} lacks a tensor of the other network: ' + unknown('key', k, other)
                                  + (wrapping(other) or wrapping(one)))
 
+# %% ../../nbs/merging/01_matching.ipynb #3051b982
 def _averaged(key, first, *others):
     "Whether these are floating point and to be averaged; refuses what does not fit, and tables that differ"
     floating = _floating(key, first)
@@ -106,6 +109,7 @@ def _averaged(key, first, *others):
 
 def _wide(t): return t if t.dtype == torch.float64 else t.float()
 
+# %% ../../nbs/merging/01_matching.ipynb #4e521440
 def interpolate(
     a:Mapping, # state dict
     b:Mapping, # state dict with the same keys and types
@@ -137,8 +141,9 @@ def _load(net, state, owner='the state'):
     net.load_state_dict(state if same else {k: v.detach().clone() for k, v in state.items()}, assign=not same)
     return net.eval()
 
-def _loaded(model, state): return _load(twin(model), state)
+def _loaded(model, state): return _load(clone(model), state)
 
+# %% ../../nbs/merging/01_matching.ipynb #7f85ebe7
 def _rounds(batches):
     "`batches`, to be passed over more than once: what can be read but once is kept as a list"
     return list(batches) if isinstance(batches, Iterator) else batches
@@ -160,7 +165,7 @@ def _ask(net, x):
         raise ValueError(
             f'the model cannot take x of shape {tuple(x.shape)} and {x.dtype}: {str(e).splitlines()[0]}') from e
 
-# %% ../../nbs/merging/01_matching.ipynb #eae22665
+# %% ../../nbs/merging/01_matching.ipynb #f441090d
 def _xy(batch):
     "(x, y) of a batch, integer labels as int64"
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -169,6 +174,7 @@ def _xy(batch):
     if isinstance(y, torch.Tensor) and not y.is_floating_point() and y.dtype != torch.bool: y = y.long()
     return x, y
 
+# %% ../../nbs/merging/01_matching.ipynb #a54c16ac
 @torch.no_grad()
 def _loss_accuracy(model, batches):
     """Mean cross-entropy and accuracy over all examples. Where a logit is NaN the loss is, and the example counts as
@@ -193,7 +199,7 @@ def _loss_accuracy(model, batches):
     if not n: raise ValueError('batches is empty: a curve needs data')
     return dict(loss=float(total)/n, accuracy=float(right)/n)
 
-# %% ../../nbs/merging/01_matching.ipynb #7f85ebe7
+# %% ../../nbs/merging/01_matching.ipynb #866a769a
 def curve(
     model:nn.Module, # the architecture; not changed
     a:Mapping, # state dict at t = 0
@@ -203,13 +209,14 @@ def curve(
     after=None, # after(t, state) -> state, for example REPAIR
 )->pd.DataFrame: # columns t, loss, accuracy (or what `evaluate` gives)
     "Loss and accuracy, in evaluation mode, along the straight line from `a` to `b`"
-    net, rows, evaluate = twin(model).eval(), [], _rounds(evaluate)
+    net, rows, evaluate = clone(model).eval(), [], _rounds(evaluate)
     for t in np.linspace(0, 1, points).tolist():
         state = interpolate(a, b, t)
         _load(net, after(t, state) if after else state)
         rows.append(dict(t=t, **(evaluate(net) if callable(evaluate) else _loss_accuracy(net, evaluate))))
     return pd.DataFrame(rows)
 
+# %% ../../nbs/merging/01_matching.ipynb #56006ae5
 def barrier(
     curve:pd.DataFrame, # of `curve`
     metric:str='loss', # a metric whose name has 'acc' in it is better when higher: its barrier is the largest drop
@@ -334,18 +341,21 @@ class _Descent:
                     start += length
         for s, p in self.perms.items(): self.move(s, p)
 
-    def tensors(self, key, axis=0, start=None, length=None):
-        "The pair of tensors, or of their slices, in the dtype of the costs; files are read here"
-        a, b = self.a[key].detach(), self.b[key].detach()
-        if start is not None: a, b = a.narrow(axis, start, length), b.narrow(axis, start, length)
-        dtype = torch.float64 if a.dtype == torch.float64 else torch.float32
-        return a.to(dtype), b.to(a.device, dtype)
+# %% ../../nbs/merging/01_matching.ipynb #26a83d2a
+@patch
+def tensors(self:_Descent, key, axis=0, start=None, length=None):
+    "The pair of tensors, or of their slices, in the dtype of the costs; files are read here"
+    a, b = self.a[key].detach(), self.b[key].detach()
+    if start is not None: a, b = a.narrow(axis, start, length), b.narrow(axis, start, length)
+    dtype = torch.float64 if a.dtype == torch.float64 else torch.float32
+    return a.to(dtype), b.to(a.device, dtype)
 
-    def move(self, symbol, perm):
-        "Set a permutation, and where the entries of the axes that carry it come from"
-        self.perms[symbol] = perm
-        for key, axis, *_ in self.places[symbol]:
-            self.now[key, axis] = index(self.axes[key][axis], self.perms).to(self.device[key])
+@patch
+def move(self:_Descent, symbol, perm):
+    "Set a permutation, and where the entries of the axes that carry it come from"
+    self.perms[symbol] = perm
+    for key, axis, *_ in self.places[symbol]:
+        self.now[key, axis] = index(self.axes[key][axis], self.perms).to(self.device[key])
 
 # %% ../../nbs/merging/01_matching.ipynb #15917166
 @patch
@@ -403,6 +413,7 @@ def grow(self:_Descent):
         self.version[symbol] += 1
         yield symbol
 
+# %% ../../nbs/merging/01_matching.ipynb #a71407d6
 @patch
 def improve(self:_Descent, symbol):
     "(units moved, gain) of the best order for `symbol`, after taking it; (0, 0.) if there is no better one"
@@ -479,6 +490,7 @@ def _check_tensor(key, a, b, spec):
     if a.is_floating_point() and not (_finite(a) and _finite(b)):
         raise ValueError(f'{key!r} has NaN or infinite values')
 
+# %% ../../nbs/merging/01_matching.ipynb #0cffd971
 def _pair(a, b, spec):
     "Both as state dicts that fit each other and `spec`"
     a, b = _weights(a), _weights(b)
@@ -526,6 +538,7 @@ def _descend(a, b, spec, perms, seed, sweeps):
         if not changed: break
     return descent.perms
 
+# %% ../../nbs/merging/01_matching.ipynb #94f23a4d
 def _drain(steps, each=lambda *row: row[:4]):
     "`each` of what a generator yields, and what it returns"
     rows = []
@@ -567,7 +580,7 @@ def _calls(model, x=None):
     without `x`, each once, in a chain"""
     leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
     if x is None: return [(n, 0, m, i, i + 1) for i, (n, m) in enumerate(leaves)]
-    calls, times, net = [], Counter(), twin(model).eval()
+    calls, times, net = [], Counter(), clone(model).eval()
     def watch(name):
         def see(m, args, kwargs, out):
             calls.append((name, times[name], m, next(chain(args, kwargs.values()), None), out))
@@ -577,6 +590,7 @@ def _calls(model, x=None):
     _ask(net, x)
     return calls
 
+# %% ../../nbs/merging/01_matching.ipynb #3a713b45
 def observed(
     model:nn.Module,
     spec:Spec, # with symbols named after the module that makes their units
@@ -628,6 +642,7 @@ class _Moments:
         sx, sy = (s.where(s > 1e-7*(s.max() + a.abs()), torch.inf) for s, a in ((sx, ax), (sy, ay)))
         return cov/torch.outer(sx, sy)
 
+# %% ../../nbs/merging/01_matching.ipynb #44f09852
 def _unit_rows(out, n, name, modules):
     """(samples, n): an output with all positions as samples. Its units are on the axis where the first of `modules`
     that says so has them"""
@@ -642,7 +657,7 @@ def _unit_rows(out, n, name, modules):
         if -out.ndim <= axis < out.ndim and out.shape[axis] == n: return out.movedim(axis, -1).reshape(-1, n)
     raise ValueError(f'{name!r} has an output of shape {tuple(out.shape)}; expected {n} units on axis {axes[-1]}')
 
-# %% ../../nbs/merging/01_matching.ipynb #836ced5b
+# %% ../../nbs/merging/01_matching.ipynb #fa262ecb
 @torch.no_grad()
 def activation_matching(
     a:nn.Module, # the network that stays
@@ -659,17 +674,12 @@ def activation_matching(
     for net in (a, b): inside(net)    # one that can be looked into
     _pair(a, b, spec)
     sums, read, nets, seen, shown = {s: _Moments()
-                                     for s in spec.sizes}, {}, [twin(net).eval() for net in (a, b)], {}, None
+                                     for s in spec.sizes}, {}, [clone(net).eval() for net in (a, b)], {}, None
     modules = dict(nets[0].named_modules())
     for x in map(_inputs, batches):
         if shown is None:
             shown = _shown(spec, observed(nets[0], spec, x[:2]) if where is None else where, modules)
-            own = {s: modules.get(s) for s in spec.sizes if shown[s][0] != s and cost == 'correlation'}
-            read = {
-                s: _Moments()
-                for s, m in own.items()
-                if spec.sizes[s] in (getattr(m, 'out_features', 0), getattr(m, 'out_channels', 0))
-            }
+            if cost == 'correlation': read = _before(spec, shown, modules)
             for i, net in enumerate(nets): _watch(net, {name for name, _ in shown.values()} | set(read), seen, i)
         seen.clear()
         for net in nets: _ask(net, x)
@@ -681,10 +691,15 @@ def activation_matching(
         if not m.finite():
             raise ValueError(
                 f'the units of {s!r}, seen at {shown[s][0]!r}, have NaN or infinite activations on the data')
-    return {
-        s: _settled(m.profit(cost), read[s].profit(cost) if s in read and read[s].finite() else None)
-        for s, m in sums.items()
-    }
+    other = {s: m.profit(cost) for s, m in read.items() if m.finite()}
+    return {s: _settled(m.profit(cost), other.get(s)) for s, m in sums.items()}
+
+# %% ../../nbs/merging/01_matching.ipynb #48bdd315
+def _before(spec, shown, modules):
+    "Moments for the symbols that are seen elsewhere than at the layer that makes their units"
+    own = {s: modules.get(s) for s in spec.sizes if shown[s][0] != s}
+    made = lambda m: (getattr(m, 'out_features', 0), getattr(m, 'out_channels', 0))
+    return {s: _Moments() for s, m in own.items() if spec.sizes[s] in made(m)}
 
 def _settled(profit, other):
     """The assignment of largest `profit`. Units that it leaves open, such as those of which a ReLU lets nothing
@@ -695,7 +710,7 @@ def _settled(profit, other):
     # the solver's own tolerance
     return also if profit[rows, also].sum() >= profit[rows, best].sum() - 1e-6*len(best) else best
 
-# %% ../../nbs/merging/01_matching.ipynb #44f09852
+# %% ../../nbs/merging/01_matching.ipynb #4da21439
 def _shown(spec, where, modules):
     "symbol -> (module's name, number of the call or None for its only one)"
     out = {}
@@ -708,6 +723,7 @@ def _shown(spec, where, modules):
         out[s] = name, call
     return out
 
+# %% ../../nbs/merging/01_matching.ipynb #e5d4fa4c
 def _watch(net, names, seen, i):
     "Lets `net` put the outputs of all calls of modules into `seen`, as lists by (i, name)"
     def see(name):
@@ -774,6 +790,7 @@ def straight_through(
     if best[1] is None: raise ValueError('no batch gave a finite midpoint loss')
     return best[1]
 
+# %% ../../nbs/merging/01_matching.ipynb #2e6a809f
 def _tied(net, *states):
     "Each further key of a tensor that has several -> its first one; in the states they have to be equal too"
     first = {id(p): k for k, p in net.named_parameters()}
@@ -783,6 +800,7 @@ def _tied(net, *states):
             raise ValueError(f'{other} and {k} are one tensor of the model but differ in a state dict: untie the model')
     return tied
 
+# %% ../../nbs/merging/01_matching.ipynb #948f4642
 class _At(nn.Module):
     "The network at other weights"
     def __init__(self, net, state): super().__init__(); self.net, self.state = net, state
@@ -837,6 +855,7 @@ def merge_many(
         if r and not changed: break
     return perms, average(states)
 
+# %% ../../nbs/merging/01_matching.ipynb #ad8e00a5
 def average(
     states, # state dicts with the same keys
 )->dict:
@@ -870,12 +889,25 @@ class _Sums:
 class _Reached(Exception):
     "Ends a pass at the layer that it was made for"
 
+def _check_pass(fresh, ends, n):
+    "One sentence if `n` batches gave no usable sums, or did not end at the same layer"
+    if not n: raise ValueError('batches is empty: statistics need data')
+    if len(ends) > 1:
+        raise ValueError(
+            'the layers do not run in the same order for all batches: '
+            f'{", ".join(sorted({repr(e and e[0]) for e in ends}))} come next'
+        )
+    for (name, _), sums in fresh.items():
+        if not sums.var(0).isfinite().all():
+            raise ValueError(f'layer {name!r} has NaN or infinite values on the data')
+
+# %% ../../nbs/merging/01_matching.ipynb #ac938fcb
 @torch.no_grad()
 def _in_turn(net, names, batches, see, put=None):  # ({(layer, number of its call): _Sums}, number of batches)
     """What `see(layer, x, out)` shows of each layer over all batches. With `put(name, layer, x, out, sums)` a layer
     gives that instead of `out` as soon as its own sums are complete: a pass per layer, but one only
     if there is one batch"""
-    batches, known, calls = _rounds(batches), {}, Counter()
+    batches, known, calls, count = _rounds(batches), {}, Counter(), 0
     whole, epoch = put is None or length_hint(batches, 2) == 1, getattr(batches, 'epoch', None)
     def watch(name):
         def hook(layer, args, kwargs, out):
@@ -896,15 +928,7 @@ def _in_turn(net, names, batches, see, put=None):  # ({(layer, number of its cal
             try: _ask(net, x); ends.add(None)
             except _Reached as e: ends.add(e.args[0])
             if not whole and ends == {None}: return known, count    # nothing left to be reached
-        if not n: raise ValueError('batches is empty: statistics need data')
-        if len(ends) > 1:
-            raise ValueError(
-                'the layers do not run in the same order for all batches: '
-                f'{", ".join(sorted({repr(e and e[0]) for e in ends}))} come next'
-            )
-        for (name, _), sums in fresh.items():
-            if not sums.var(0).isfinite().all():
-                raise ValueError(f'layer {name!r} has NaN or infinite values on the data')
+        _check_pass(fresh, ends, n)
         known, count = known | fresh, n
         if whole: return known, count
 
@@ -940,6 +964,7 @@ def _norms(net):
         if isinstance(m, _BatchNorm) and m.track_running_stats and m.running_mean is not None
     }
 
+# %% ../../nbs/merging/01_matching.ipynb #0b2fb7be
 def reset_batch_norm(
     model:nn.Module, # the architecture; not changed
     batches, # of (x, y): the statistics are those of one pass over everything at once
@@ -967,7 +992,7 @@ def reset_batch_norm(
         if m.num_batches_tracked is not None: out[f'{name}.num_batches_tracked'].fill_(n)
     return out
 
-# %% ../../nbs/merging/01_matching.ipynb #0b2fb7be
+# %% ../../nbs/merging/01_matching.ipynb #c723be5e
 _TAKES = (*_LAYERS, _BatchNorm, nn.GroupNorm)
 
 def _repair_layers(model, layers):
@@ -985,6 +1010,12 @@ def _repair_layers(model, layers):
         if not found: raise ValueError(f'{n!r} has no bias or no weights to take a correction')
         names += [k for k in found if k not in names]
     if not names: raise ValueError('no layer with a bias takes the correction: name some in layers')
+    _check_takers(names, state)
+    return names
+
+# %% ../../nbs/merging/01_matching.ipynb #85827f83
+def _check_takers(names, state):
+    "One sentence if a layer's weights are not its own"
     for n in names:
         if f'{n}.weight' not in state:
             raise ValueError(
@@ -998,7 +1029,6 @@ def _repair_layers(model, layers):
                     f'{mine} and {other} are one tensor, which one correction cannot serve: name other layers in '
                     'layers'
                 )
-    return names
 
 # %% ../../nbs/merging/01_matching.ipynb #0d8cbd9d
 @torch.no_grad()
@@ -1055,6 +1085,7 @@ def match(
 
 def _as_module(w, model): return w if isinstance(w, nn.Module) else _loaded(model, _weights(w))
 
+# %% ../../nbs/merging/01_matching.ipynb #a60a4c79
 def match_all(
     states, # modules, state dicts or paths, two or more
     spec:Spec,
@@ -1068,6 +1099,7 @@ def match_all(
     first, *rest = merge_many(states, spec, seed=seed, **kw)[0]
     return [compose(p, inverse(first)) for p in rest]
 
+# %% ../../nbs/merging/01_matching.ipynb #303f2010
 def merge(
     a, # module, state dict or .safetensors path
     b, # the one whose units are put in order first

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RULES', 'Spec', 'index', 'permuted', 'wrapping', 'identity', 'random_perms', 'inverse', 'compose', 'Symbols', 'unify',
-           'Value', 'still', 'Derivation', 'elementwise', 'FinalStates', 'opaque', 'inside', 'twin', 'permutations',
+           'Value', 'still', 'Derivation', 'elementwise', 'FinalStates', 'opaque', 'inside', 'permutations',
            'check_spec']
 
 # %% ../../nbs/merging/00_permutations.ipynb #bca3679f
@@ -27,7 +27,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
-from ..models import check_module, eval_mode
+from ..models import check_module, clone, eval_mode
 
 # %% ../../nbs/merging/00_permutations.ipynb #7aa058a2
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ def _check(state, spec, perms):
     if not isinstance(state, Mapping):
         hint = ': give its state_dict()' if isinstance(state, nn.Module) else ''
         raise TypeError(f'what is permuted must be a state dict, not a {type(state).__name__}{hint}')
+    _check_perms(spec, perms)
+    _check_shapes(state, spec)
+
+def _check_perms(spec, perms):
+    "One sentence if `perms` are no permutations of symbols of the spec"
     for s, p in perms.items():
         if s not in spec.sizes:
             raise ValueError(
@@ -91,6 +96,10 @@ def _check(state, spec, perms):
             raise TypeError(f'the permutation of {s!r} must be an int64 tensor of length {n}')
         if not torch.equal(p.sort().values, torch.arange(n, device=p.device)):
             raise ValueError(f'what is given for {s!r} is no permutation: expected each of 0, ..., {n - 1} once')
+
+# %% ../../nbs/merging/00_permutations.ipynb #b93b2689
+def _check_shapes(state, spec):
+    "One sentence if the state does not have the tensors of the spec"
     for key, layouts in spec.axes.items():
         if key not in state:
             raise ValueError(
@@ -127,6 +136,7 @@ def random_perms(
     "Uniformly random permutations of all symbols"
     return {s: torch.randperm(n, generator=generator) for s, n in spec.sizes.items()}
 
+# %% ../../nbs/merging/00_permutations.ipynb #27922756
 def inverse(
     perms:Mapping, # symbol -> int64 (n,)
 )->dict:
@@ -166,18 +176,20 @@ class Symbols:
         for layout in layouts:
             self.bound.update({s: ((None, self.units[s]),) for s, _ in self.resolve(layout) if s is not None})
 
-    def align(self, layout, cuts):
-        "`layout` with its symbols cut at the positions `cuts`"
-        layout = self.resolve(layout)
-        for (s, length), start in zip(layout, _cuts(layout)):
-            inside = [c - start for c in cuts if start < c < start + length]
-            if s is None or not inside: continue
-            n, name = self.units[s], self.names[self.rank[s]]
-            u, middle = divmod(inside[0] * n, length)
-            self.bound[s] = ((None,
-                              n),) if middle else self.fresh(u, f'{name}[:{u}]') + self.fresh(n - u, f'{name}[{u}:]')
-            return self.align(layout, cuts)
-        return layout
+# %% ../../nbs/merging/00_permutations.ipynb #b3360e7c
+@patch
+def align(self:Symbols, layout, cuts):
+    "`layout` with its symbols cut at the positions `cuts`"
+    layout = self.resolve(layout)
+    for (s, length), start in zip(layout, _cuts(layout)):
+        inside = [c - start for c in cuts if start < c < start + length]
+        if s is None or not inside: continue
+        n, name = self.units[s], self.names[self.rank[s]]
+        u, middle = divmod(inside[0] * n, length)
+        self.bound[s] = ((None,
+                          n),) if middle else self.fresh(u, f'{name}[:{u}]') + self.fresh(n - u, f'{name}[{u}:]')
+        return self.align(layout, cuts)
+    return layout
 
 # %% ../../nbs/merging/00_permutations.ipynb #79d9544f
 def _times(layout, k): return tuple((s, length * k) for s, length in layout)
@@ -199,6 +211,7 @@ def unify(
         while (a := symbols.resolve(first)) != (b := symbols.resolve(other)): _step(symbols, a, b)
     return symbols.resolve(first)
 
+# %% ../../nbs/merging/00_permutations.ipynb #113588ff
 def _step(symbols, a, b):
     "Bind at least one symbol in which the resolved layouts differ"
     for x, y in ((b, a), (a, b)):
@@ -210,6 +223,7 @@ def _step(symbols, a, b):
     if (symbols.align(a, cuts), symbols.align(b, cuts)) == (a, b):
         _join(symbols, *next((s, t) for s, t in zip(_at(a, cuts), _at(b, cuts)) if s != t))
 
+# %% ../../nbs/merging/00_permutations.ipynb #378aae52
 def _at(layout, cuts):
     "The symbol between each cut and the next"
     return [next(s for (s, _), end in zip(layout, _cuts(layout)[1:]) if c < end) for c in cuts[:-1]]
@@ -248,19 +262,6 @@ class Derivation(Symbols):
         self.state = model.state_dict(keep_vars=True)
         self.keys = {id(t): k for k, t in reversed(self.state.items())}  # the first of several keys
 
-    def param(self, t, axes=None):
-        "The Value of a tensor of the state dict, of which only `axes` may move (None: all); other tensors stay"
-        if t is None or isinstance(t, Value): return t
-        key = self.keys.get(id(t))
-        if key is None: return still(t.shape)
-        if key not in self.params:
-            name = re.sub(r'\.?((in_|[qkv]_)?proj_)?(weight|bias)$', '', key) or key
-            free = range(t.ndim) if axes is None else axes
-            if t.dtype in (torch.int64, torch.int32): free = ()  # positions
-            self.params[key] = Value(
-                tuple(self.fresh(n, name) if i in free else ((None, n),) for i, n in enumerate(t.shape))), set(free)
-        return self.params[key][0]
-
     def value(self, t):
         "The Value of a tensor that an operation reads"
         if id(t) in self.seen: return self.seen[id(t)][1]
@@ -274,6 +275,22 @@ class Derivation(Symbols):
 
     def same(self, *layouts): return unify(self, *layouts)
 
+# %% ../../nbs/merging/00_permutations.ipynb #6d8b0f52
+@patch
+def param(self:Derivation, t, axes=None):
+    "The Value of a tensor of the state dict, of which only `axes` may move (None: all); other tensors stay"
+    if t is None or isinstance(t, Value): return t
+    key = self.keys.get(id(t))
+    if key is None: return still(t.shape)
+    if key not in self.params:
+        name = re.sub(r'\.?((in_|[qkv]_)?proj_)?(weight|bias)$', '', key) or key
+        free = range(t.ndim) if axes is None else axes
+        if t.dtype in (torch.int64, torch.int32): free = ()  # positions
+        self.params[key] = Value(
+            tuple(self.fresh(n, name) if i in free else ((None, n),) for i, n in enumerate(t.shape))), set(free)
+    return self.params[key][0]
+
+# %% ../../nbs/merging/00_permutations.ipynb #a3425ff6
 class _Refused(ValueError):
     "A sentence of this module, not an error of the network's own code"
 
@@ -344,6 +361,7 @@ def _conv(d, x, weight, bias=None, groups=1, transposed=False):
     if b: d.same(b.axes[0], out)
     return Value((*x.axes[:c], out, *still(d.out.shape[c + 1:]).axes))
 
+# %% ../../nbs/merging/00_permutations.ipynb #05f2f23c
 @_rule('conv1d conv2d conv3d')
 def _conv_function(d, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     return _conv(d, x, weight, bias, groups)
@@ -369,6 +387,7 @@ def _batch_norm(d, x, *tensors, running_mean=None, running_var=None, weight=None
 _module(nn.modules.batchnorm._BatchNorm, _batch_norm, 'running_mean', 'running_var', 'weight', 'bias')
 _module(nn.modules.instancenorm._InstanceNorm, _batch_norm, 'running_mean', 'running_var', 'weight', 'bias')
 
+# %% ../../nbs/merging/00_permutations.ipynb #fd5b63e8
 @_rule('layer_norm rms_norm')
 def _layer_norm(d, x, normalized_shape, weight=None, bias=None, eps=None):
     for v in map(d.param, (weight, bias)):
@@ -378,7 +397,7 @@ def _layer_norm(d, x, normalized_shape, weight=None, bias=None, eps=None):
 _module(nn.LayerNorm, _layer_norm, 'normalized_shape', 'weight', 'bias')
 _module(nn.RMSNorm, _layer_norm, 'normalized_shape', 'weight')
 
-# %% ../../nbs/merging/00_permutations.ipynb #fd5b63e8
+# %% ../../nbs/merging/00_permutations.ipynb #fe35ef53
 def _freest(d, layout, acts):
     "Do that of `acts`, functions of the symbols, which leaves `layout` the most permutations"
     def freedom(act):
@@ -388,6 +407,7 @@ def _freest(d, layout, acts):
         return sum(math.lgamma(s.units[t] + 1) for t in {t for t, _ in s.resolve(layout)} - {None})
     max(acts, key=freedom)(d)
 
+# %% ../../nbs/merging/00_permutations.ipynb #80fc7777
 @_rule('group_norm')
 def _group_norm(d, x, num_groups, weight=None, bias=None, eps=None):
     n, layout = x.shape[1], x.axes[1]
@@ -399,6 +419,7 @@ def _group_norm(d, x, num_groups, weight=None, bias=None, eps=None):
 
 _module(nn.GroupNorm, _group_norm, 'num_groups', 'weight', 'bias')
 
+# %% ../../nbs/merging/00_permutations.ipynb #27b440d4
 @_rule('prelu')
 def _prelu(d, x, weight):
     w = d.param(weight)
@@ -424,11 +445,13 @@ def _pools(k):
 
 _pools(1), _pools(2), _pools(3)
 
+# %% ../../nbs/merging/00_permutations.ipynb #bf005e99
 @_rule('interpolate upsample')
 def _resize(d, x, *_, **__): return _spatial(d, x, x.ndim - 2)
 
 _module(nn.Upsample, _resize)
 
+# %% ../../nbs/merging/00_permutations.ipynb #bfe0cf62
 @_rule('pad')
 def _pad(d, x, pad, mode='constant', value=None):
     axes = list(x.axes)
@@ -472,6 +495,7 @@ def _stack(d, tensors, dim=0):
     dim %= v.ndim + 1
     return Value((*v.axes[:dim], ((None, len(tensors)),), *v.axes[dim:]))
 
+# %% ../../nbs/merging/00_permutations.ipynb #c5600de3
 def _pieces(d, layout, lengths):
     "`layout` cut into stretches of these lengths"
     cuts = [0, *itertools.accumulate(lengths)]
@@ -547,6 +571,7 @@ def _getitem(d, x, items):
         else: axes.append(_sliced(d, layout, i))
     return Value(tuple(axes))
 
+# %% ../../nbs/merging/00_permutations.ipynb #d51da651
 def _sliced(d, layout, part):
     start, stop, step = part.indices(n := _length(layout))
     length = len(range(start, stop, step))
@@ -591,6 +616,7 @@ def _transpose(d, x, dim0, dim1):
 @_rule('t adjoint mT')
 def _t(d, x): return x if x.ndim < 2 else _transpose(d, x, -2, -1)
 
+# %% ../../nbs/merging/00_permutations.ipynb #badaaed8
 @_rule('expand broadcast_to')
 def _expand(d, x, *_, **__):
     sizes = list(d.out.shape)
@@ -609,6 +635,7 @@ def _repeat_interleave(d, x, repeats, dim=None, **_):
     axes = list(x.axes); axes[dim] = d.resolve(_times(axes[dim], repeats))
     return Value(tuple(axes))
 
+# %% ../../nbs/merging/00_permutations.ipynb #a3ebde8a
 @_rule('T')
 def _reversed(d, x): return Value(x.axes[::-1])
 
@@ -618,7 +645,7 @@ def _movedim(d, x, source, destination):
     at, rest = dict(zip(new, old)), iter([i for i in range(x.ndim) if i not in old])
     return Value(tuple(x.axes[at[i] if i in at else next(rest)] for i in range(x.ndim)))
 
-# %% ../../nbs/merging/00_permutations.ipynb #dc9bd752
+# %% ../../nbs/merging/00_permutations.ipynb #1b772b17
 @_rule('reshape view flatten unflatten squeeze unsqueeze view_as reshape_as ravel')
 def _reshape(d, x, *_, **__):
     old, new = [i for i, n in enumerate(x.shape) if n != 1], [i for i, n in enumerate(d.out.shape) if n != 1]
@@ -635,6 +662,7 @@ def _reshape(d, x, *_, **__):
 _module(nn.Flatten, _reshape)
 _module(nn.Unflatten, _reshape)
 
+# %% ../../nbs/merging/00_permutations.ipynb #9ea01f57
 def _moves(d, layout): return any(s is not None for s, _ in d.resolve(layout))
 
 def _merge(d, layouts):
@@ -698,6 +726,7 @@ def _attend(d, m, name, query, key, value, masks):
         if b is not None: d.same(d.param(b).axes[2], heads)
     return _linear(d, Value((*query.axes[:-1], heads)), m.out_proj.weight, m.out_proj.bias), one
 
+# %% ../../nbs/merging/00_permutations.ipynb #8a128264
 @_rule(nn.MultiheadAttention)
 def _multihead(d, m, query, key, value, *masks, **kwargs):
     out, heads = _attend(d, m, d.name, query, key, value, (masks, kwargs))
@@ -732,6 +761,7 @@ def _gates(d, m, end, x, units, out):
         d.same(w.axes[0], units * (w.shape[0] // m.hidden_size))
         if w.ndim > 1: d.same(w.axes[1], x if name == 'weight_ih' else out)
 
+# %% ../../nbs/merging/00_permutations.ipynb #5064a5c5
 @_rule(nn.LSTM, nn.GRU, nn.RNN)
 def _recurrent(d, m, x, states=None):
     d.fix(*x.axes[:-1])
@@ -752,6 +782,7 @@ def _recurrent(d, m, x, states=None):
             for t, layouts in zip(tree_leaves(d.out[1]), zip(*rows))]
     return x, kind(last)
 
+# %% ../../nbs/merging/00_permutations.ipynb #77f5fac5
 @_rule(nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 def _cell(d, m, x, states=None):
     units = d.fresh(m.hidden_size, d.name)
@@ -793,18 +824,6 @@ def _no_script(m):
     if isinstance(m, torch.jit.ScriptModule):
         raise ValueError('the units of a TorchScript module cannot be followed: give the nn.Module that it was made of')
 
-def twin(model:nn.Module)->nn.Module:
-    """A deep copy, also of a model with the old weight_norm or spectral_norm, which leave a result of autograd in
-    their layer that torch does not copy"""
-    check_module(model)
-    made = {
-        id(t): t.detach().clone()
-        for m in model.modules()
-        for t in vars(m).values()
-        if isinstance(t, torch.Tensor) and not t.is_leaf
-    }
-    return copy.deepcopy(model, made)
-
 # %% ../../nbs/merging/00_permutations.ipynb #cf03a808
 _OLD = {WeightNorm: 'weight_norm', SpectralNorm: 'spectral_norm'}
 
@@ -837,27 +856,29 @@ class _Watch(TorchFunctionMode):
         run = lambda *args, **kwargs: f(*tree_map(self.fake, args), **tree_map(self.fake, kwargs))
         return self.visit(f'function {name}', repr(name), run, rule, args, kwargs or {})
 
-    def follow(self, name, m):
-        """Let `m` say when it runs, until `permutations` takes that back. One operation is what torch.nn has, and what
-        has a rule of its own"""
-        forward, kind = m.forward, type(m)
-        one = issubclass(kind, self.own) or kind.__module__.startswith('torch.nn') and kind is not nn.Sequential
-        rule = next((functools.partial(_with_module, self.table[t], m) for t in kind.__mro__ if t in self.table), None)
-        def run(*args, **kwargs):
-            if self.within: return forward(*args, **kwargs)
-            self.where.append((name, kind.__name__))
-            self.within, self.d.name = one, name or kind.__name__
-            try:
-                out = self.visit(f'module {self.d.name} ({kind.__name__})', kind.__name__, forward, rule, args, kwargs,
-                                 m) if one else forward(*args, **kwargs)
-            finally: self.within = False
-            self.where.pop()  # after an exception it tells where
-            return out
-        m.forward = run
+# %% ../../nbs/merging/00_permutations.ipynb #05c94ea0
+@patch
+def follow(self:_Watch, name, m):
+    """Let `m` say when it runs, until `permutations` takes that back. One operation is what torch.nn has, and what
+    has a rule of its own"""
+    forward, kind = m.forward, type(m)
+    one = issubclass(kind, self.own) or kind.__module__.startswith('torch.nn') and kind is not nn.Sequential
+    rule = next((functools.partial(_with_module, self.table[t], m) for t in kind.__mro__ if t in self.table), None)
+    def run(*args, **kwargs):
+        if self.within: return forward(*args, **kwargs)
+        self.where.append((name, kind.__name__))
+        self.within, self.d.name = one, name or kind.__name__
+        try:
+            out = self.visit(f'module {self.d.name} ({kind.__name__})', kind.__name__, forward, rule, args, kwargs,
+                             m) if one else forward(*args, **kwargs)
+        finally: self.within = False
+        self.where.pop()  # after an exception it tells where
+        return out
+    m.forward = run
 
 def _with_module(rule, m, d, *args, **kwargs): return rule(d, m, *args, **kwargs)
 
-# %% ../../nbs/merging/00_permutations.ipynb #37c70966
+# %% ../../nbs/merging/00_permutations.ipynb #b1216471
 @patch
 def visit(self:_Watch, what, key, run, rule, args, kwargs, m=None):
     "What the operation gives, as tensors without data, each of which now has its Value"
@@ -871,15 +892,7 @@ def visit(self:_Watch, what, key, run, rule, args, kwargs, m=None):
     if not m and not any(_moves(d, a) for v in values for part in getattr(v, 'rows', [v]) for a in part.axes):
         d.keep(tensors, [still(t.shape) for t in tensors])
         return out
-    if rule is None:
-        raise _Refused(
-            f'no rule for {what}: say how it treats the order of units by rules={{{key}: elementwise}} (each by '
-            f'itself), {{{key}: opaque}} (it needs their order) or a rule of your own, or declare a Spec by hand')
-    args, kwargs = tree_map(lambda t: d.value(t) if isinstance(t, torch.Tensor) else t, (args, kwargs))
-    try: values = _values(rule(d, *args, **kwargs))
-    except Exception as e:
-        raise _Refused(f'the rule for {what} cannot follow this use of it: {_line(e)}. Pass a rule of your own, '
-                       'opaque for instance, or declare a Spec by hand') from e
+    values = self.told(what, key, rule, args, kwargs)
     for v, t in zip(values, tensors):
         if v.shape != tuple(t.shape):
             raise _Refused(f'{what} gives a tensor of shape {tuple(t.shape)}, its rule says {v.shape}')
@@ -888,7 +901,22 @@ def visit(self:_Watch, what, key, run, rule, args, kwargs, m=None):
 
 def _tensors(x): return [t for t in tree_leaves(x) if isinstance(t, torch.Tensor)]
 
-# %% ../../nbs/merging/00_permutations.ipynb #05c94ea0
+# %% ../../nbs/merging/00_permutations.ipynb #7ab65c9d
+@patch
+def told(self:_Watch, what, key, rule, args, kwargs):
+    "The Values that the rule gives for the operation's result"
+    d = self.d
+    if rule is None:
+        raise _Refused(
+            f'no rule for {what}: say how it treats the order of units by rules={{{key}: elementwise}} (each by '
+            f'itself), {{{key}: opaque}} (it needs their order) or a rule of your own, or declare a Spec by hand')
+    args, kwargs = tree_map(lambda t: d.value(t) if isinstance(t, torch.Tensor) else t, (args, kwargs))
+    try: return _values(rule(d, *args, **kwargs))
+    except Exception as e:
+        raise _Refused(f'the rule for {what} cannot follow this use of it: {_line(e)}. Pass a rule of your own, '
+                       'opaque for instance, or declare a Spec by hand') from e
+
+# %% ../../nbs/merging/00_permutations.ipynb #981b446c
 @patch
 def tried(self:_Watch, what, run, args, kwargs, m):
     "What the operation gives; of a module that looks at values, what it gives for ones"
@@ -903,6 +931,7 @@ def tried(self:_Watch, what, run, args, kwargs, m):
             f'one operation by rules={{{kind}: opaque}} or a rule of your own, or declare a Spec by hand') from e
     except Exception as e: raise _Refused(f'{what} fails: {_line(e)}. Is x what the model takes?') from e
 
+# %% ../../nbs/merging/00_permutations.ipynb #204e3ef4
 def _of_ones(m, args, kwargs):
     real = lambda t: torch.ones(t.shape, dtype=t.dtype, device=t.device) if isinstance(t, FakeTensor) else t
     like = lambda t: torch.empty(t.shape, dtype=t.dtype, device=t.device) if isinstance(t, torch.Tensor) else t
@@ -912,7 +941,7 @@ def _of_ones(m, args, kwargs):
         out = m.forward(*tree_map(real, args), **tree_map(real, kwargs))
     return tree_map(like, out)
 
-# %% ../../nbs/merging/00_permutations.ipynb #b1216471
+# %% ../../nbs/merging/00_permutations.ipynb #0f456830
 def permutations(
     model:nn.Module, # any network whose forward pass can run without data
     x, # example batch, or a tuple of the model's inputs; only shapes and types matter
@@ -934,6 +963,7 @@ def permutations(
         finally: _restore(held)
     return _spec(d)
 
+# %% ../../nbs/merging/00_permutations.ipynb #b76e737e
 def _given(watch, model, x):
     "The tensors that the network gives"
     try:
@@ -947,6 +977,7 @@ def _given(watch, model, x):
         raise ValueError(f'the model gives a {type(odd).__name__}: wrap it in one that gives tensors')
     return _tensors(out)
 
+# %% ../../nbs/merging/00_permutations.ipynb #ba28bb3d
 def _held(model):
     "What the submodules hold: (attributes, buffers, lists, ..., a copy) of each"
     return [
@@ -992,6 +1023,39 @@ def _spec(d):
     return Spec({names[s]: d.units[s] for s in free}, axes)
 
 # %% ../../nbs/merging/00_permutations.ipynb #68c588bd
+#| export
+
+# %% ../../nbs/merging/00_permutations.ipynb #f69e06b5
+def _jitter(t, gen, size):
+    """Weights at random around `t`, `size` of their scale away; buffers keep their signs (variances, masks) unless they
+    are all zero (means)"""
+    if not t.is_floating_point(): return t.detach()
+    noise = lambda: torch.randn(t.shape, generator=gen, dtype=t.dtype).to(t.device)
+    new = t.detach() * (.3 * size * noise()).exp()
+    if not isinstance(t, nn.Parameter) and t.any(): return new
+    return new + size * (math.prod(t.shape[1:]) ** -.5 if t.ndim > 1 else .3) * noise()
+
+# %% ../../nbs/merging/00_permutations.ipynb #a140b223
+def _runner(net, prefix, x):
+    "run(state) -> all that the network gives for `x`, in one vector; `net` is left as it was"
+    held = _held(net)
+    @torch.no_grad()
+    def run(state):
+        ours = {k.removeprefix(prefix): t for k, t in state.items()}
+        try: out = torch.func.functional_call(net, ours, tuple(t.clone() for t in x), tie_weights=False)
+        except RuntimeError as e:
+            raise ValueError(f'the model fails in float64: {_line(e)}. Is x what it takes?') from e
+        finally: _restore(held)  # some keep what they have computed from their weights
+        return torch.cat([t.flatten() for t in tree_leaves(out) if isinstance(t, torch.Tensor)])
+    return run
+
+def _first_alone(spec):
+    "The spec of the first axis of each symbol that has several; None if there is none"
+    first = {users[0] for users in map(spec.users, spec.sizes) if len(users) > 1}
+    axes = {k: tuple(a if (k, i) in first else () for i, a in enumerate(axes)) for k, axes in spec.axes.items()}
+    return Spec(spec.sizes, axes) if first else None
+
+# %% ../../nbs/merging/00_permutations.ipynb #7930424c
 def check_spec(
     model:nn.Module,
     spec:Spec,
@@ -1004,21 +1068,12 @@ def check_spec(
     AssertionError if it is more than rounding"""
     gen, double = torch.Generator().manual_seed(
         seed), lambda t: t.detach().double() if t.is_floating_point() else t.detach()
-    whole = twin(model).double().eval()
+    whole = clone(model).double().eval()
     (net, prefix), keys = inside(whole), whole.state_dict(keep_vars=True)
-    held = _held(net)
     def drawn(size):
         new = {id(t): _jitter(t, gen, size) for t in {id(t): t for t in keys.values()}.values()}
         return {k: new[id(t)] for k, t in keys.items()}  # tied weights stay tied
-    x = tuple(map(double, x if isinstance(x, (tuple, list)) else (x,)))
-    @torch.no_grad()
-    def run(state):
-        ours = {k.removeprefix(prefix): t for k, t in state.items()}
-        try: out = torch.func.functional_call(net, ours, tuple(t.clone() for t in x), tie_weights=False)
-        except RuntimeError as e:
-            raise ValueError(f'the model fails in float64: {_line(e)}. Is x what it takes?') from e
-        finally: _restore(held)  # some keep what they have computed from their weights
-        return torch.cat([t.flatten() for t in tree_leaves(out) if isinstance(t, torch.Tensor)])
+    run = _runner(net, prefix, tuple(map(double, x if isinstance(x, (tuple, list)) else (x,))))
     change = lambda after: ((after - before).abs().max() / before.abs().max()).item()
     for size in (1, .3, .1, .03):  # closer to the model's own where the network blows up the rounding of its weights
         state, worst = drawn(size), 0.
@@ -1034,21 +1089,8 @@ def check_spec(
         worst = max(worst, change(run(permuted(state, spec, perms))))
         assert worst <= rtol, ('a permutation that the spec allows changes the output by '
                                f'{worst:.1e} of its largest value, more than {rtol:.1e}')
-    first = {users[0] for users in map(spec.users, spec.sizes) if len(users) > 1}
-    alone = Spec(
-        spec.sizes,
-        {k: tuple(a if (k, i) in first else () for i, a in enumerate(axes)) for k, axes in spec.axes.items()},
-    )
-    assert not first or change(run(permuted(state, alone, shift))) > rtol, (
+    alone = _first_alone(spec)
+    assert alone is None or change(run(permuted(state, alone, shift))) > rtol, (
         'the output does not notice when tensors are permuted one without the other: '
         'this model and x cannot test a spec')
     return worst
-
-def _jitter(t, gen, size):
-    """Weights at random around `t`, `size` of their scale away; buffers keep their signs (variances, masks) unless they
-    are all zero (means)"""
-    if not t.is_floating_point(): return t.detach()
-    noise = lambda: torch.randn(t.shape, generator=gen, dtype=t.dtype).to(t.device)
-    new = t.detach() * (.3 * size * noise()).exp()
-    if not isinstance(t, nn.Parameter) and t.any(): return new
-    return new + size * (math.prod(t.shape[1:]) ** -.5 if t.ndim > 1 else .3) * noise()

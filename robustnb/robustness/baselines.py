@@ -34,6 +34,7 @@ def _class_numbers(y):
         raise TypeError(f'y has dtype {y.dtype}; expected int64 class numbers')
     return y.long()
 
+# %% ../../nbs/robustness/00_baselines.ipynb #9cdd1e01
 @dataclass(eq=False)
 class Objective:
     """An objective in two halves, so that a step can find the examples once and use them twice;
@@ -47,6 +48,7 @@ class Objective:
 
     def __call__(self, model, x, y): return self.outer(model, x, self.attack(model, x, y), y)
 
+# %% ../../nbs/robustness/00_baselines.ipynb #f1ec6974
 def scores(
     logits:torch.Tensor, # (N,K) of the attacked batch
     y:torch.Tensor, # int64 (N,)
@@ -205,6 +207,7 @@ class Tally:
         self.right = right if self.right is None else self.right + right
         return self.loss(logits, y)
 
+# %% ../../nbs/robustness/00_baselines.ipynb #f802550f
 def gairat(
     threat, # Linf(eps), L2(eps) or L1(eps)
     steps=10,
@@ -271,6 +274,7 @@ def soft_margin(
     own = y[:, None]
     return logits.scatter(1, own, -torch.inf).logsumexp(1) - logits.gather(1, own)[:, 0]
 
+# %% ../../nbs/robustness/00_baselines.ipynb #dfbf9546
 def boundary(
     attack, # attack(model, x, y) -> x_adv, in a ball of the largest margin that is asked for
     halvings=6, # forward passes that look for the boundary
@@ -421,6 +425,7 @@ def _ascent(model, x, y, objective, precision, reduce, opt):
     found = iter(grads)
     return [next(found) if p.requires_grad else None for p in params]
 
+# %% ../../nbs/robustness/00_baselines.ipynb #1106683f
 def _found(objective, model, x, y):
     "The outer half of `objective` with the examples of this batch"
     x_adv = objective.attack(model, x, y)

@@ -19,10 +19,9 @@ from ..attacks.autoattack import autoattack
 from ..attacks.gradient import ce_loss, guarded, margin_loss
 from ..data import unknown
 from ..evaluation import predict
-from ..models import _ARCHITECTURES, architecture, architectures, find_head, logits_of
+from ..models import _ARCHITECTURES, architecture, architectures, find_head, logits_of, unwrapped
 from .baselines import Bounded
 from .battery import gets_right
-from ..training import _plain
 
 # %% ../../nbs/robustness/03_blf.ipynb #70976f34
 def flow(
@@ -122,6 +121,7 @@ def blf(
     if spec is not None: out.spec = dict(name='bounded', kwargs=dict(inner=spec, gamma=gamma, form=form))
     return out
 
+# %% ../../nbs/robustness/03_blf.ipynb #d2d20b04
 @architecture
 def bounded(
     inner:dict, # the recorded call of the network below: its `spec`
@@ -135,6 +135,7 @@ def bounded(
             + '. Import or define it first, under @architecture')
     return blf(_ARCHITECTURES[inner['name']](**inner['kwargs']), gamma, form)
 
+# %% ../../nbs/robustness/03_blf.ipynb #a656cb45
 def pre_logits(
     model:nn.Module,
 )->nn.Module: # the same weights
@@ -144,7 +145,7 @@ def pre_logits(
 
 def _bounded(model):
     "The bounded network, also inside a wrapper (torch.compile, DataParallel); None if no function bounds the logits"
-    inner = _plain(model)
+    inner = unwrapped(model)
     if isinstance(inner, Bounded): return inner
     if any(isinstance(m, Bounded) for m in inner.modules()):
         raise ValueError(
@@ -198,6 +199,7 @@ def bounded_by(
     "Wraps a network so that its probabilities go up to `confidence`, the classes counted at its head"
     return lambda model: blf(model, gamma_for(confidence, find_head(model)[1].out_features, form), form)
 
+# %% ../../nbs/robustness/03_blf.ipynb #dcce28d3
 @torch.no_grad()
 def norms(
     model,
@@ -208,6 +210,7 @@ def norms(
     logits = z if bound is None else bound.g(z)
     return dict(logit_norm=logits.norm(dim=1).mean().item(), prelogit_norm=z.norm(dim=1).mean().item())
 
+# %% ../../nbs/robustness/03_blf.ipynb #fee619ca
 def missed(
     model,
     x:torch.Tensor, # float (N,...) in [0,1]

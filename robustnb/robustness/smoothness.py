@@ -10,6 +10,7 @@ __all__ = ['perturbation', 'logistic_loss', 'logistic_gradient', 'descent', 'gra
 import math
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from ..attacks.gradient import ce_loss
 from ..models import eval_mode, logits_of
@@ -163,36 +164,43 @@ class EntropySGD:
         if self.done % self.inner == 0: self.finish(model)
         return logs
 
-    def _begin(self, model, opt):
-        "The parameters; at the start of a loop they are kept, and the optimiser forgets its momentum"
-        params = [p for p in model.parameters() if p.requires_grad]
-        if not self.start:
-            self.start, self.mean = ([p.detach().clone() for p in params] for _ in range(2))
-            opt.state.clear()
-        # a checkpoint holds them on the CPU
-        self.start, self.mean = ([t.to(p) for t, p in zip(ts, params)] for ts in (self.start, self.mean))
-        return params
+# %% ../../nbs/robustness/05_smoothness.ipynb #e1331637
+@patch
+def _begin(self:EntropySGD, model, opt):
+    "The parameters; at the start of a loop they are kept, and the optimiser forgets its momentum"
+    params = [p for p in model.parameters() if p.requires_grad]
+    if not self.start:
+        self.start, self.mean = ([p.detach().clone() for p in params] for _ in range(2))
+        opt.state.clear()
+    # a checkpoint holds them on the CPU
+    self.start, self.mean = ([t.to(p) for t, p in zip(ts, params)] for ts in (self.start, self.mean))
+    return params
 
-    @torch.no_grad()
-    def _take(self, params, lr):
-        "Add the noise, and take the copy into the mean"
-        for p, m in zip(params, self.mean):
-            g = torch.Generator(p.device).manual_seed(self.seed*10**6 + self.done)
-            p.add_(torch.randn(p.shape, generator=g, device=p.device, dtype=p.dtype), alpha=self.noise*float(lr)**.5)
-            m.lerp_(p, self.alpha)
-        self.done += 1
+@patch
+@torch.no_grad()
+def _take(self:EntropySGD, params, lr):
+    "Add the noise, and take the copy into the mean"
+    for p, m in zip(params, self.mean):
+        g = torch.Generator(p.device).manual_seed(self.seed*10**6 + self.done)
+        p.add_(torch.randn(p.shape, generator=g, device=p.device, dtype=p.dtype), alpha=self.noise*float(lr)**.5)
+        m.lerp_(p, self.alpha)
+    self.done += 1
 
-    @torch.no_grad()
-    def finish(self, model):
-        "End a loop: put the weights between where it started and its mean"
-        params = [p for p in model.parameters() if p.requires_grad]
-        for p, s, m in zip(params, self.start, self.mean): p.copy_(s.lerp(m, self.share))
-        self.start, self.mean = [], []
+# %% ../../nbs/robustness/05_smoothness.ipynb #8bcf2d55
+@patch
+@torch.no_grad()
+def finish(self:EntropySGD, model):
+    "End a loop: put the weights between where it started and its mean"
+    params = [p for p in model.parameters() if p.requires_grad]
+    for p, s, m in zip(params, self.start, self.mean): p.copy_(s.lerp(m, self.share))
+    self.start, self.mean = [], []
 
-    def state_dict(self): return dict(done=self.done, start=self.start, mean=self.mean)
+@patch
+def state_dict(self:EntropySGD): return dict(done=self.done, start=self.start, mean=self.mean)
 
-    def load_state_dict(self, state):
-        self.done, self.start, self.mean = state['done'], list(state['start']), list(state['mean'])
+@patch
+def load_state_dict(self:EntropySGD, state):
+    self.done, self.start, self.mean = state['done'], list(state['start']), list(state['mean'])
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #a99945e4
 def uphill(

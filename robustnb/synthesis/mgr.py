@@ -10,6 +10,7 @@ __all__ = ['feature_gap', 'pool', 'fresh', 'pcr', 'regularised', 'check_weight',
 import math
 from contextlib import contextmanager
 import torch
+from fastcore.basics import patch
 from torch import nn
 from ..data import Data, as_float
 from ..evaluation import predict
@@ -62,6 +63,7 @@ def pcr(
         return feature_gap(model, augment(x, rng), x, head)
     return extra
 
+# %% ../../nbs/synthesis/04_mgr.ipynb #c2d40c90
 class regularised:
     "The objective loss(model, x, y): cross-entropy, and `weight` times a loss of as many further images"
     def __init__(self,
@@ -94,6 +96,7 @@ def gda(
         return cross_entropy(model, augment(x, rng) if augment else x, y)[0]
     return extra
 
+# %% ../../nbs/synthesis/04_mgr.ipynb #256bc9d0
 def filtered(
     data:Data, # generated
     judge:nn.Module, # classifier trained on the real images
@@ -103,6 +106,7 @@ def filtered(
     if not right.any(): raise ValueError('the judge names no generated image as it was asked for: nothing is left')
     return data.pick(right)
 
+# %% ../../nbs/synthesis/04_mgr.ipynb #28ea368b
 def penalty(
     draw, # draw(n, rng) -> (images, labels)
     augment, # augment(x, rng) -> x
@@ -203,20 +207,6 @@ class MGR:
         self.rng, self.done, self.shift = torch.Generator().manual_seed(seed + 1), 0, 0.
         self.opt = torch.optim.Adam(finder.parameters(), lr=rate)
 
-    def search(self, model, x, y, loss):
-        "One step of the finder"
-        z = torch.randn(len(x), *self.generator.latent_shape, generator=self.rng).to(x)
-        c = torch.randint(self.generator.classes, (len(x),), generator=self.rng).to(x.device)
-        found = self.finder(z)
-        with eval_mode(self.generator): images = self.generator(found, c)
-        views = [images, self.augment(images, self.rng)]
-        held = self.draw_held(len(x), self.rng)
-        slopes = image_hypergradient(model, loss, (x, y), views, held, self.weight, self.inner, head=self.head)
-        params = list(self.finder.parameters())
-        for p, s in zip(params, torch.autograd.grad(views, params, slopes)): p.grad = s
-        self.opt.step()
-        self.shift = (found.detach() - z).flatten(1).norm(dim=1).mean().item()    # as it was before this step
-
     def __call__(self, model, x, y, loss, opt, **kw):
         if self.rate and self.weight and self.done % self.every == 0: self.search(model, x, y, loss)
         self.done += 1
@@ -230,11 +220,30 @@ class MGR:
             return value + self.weight*more, logs | dict(extra=more.detach())
         return objective
 
-    def state_dict(self):
-        return dict(done=self.done, shift=self.shift, rng=self.rng.get_state(), finder=self.finder.state_dict(),
-                    opt=self.opt.state_dict(), objective=self.objective.state_dict())
+# %% ../../nbs/synthesis/04_mgr.ipynb #67b25b2b
+@patch
+def search(self:MGR, model, x, y, loss):
+    "One step of the finder"
+    z = torch.randn(len(x), *self.generator.latent_shape, generator=self.rng).to(x)
+    c = torch.randint(self.generator.classes, (len(x),), generator=self.rng).to(x.device)
+    found = self.finder(z)
+    with eval_mode(self.generator): images = self.generator(found, c)
+    views = [images, self.augment(images, self.rng)]
+    held = self.draw_held(len(x), self.rng)
+    slopes = image_hypergradient(model, loss, (x, y), views, held, self.weight, self.inner, head=self.head)
+    params = list(self.finder.parameters())
+    for p, s in zip(params, torch.autograd.grad(views, params, slopes)): p.grad = s
+    self.opt.step()
+    self.shift = (found.detach() - z).flatten(1).norm(dim=1).mean().item()    # as it was before this step
 
-    def load_state_dict(self, state):
-        self.done, self.shift = state['done'], state['shift']
-        self.rng.set_state(state['rng'])
-        for part in ('finder', 'opt', 'objective'): getattr(self, part).load_state_dict(state[part])
+# %% ../../nbs/synthesis/04_mgr.ipynb #fe8be654
+@patch
+def state_dict(self:MGR):
+    return dict(done=self.done, shift=self.shift, rng=self.rng.get_state(), finder=self.finder.state_dict(),
+                opt=self.opt.state_dict(), objective=self.objective.state_dict())
+
+@patch
+def load_state_dict(self:MGR, state):
+    self.done, self.shift = state['done'], state['shift']
+    self.rng.set_state(state['rng'])
+    for part in ('finder', 'opt', 'objective'): getattr(self, part).load_state_dict(state[part])

@@ -16,9 +16,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Batches, Data, check_xy, unknown
 from ..evaluation import as_input, predict
-from ..models import check_module, eval_mode, find_head
+from ..models import check_module, eval_mode, find_head, with_head
 from ..training import Recipe, cosine, cross_entropy, recompute_bn
-from .baselines import with_head
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #c14f8197
 _NORMS = _BatchNorm, nn.GroupNorm, nn.LayerNorm

@@ -9,7 +9,7 @@ __all__ = ['NORMS', 'with_classes', 'rotated', 'Episodes', 'Sinusoids', 'adapted
 # %% ../../nbs/transfer/00_few_shot.ipynb #fe456d18
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call

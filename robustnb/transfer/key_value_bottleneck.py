@@ -7,13 +7,13 @@ __all__ = ['KeyValueBottleneck', 'key_value_bottleneck', 'adapt_keys', 'usage', 
            'with_more_classes', 'Encoded', 'class_stream', 'Discriminant']
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #8d29ab63
-import copy, math
+import math
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from ..data import as_float, unknown
-from ..models import architecture, check_module, features
+from ..models import architecture, check_module, clone, features
 from ..training import classified
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #30d1c104
@@ -177,7 +177,7 @@ def with_more_classes(
     "A copy with values of zero for further classes, and otherwise the same"
     if isinstance(more, bool) or not isinstance(more, int) or more < 1:
         raise ValueError(f'more is a whole number from 1 on, not {more!r}')
-    out = copy.deepcopy(model)
+    out = clone(model)
     out.values = nn.Parameter(F.pad(model.values.detach(), (0, more)))
     if hasattr(out, 'spec'): out.spec['kwargs']['classes'] = out.values.shape[1]
     return out

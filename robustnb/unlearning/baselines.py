@@ -28,8 +28,8 @@ from ..curvature import diagonal_fisher
 from ..data import Batches, Data, as_float, unknown
 from ..evaluation import as_input, membership_attack, predict, wilson
 from ..evidence.claims import interval
-from ..models import check_module, find_head, modes
-from ..training import Diverged, Recipe, _copied, _plain, cross_entropy, fit, train, update
+from ..models import check_module, clone, find_head, modes, unwrapped
+from ..training import Diverged, Recipe, cross_entropy, fit, train, update
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #ab5614e1
 def without(
@@ -87,7 +87,7 @@ def method(
     def forget(model, forgotten, kept):
         _check(model, forgotten, kept)
         with _seeded(seed), torch.inference_mode(False), torch.enable_grad():
-            net = _copied(_plain(model))
+            net = clone(unwrapped(model))
             with modes(net): other = edit(net, forgotten, kept)
         out = net if other is None else other.train(model.training)
         bad = next((k for k, p in out.named_parameters() if not p.isfinite().all()), None)
@@ -307,7 +307,7 @@ def batch_fisher(
 )->dict: # name -> tensor in the shape of the parameter
     """Mean over mini-batches of the squared gradient of their mean loss:
     what SSD's published code takes for the Fisher information"""
-    net = _copied(_plain(model)).eval().requires_grad_()
+    net = clone(unwrapped(model)).eval().requires_grad_()
     params, batches = dict(net.named_parameters()), Batches(data, batch_size=batch, seed=seed)
     total, device = {k: torch.zeros_like(p) for k, p in params.items()}, next(net.parameters()).device
     for x, y in batches:
@@ -444,7 +444,7 @@ def ntk_forgetting(
     if scale == 'trapezium' and start is None:
         raise ValueError("scale='trapezium' needs the initial weights: give start")
     def edit(net, forgotten, kept):
-        data, at = _joined(forgotten, kept), _copied(net).double().eval()
+        data, at = _joined(forgotten, kept), clone(net).double().eval()
         if start is not None: at.load_state_dict(start)
         G, out = _jacobian(at, data, names)
         hot = F.one_hot(data.y.to(out.device), out.shape[1]).to(out)
@@ -507,7 +507,7 @@ def untrained(
     seed:int=0,
 )->nn.Module:
     "A network like `model` with new random weights and statistics"
-    net = _copied(_plain(model))
+    net = clone(unwrapped(model))
     with _seeded(seed):
         for k, m in net.named_modules():
             reset = getattr(m, 'reset_parameters', getattr(m, '_reset_parameters', None))
@@ -549,7 +549,7 @@ def relearn_time(
     seed:int=0, # of the draws
 )->int: # in 1..most; `most` also where the target was not reached
     "Steps of training on everything until the mean loss on the forgotten examples is down to `target` again"
-    net, data = _ready(_copied(_plain(model)).requires_grad_()), _joined(forgotten, kept)
+    net, data = _ready(clone(unwrapped(model)).requires_grad_()), _joined(forgotten, kept)
     g = torch.Generator().manual_seed(seed)
     opt = torch.optim.SGD(net.parameters(), lr)
     with _seeded(seed), torch.enable_grad():

@@ -7,7 +7,7 @@ __all__ = ['cut_at', 'MixedLinear', 'Quadratic', 'solve', 'fit_user', 'mixed_pri
            'information', 'noise_for']
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #10e360ce
-import copy, math, warnings
+import math, warnings
 from dataclasses import dataclass
 from itertools import chain
 import numpy as np
@@ -19,7 +19,7 @@ from torch import fx, nn
 from torch.func import functional_call, jvp
 from ..data import Data, unknown
 from ..evaluation import as_input
-from ..models import check_module, find_head
+from ..models import check_module, clone, find_head
 from ..training import classified
 from .baselines import method
 
@@ -50,7 +50,7 @@ def cut_at(
     "(front, tail) of a copy, tail(front(x)) = model(x): the tail begins with the layer `cut`"
     layers = [k for k, _ in model.named_modules() if k]
     if cut not in layers: raise ValueError(unknown('layer', cut, layers))
-    net = copy.deepcopy(model).eval()
+    net = clone(model).eval()
     nodes = _traced(net, cut)
     calls = [i for i, n in enumerate(nodes) if n.op == 'call_module' and n.target == cut]
     if len(calls) != 1:
@@ -187,7 +187,7 @@ def fit_user(
 )->MixedLinear:
     """A copy whose user weights minimise (2) on `data`: `error` is the bound (6) on their distance from the minimum,
     `steps` how many the solver took"""
-    problem, out = Quadratic(model, data, decay, scale), copy.deepcopy(model)
+    problem, out = Quadratic(model, data, decay, scale), clone(model)
     u, out.steps = solve(problem, model.user, tol, steps)
     out.user.data, out.decay, out.scale = u, decay, scale
     out.error = (problem.gradient(u).norm()/decay).item()
@@ -214,7 +214,7 @@ def zeroed(
     model:MixedLinear, # untouched
 )->MixedLinear:
     "A copy without any user data: the core network, bit for bit"
-    out = copy.deepcopy(model)
+    out = clone(model)
     out.user.data.zero_()
     out.error, out.steps = 0., 0
     return out
@@ -270,7 +270,7 @@ def with_weights(
     weights:torch.Tensor, # (K,D), from `Gram.weights`
 )->MixedLinear:
     "A copy with these user weights"
-    out, d = copy.deepcopy(model), _head(model).in_features
+    out, d = clone(model), _head(model).in_features
     out.user.data = torch.cat([weights[:, :d].flatten(), weights[:, d:].flatten()]).to(model.user)
     return out
 

@@ -14,8 +14,8 @@ from torch import nn
 from ..curvature import diagonal_fisher
 from ..data import Data, as_float, check_xy
 from ..evaluation import predict
-from ..models import eval_mode, features, find_head
-from ..training import _copied, cross_entropy
+from ..models import clone, eval_mode, features, find_head
+from ..training import cross_entropy
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #abef426e
 def mnemonic_codes(
@@ -108,7 +108,7 @@ def displacement(
 @torch.no_grad()
 def moved(model, by, sign):
     "A copy of the model with `sign` times the displacement added"
-    new = _copied(model)
+    new = clone(model)
     own = dict(new.named_parameters())
     for k, d in by.items(): own[k].add_(d.to(own[k]), alpha=sign)
     return new

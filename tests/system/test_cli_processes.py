@@ -62,8 +62,7 @@ class Toy:
         return code, *capsys.readouterr()
     def calls(self): return self.log.read_text().splitlines() if self.log.exists() else []
     def stored(self, key='toy'):
-        f = self.results/f'{key}.json'
-        return [f"{r['arm']} {r['dataset']} {r['seed']}" for r in json.loads(f.read_text())['jobs']] if f.exists() else []
+        return [f'{j.arm} {j.dataset} {j.seed}' for j in Store(self.results).jobs(key)]
 
 def until(condition, seconds=300):
     end = time.time() + seconds
@@ -109,16 +108,20 @@ def test_kill_and_go_on(tmp_path, capsys, monkeypatch):
 def result(arm, seed):
     return dict(scale='tiny', dataset='d', arm=arm, values={}, seed=seed, stage='final', version=1, setting='', metrics={'m': 1.}, pad='x'*2000)
 
-def write(at, arm, n, said=None):
-    "Store n results, and tell the pipe `said` of each"
+def write(at, arm, n, said=None, merge=7):
+    "Store n results, merge now and then, and tell the pipe `said` of each"
+    store = Store(at)
     for i in range(n):
-        Store(at).save('k', result(arm, i))
+        store.save('k', result(arm, i))
         if said: os.write(said, b'.')
+        if i % merge == merge - 1: store.close()
 
-def read(at): return [(r['arm'], r['seed']) for r in json.loads((at/'k.json').read_text())['jobs']]
+def read(at):
+    if (at/'k.json').exists(): json.loads((at/'k.json').read_text()) # whole at any time
+    return sorted((j.arm, j.seed) for j in Store(at).jobs('k'))
 
 def test_kill_while_writing(tmp_path):
-    "SIGKILL at five moments of a loop that writes without pause: the file is always whole, and has all that was reported stored"
+    "SIGKILL at five moments of a loop that writes and merges without pause: all that was reported stored is there, and can be added to"
     for k in range(5):
         at, (here, there) = tmp_path/str(k), os.pipe()
         p = FORK.Process(target=write, args=(at, 'a', 10**6, there))
@@ -135,6 +138,26 @@ def test_two_processes_write_at_once(tmp_path):
     for p in both: p.start()
     for p in both: p.join(60); assert p.exitcode == 0
     assert read(tmp_path) == [(a, i) for a in 'ab' for i in range(40)]
+
+def test_kills_of_two_writers_under_readers(tmp_path):
+    "Two writers, one of which is killed again and again: what a reader has seen stays, what was reported is there, and every result is whole"
+    (here, there), steady, store, seen = os.pipe(), FORK.Process(target=write, args=(tmp_path, 'a', 400)), Store(tmp_path), set()
+    steady.start()
+    for k in range(6):
+        p = FORK.Process(target=write, args=(tmp_path, 'b', 10**6, there, 2))
+        p.start(); os.read(here, 1)
+        end = time.time() + .05 + .02*k
+        while time.time() < end:
+            now = set(store.jobs('k'))
+            assert seen <= now <= set(Store(tmp_path).jobs('k'))
+            seen = now
+        p.kill(); p.join()
+    steady.join(60); assert steady.exitcode == 0
+    os.set_blocking(here, False)
+    assert seen <= set(store.jobs('k')) and [s for a, s in read(tmp_path) if a == 'a'] == list(range(400))
+    assert all(r == result(j.arm, j.seed) for j, r in Store(tmp_path).jobs('k').items())
+    store.close()
+    assert len(json.loads((tmp_path/'k.json').read_text())['jobs']) == len(store.jobs('k')) and not (tmp_path/'k.jsonl').exists()
 
 def test_two_processes_share_the_work(tmp_path):
     toy = Toy(tmp_path, pause=.3)

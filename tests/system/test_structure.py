@@ -10,6 +10,12 @@ import check
 
 def test_imports_go_one_way(): assert list(check.wrong_way(ROOT)) == []
 
+def test_names_are_defined_and_used(tmp_path):
+    assert list(check.loose_names(ROOT)) == []
+    (tmp_path/'robustnb').mkdir()
+    (tmp_path/'robustnb'/'one.py').write_text('import os, sys\ndef f(): return sys.path, unheard\n')
+    assert [l.split(' ', 1)[1] for l in check.loose_names(tmp_path)] == ["'os' imported but unused", "undefined name 'unheard'"]
+
 def test_modules_lie_where_their_notebooks_do(): assert list(check.misplaced(ROOT)) == []
 
 def test_no_file_names_a_path_of_a_machine():
