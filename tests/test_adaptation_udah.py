@@ -5,7 +5,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import pytest
+from robustnb.evidence.runner import run_job
+from robustnb.evidence.store import Job
 from robustnb.adaptation.udah import Centres, Crossing, Encoder, Graph, Parts, axes_of, balance, blocks, citation_network, coral_between, discrete_codes, domain_accuracy, embedded, group_contrast, hamming, held_out, hyperplanes, itq, joined, link_auc, mmd_between, neighbours, node_f1, packed, propagation, reverse, ridge, sign, smoothed, straight_through, structure_loss, udah, unit_rows, unpacked, walks
+from robustnb.experiments.udah import paper
 
 # %% ../nbs/adaptation/02_udah.ipynb #9d175590
 def test_networks():
@@ -218,3 +221,12 @@ def test_recommendation():
     perfect = torch.ones(4, 4)*2 - 4*torch.tensor([[1., 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
     none = Graph(torch.ones(4, 1), torch.zeros(2, 0, dtype=torch.int64))
     assert neighbours(perfect, none, torch.tensor([[0, 2], [1, 3]]), 1) == dict(recall=1., ndcg=1.)
+
+# %% ../nbs/adaptation/02_udah.ipynb #10005966
+def test_experiment():
+    cpu = torch.device('cpu')
+    def one(arm, **kw): return run_job(paper, Job('tiny', 'blocks', arm, paper.arms[arm].candidates[0], **kw), cpu)['metrics']
+    for arm in ('udah', 'lsh'):
+        out = one(arm)
+        assert .25 < out['micro'] <= 1 and .4 < out['auc'] <= 1 and 0 <= out['recall'] <= 1 and 0 <= out['balance'] < 1
+    assert set(one('coral', stage='tuning')) == {'valid'}
