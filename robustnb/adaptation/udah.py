@@ -35,7 +35,8 @@ class Graph:
         self.y = None if self.y is None else self.y.float()
 
     def __len__(self): return self.x.shape[0]
-    def __repr__(self): return f'Graph({self.name}: {len(self)} nodes, {self.edges.shape[1]} links, x {self.x.shape[1]})'
+    def __repr__(self):
+        return f'Graph({self.name}: {len(self)} nodes, {self.edges.shape[1]} links, x {self.x.shape[1]})'
 
 # %% ../../nbs/adaptation/02_udah.ipynb #87687274
 def _check_graph(g):
@@ -356,7 +357,8 @@ class _Run:
         b, self.y = h if self.parts.code is None else sign(h), self.p - self.p.mean(0)
         self.w = ridge(b[:self.n], self.y)
         self.pseudo = F.one_hot((b[self.n:] @ self.w + self.p.mean(0)).argmax(1), self.p.shape[1]).float()
-        if self.parts.discrete: self.wanted = discrete_codes(h[:self.n], self.y, self.w, sign(h[:self.n]), self.parts.pull)
+        if self.parts.discrete:
+            self.wanted = discrete_codes(h[:self.n], self.y, self.w, sign(h[:self.n]), self.parts.pull)
         self.hasher.train()
 
     def order(self, n, first, length):
@@ -403,7 +405,8 @@ def udah(
 )->Hasher:
     "An encoder of nodes to hash codes, learnt from a labelled network for an unlabelled one"
     if source.y is None or not source.y.any(): raise ValueError('the source needs labels: y is a table of 0 and 1')
-    if isinstance(bits, bool) or not isinstance(bits, int) or bits < 1: raise ValueError(f'bits is 1 or more, not {bits!r}')
+    if isinstance(bits, bool) or not isinstance(bits, int) or bits < 1:
+        raise ValueError(f'bits is 1 or more, not {bits!r}')
     axes = axes_of(joined(source, target)) if axes is None else axes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

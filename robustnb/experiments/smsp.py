@@ -145,7 +145,8 @@ def task_at(trial, i, net, bank, new, own):
     few, held = images(trial, new[i], 'few'), images(trial, new[i], 'valid' if trial.tuning else 'test')
     x, y = floats(few)
     return SimpleNamespace(net=with_head(net, len(new[i])), bank=bank, few=few, held=held, x=x, y=y,
-                           h=embedded_in(net, x), own=own.tasks[i][2], g=torch.Generator().manual_seed(1000*trial.seed + i), number=i)
+                           h=embedded_in(net, x), own=own.tasks[i][2], number=i,
+                           g=torch.Generator().manual_seed(1000*trial.seed + i))
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #ffad6101
 def adapted_at(trial, task, keep, iterations):

@@ -71,7 +71,7 @@ def prepared(trial):
     return source, target, links, trial.artifacts.get('axes', make, key)['axes']
 
 def run(trial):
-    "Classes of target nodes from the source's classifier, held-out links, neighbours, and what codes tell of the domain"
+    "Classes of target nodes by the source's classifier, held-out links, neighbours, what codes tell of the domain"
     source, target, links, axes = prepared(trial)
     u, v = trial.method(source, target, axes)
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(trial.seed))
@@ -103,8 +103,8 @@ claims = [
     Claim(4, 'A linear classifier of domains is less often right on codes of UDAH than without alignment', 'domain',
           'udah', ['unadapted'], better='lower'),
     Claim('4b', 'It is right half of the time, within five points', 'domain', 'udah', [.5], equal=5.),
-    Claim(5, 'Bits cost little: classes are named at most two points worse than from the real-valued embedding', 'micro',
-          'udah', ['real'], margin=-2.),
+    Claim(5, 'Bits cost little: classes are named at most two points worse than from the real-valued embedding',
+          'micro', 'udah', ['real'], margin=-2.),
     Claim(6, 'The bits are balanced: the mean of a bit is nearer to zero than with random hyperplanes', 'balance',
           'udah', ['lsh'], better='lower', unit='of 1', matters=.02)]
 
@@ -116,9 +116,11 @@ def tasks_figure(records):
     return panels(records, draw, size=(4, 3.6))
 
 metrics = {
-    'micro': Metric('micro F1 of target nodes', '%', 'higher'), 'macro': Metric('macro F1 of target nodes', '%', 'higher'),
+    'micro': Metric('micro F1 of target nodes', '%', 'higher'),
+    'macro': Metric('macro F1 of target nodes', '%', 'higher'),
     'auc': Metric('AUC of held-out links', '%', 'higher'), 'recall': Metric('recall of 50 neighbours', '%', 'higher'),
-    'ndcg': Metric('NDCG of 50 neighbours', '%', 'higher'), 'domain': Metric('accuracy of a domain classifier', '%', 'lower'),
+    'ndcg': Metric('NDCG of 50 neighbours', '%', 'higher'),
+    'domain': Metric('accuracy of a domain classifier', '%', 'lower'),
     'balance': Metric('mean of a bit, absolute', '', 'lower'),
     'valid': Metric('micro F1 of validation nodes', '%', 'higher')}
 paper = Paper('udah', 'Unsupervised Domain-adaptive Hash for Networks', 'He, Gao, Song, Li', 2021, '2108.09136', claims,
