@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import pytest
 from robustnb.evidence.runner import run_job
 from robustnb.evidence.store import Job
-from robustnb.adaptation.udah import Centres, Crossing, Encoder, Graph, Parts, axes_of, balance, blocks, citation_network, coral_between, discrete_codes, domain_accuracy, embedded, group_contrast, hamming, held_out, hyperplanes, itq, joined, link_auc, mmd_between, neighbours, node_f1, packed, propagation, reverse, ridge, sign, smoothed, straight_through, structure_loss, udah, unit_rows, unpacked, walks
+from robustnb.adaptation.udah import Centres, Components, Crossing, Encoder, Graph, axes_of, balance, blocks, citation_network, coral_between, discrete_codes, domain_accuracy, embedded, group_contrast, hamming, held_out, hyperplanes, itq, joined, link_auc, mmd_between, neighbours, node_f1, packed, propagation, reverse, ridge, sign, smoothed, straight_through, structure_loss, udah, unit_rows, unpacked, walks
 from robustnb.experiments.udah import paper
 
 # %% ../nbs/adaptation/02_udah.ipynb #9d175590
@@ -142,10 +142,10 @@ def test_udah():
     assert not torch.equal(a(target), udah(source, target, seed=1, **kw)(target))
     assert a.codes(target).shape == (120, 2) and not any(p.requires_grad for p in a.parameters())
     torch.testing.assert_close(a(joined(source, target))[120:], a(target))
-    alone, other = (udah(source, t, parts=Parts(target=False), axes=a.axes, **kw) for t in (target, blocks(120, words=60, seed=5)[1]))
+    alone, other = (udah(source, t, parts=Components(target=False), axes=a.axes, **kw) for t in (target, blocks(120, words=60, seed=5)[1]))
     torch.testing.assert_close(alone(target), other(target))    # the source alone: another target changes nothing
-    for parts in (Parts(discrete=False), Parts(code=torch.tanh, hardest=None), Parts(code=None), Parts(structure=0.),
-                  Parts(crossing=0., centre=0., align=mmd_between), Parts(reversal=0.)):
+    for parts in (Components(discrete=False), Components(code=torch.tanh, hardest=None), Components(code=None), Components(structure=0.),
+                  Components(crossing=0., centre=0., align=mmd_between), Components(reversal=0.)):
         made = udah(source, target, parts=parts, **kw)(target)
         assert made.isfinite().all() and not torch.equal(made, a(target)), parts
     assert udah(*blocks(20, words=30), bits=4, epochs=1).codes(blocks(20, words=30)[1]).shape == (20, 1)    # less than a batch

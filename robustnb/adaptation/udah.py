@@ -6,8 +6,8 @@
 __all__ = ['CITATION', 'Graph', 'citation_network', 'blocks', 'joined', 'propagation', 'unit_rows', 'axes_of', 'embedded',
            'smoothed', 'sign', 'straight_through', 'packed', 'unpacked', 'hamming', 'ridge', 'discrete_codes', 'walks',
            'group_contrast', 'structure_loss', 'reverse', 'Crossing', 'Centres', 'coral_between', 'mmd_between',
-           'Encoder', 'Hasher', 'Parts', 'udah', 'hyperplanes', 'itq', 'node_f1', 'held_out', 'balance', 'link_auc',
-           'neighbours', 'domain_accuracy']
+           'Encoder', 'Hasher', 'Components', 'udah', 'hyperplanes', 'itq', 'node_f1', 'held_out', 'balance',
+           'link_auc', 'neighbours', 'domain_accuracy']
 
 # %% ../../nbs/adaptation/02_udah.ipynb #498fa61a
 import math
@@ -327,7 +327,7 @@ class Hasher(nn.Module):
 
 # %% ../../nbs/adaptation/02_udah.ipynb #890eaa20
 @dataclass(frozen=True)
-class Parts:
+class Components:
     "The parts of UDAH and their weights; 0 leaves one out"
     structure:float=1. # neighbours nearer than strangers (eq. 4), in both networks
     hardest:int|None=2 # neighbours and strangers that count; None: all
@@ -394,7 +394,7 @@ def udah(
     source:Graph, # with labels
     target:Graph, # of the same features; its labels are not looked at
     bits:int=128, # of a code
-    parts:Parts=Parts(),
+    parts:Components=Components(),
     hidden:int=128, # width of the encoder
     epochs:int=6, # passes over the larger network
     batch:int=128, # nodes of each network in an update

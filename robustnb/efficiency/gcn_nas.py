@@ -172,13 +172,14 @@ def blup(
     kernels:list, # functions (architectures, architectures) -> covariances; the best is taken
     archs:Architectures,
     values:torch.Tensor, # (N,)
-    noises=tuple(10**(i/2) for i in range(-6, 7)), # variances to choose from, as a multiple of the kernel's mean
+    noises=None, # variances to choose from; None: thirteen from .001 to 1,000, as a multiple of the kernel's mean
 ): # predict(architectures) -> (M,) float64
     "The best linear predictor (5); kernel and noise by leaving each value out once (6)"
     y = _values(archs, values)
     mean = y.mean()
     tried = [(left_out(K, y - mean, c*K.diagonal().mean()).square().mean().item(), i, c*K.diagonal().mean())
-             for i, kernel in enumerate(kernels) for K in [kernel(archs, archs)] for c in noises]
+             for i, kernel in enumerate(kernels) for K in [kernel(archs, archs)]
+             for c in noises or (10**(i/2) for i in range(-6, 7))]
     _, i, noise = min(tried)
     K = kernels[i](archs, archs)
     weights = torch.linalg.solve(K + noise*torch.eye(len(K), dtype=K.dtype), y - mean)

@@ -10,7 +10,7 @@ __all__ = ['ALONE', 'arms', 'settings', 'RIVALS', 'FREE', 'claims', 'metrics', '
 from dataclasses import replace
 import torch
 import torch.nn.functional as F
-from ..adaptation.udah import (Parts, axes_of, balance, blocks, citation_network, coral_between, domain_accuracy,
+from ..adaptation.udah import (Components, axes_of, balance, blocks, citation_network, coral_between, domain_accuracy,
     held_out, hyperplanes, itq, joined, link_auc, mmd_between, neighbours, node_f1, sign, smoothed, udah)
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import panels, tradeoff
@@ -21,7 +21,7 @@ from ..training import Recipe
 def learnt(adapts=True, **parts):
     "UDAH with some parts changed; tuned is the weight of all that aligns, or the learning rate where nothing does"
     def make(trial, weight=1., lr=None):
-        p, s = Parts(**parts), trial.setting
+        p, s = Components(**parts), trial.setting
         p = replace(p, crossing=weight*p.crossing, centre=weight*p.centre, weight=weight)
         def codes(source, target, axes):
             hasher = udah(source, target, s.bits, p, epochs=s.recipe.epochs, lr=lr or s.recipe.lr, axes=axes,
