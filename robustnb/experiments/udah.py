@@ -10,7 +10,8 @@ __all__ = ['ALONE', 'arms', 'settings', 'RIVALS', 'FREE', 'claims', 'metrics', '
 from dataclasses import replace
 import torch
 import torch.nn.functional as F
-from ..adaptation.udah import (Components, axes_of, balance, blocks, citation_network, coral_between, domain_accuracy,
+from ..adaptation.udah import (
+    Components, axes_of, balance, blocks, citation_network, coral_between, domain_accuracy,
     held_out, hyperplanes, itq, joined, link_auc, mmd_between, neighbours, node_f1, sign, smoothed, udah)
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import panels, tradeoff
