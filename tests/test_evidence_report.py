@@ -178,11 +178,12 @@ def test_the_reason_is_a_column_where_there_is_room():
 # %% ../nbs/evidence/06_report.ipynb #6e415d92
 def test_a_line_per_paper():
     for width in (80, 140):
-        lines = printed(one_line(papers, rows), width).splitlines()
-        assert max(map(len, lines)) <= width and len(lines) == 4
+        *lines, empty, last = printed(one_line(rows, papers), width).splitlines()
+        assert max(map(len, lines)) <= width and len(lines) == 4 and not empty.strip() and last == summary(rows)
         assert lines[-2].split()[-6:] == ['2', '1', '1', '1', '1', '1']
         assert lines[-1].startswith('other (tiny)') and lines[-1].split()[-1] == '1'
-    assert 'A method that <beats> the others' in lines[-2] and printed(one_line({}, [])).split() == ['paper', 'title']
+        assert ('A method that <beats> the others' in lines[-2]) == (width == 140)    # where there is room for titles
+    assert printed(one_line([], {})).split() == ['paper', '0', 'claims']
 
 # %% ../nbs/evidence/06_report.ipynb #14824c04
 def test_colour_only_in_a_terminal():

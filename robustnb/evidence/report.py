@@ -193,17 +193,20 @@ class ledger_table:
         yield Text('\n' + summary(self.rows))
 
 # %% ../../nbs/evidence/06_report.ipynb #7adb5f7a
-def one_line(papers, rows):
-    "A `rich.table.Table` with a line per paper and scale: key, title, number of claims by verdict"
-    from rich.text import Text
-    verdicts, number = counts(rows), dict(justify='right', vertical='bottom')
-    out = columns(paper=dict(no_wrap=True), title=dict(ratio=1, no_wrap=True, overflow='ellipsis'),
-                  **{v.replace(' ', '\n'): number for v in verdicts})
-    for (key, scale), rs in by_paper(rows):
-        n = counts(rs)
-        out.add_row(Text(f'{key} ({scale})'), Text(papers[key].title),
-                    *(Text(str(n.get(v, '')), COLOURS[v]) for v in verdicts))
-    return out
+class one_line:
+    "How the claims came out for `terminal().print`: a line per paper and scale with the number by verdict, their sum"
+    def __init__(self, rows, papers): self.rows, self.papers = rows, papers
+    def __rich_console__(self, console, options):
+        from rich.text import Text
+        verdicts, number = counts(self.rows), dict(justify='right', vertical='bottom')
+        title = dict(title=dict(ratio=1, no_wrap=True, overflow='ellipsis')) if options.max_width >= 120 else {}
+        out = columns(paper=dict(no_wrap=True), **title, **{v.replace(' ', '\n'): number for v in verdicts})
+        for (key, scale), rs in by_paper(self.rows):
+            n = counts(rs)
+            out.add_row(Text(f'{key} ({scale})'), *[Text(self.papers[key].title)]*len(title),
+                        *(Text(str(n.get(v, '')), COLOURS[v]) for v in verdicts))
+        yield out
+        yield Text('\n' + summary(self.rows))
 
 # %% ../../nbs/evidence/06_report.ipynb #83c39006
 @contextmanager
