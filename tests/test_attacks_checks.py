@@ -25,6 +25,7 @@ class Trap(nn.Module):
         self.net, self.before, self.after = net, before or (lambda x: x), after or (lambda z: z)
     def forward(self, x): return self.after(self.net(self.before(x)))
 
+# %% ../nbs/attacks/08_checks.ipynb #9d78e8c7
 @functools.cache
 def digits(): return tuple(t[:64] for t in (as_float(load('digits', 'test').x), load('digits', 'test').y))
 
@@ -45,6 +46,7 @@ def trained(kind='mlp', steps=120):
             opt.zero_grad(); ce_loss(net(x_in), y[i]).mean().backward(); opt.step()
     return net
 
+# %% ../nbs/attacks/08_checks.ipynb #dbeb1cdb
 def random_resnet():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -37,6 +37,10 @@ def trained():
     model.zero_grad()
     return model.eval(), as_float(test.x), test.y
 
+# %% ../nbs/attacks/01_gradient.ipynb #bc693f58
+def refused(kind, match, f):
+    with pytest.raises(kind, match=match): f()
+
 # %% ../nbs/attacks/01_gradient.ipynb #7df40e1f
 def test_losses_by_hand():
     logits, y = torch.tensor([[3., 1., 2.], [0., 5., 4.]]), torch.tensor([0, 2])
@@ -261,12 +265,10 @@ def test_an_answer_that_is_nan_counts_as_broken():
     torch.testing.assert_close(strongest(Gap(), candidates, 1 - y, targeted=True),
                                torch.tensor([[.45, .45], [.4, .9], [.45, .45]]))
 
-# %% ../nbs/attacks/01_gradient.ipynb #bc693f58
+# %% ../nbs/attacks/01_gradient.ipynb #4caae761
 def test_refusals():
     model, x, y = trained()
     attack = pgd(Linf(.1))
-    def refused(kind, match, f):
-        with pytest.raises(kind, match=match): f()
     refused(ValueError, 'NaN', lambda: attack(model, x * torch.nan, y))
     refused(ValueError, r'expected \[0, 1\]', lambda: attack(model, x * 255, y))
     refused(TypeError, 'as_float', lambda: attack(model, (x * 255).to(torch.uint8), y))
@@ -283,6 +285,10 @@ def test_refusals():
     refused(ValueError, 'labels up to 10', lambda: check_needs([attack], x, y + 10 - y, model(x)))
     refused(ValueError, 'its layer is lazy', lambda: attack(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), x, y))
     assert torch.equal(attack(model, x, y.int()), attack(model, x, y))
+    assert attack.threat == Linf(.1)
+
+# %% ../nbs/attacks/01_gradient.ipynb #c3a4b2cd
+def test_arguments_that_are_refused():
     refused(TypeError, 'expected Linf', lambda: pgd(8/255))
     refused(ValueError, 'steps must be', lambda: pgd(Linf(.1), 0))
     refused(ValueError, 'would all be the same', lambda: pgd(Linf(.1), restarts=2, random_start=False))
@@ -291,7 +297,6 @@ def test_refusals():
     refused(ValueError, 'at least one attack', best_of)
     refused(ValueError, 'step_size must be', lambda: pgd(Linf(.1), step_size=-1.))
     refused(TypeError, 'loss must be a function', lambda: pgd(Linf(.1), loss='ce'))
-    assert attack.threat == Linf(.1)
 
 # %% ../nbs/attacks/01_gradient.ipynb #614ced6c
 def test_no_step_of_pgd_waits_for_the_device():

@@ -32,6 +32,7 @@ class Residual(nn.Module):
         else: out = torch.cat([x, out], 1)[:, 2:6] if self.how == 'cat' else x + out
         return out
 
+# %% ../nbs/attacks/06_windows.ipynb #84f24aed
 def layer_of(draw, h, w):
     "A layer of 4 channels to 4 channels, by `draw(options)`"
     kind, pick = draw(['conv', 'conv', 'bn', 'relu', 'max', 'avg', 'residual', 'dropout', 'same',

@@ -13,6 +13,16 @@ from robustnb.models import convnet
 from robustnb.efficiency.smsp import TaskBank, chain, class_logits, class_means, compact, cost, embedded_in, importance, leep, load_bank, masks, near, overlap, ranked, save_bank, scores, smsp, started, switched_off, task_order, within
 from robustnb.experiments.smsp import drawn, paper, run, tasks_of
 
+# %% ../nbs/efficiency/03_smsp.ipynb #35d20fec
+def drawn(seed): return torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+def small_bank():
+    "A network, the labels of every task, a bank of three tasks, and the features of the second"
+    torch.manual_seed(0)
+    net, y, bank = convnet((1, 8, 8), 3, 6).eval(), torch.arange(12) % 3, TaskBank()
+    for x in map(drawn, range(3)): bank.add(embedded_in(net, x), y, task_order(started(net, x, y), x, y))
+    return net, y, bank, embedded_in(net, drawn(1))
+
 # %% ../nbs/efficiency/03_smsp.ipynb #bafd9ce4
 def test_chain_and_importance():
     from robustnb.efficiency.smsp import chain, importance
@@ -39,10 +49,10 @@ def test_chain_and_importance():
 
 # %% ../nbs/efficiency/03_smsp.ipynb #dd75a12d
 def test_compact():
-    from robustnb.efficiency.smsp import compact, cost, importance, ranked, switched_off, within
+    from robustnb.efficiency.smsp import compact, cost, importance, switched_off, within
     from robustnb.models import convnet, lenet, load_model, mlp, save_model, vgg11
     from torch.utils.flop_counter import FlopCounterMode
-    import pytest, tempfile, torch
+    import tempfile, torch
     from pathlib import Path
     g = torch.Generator().manual_seed(0)
     def macs(net, x):
@@ -65,6 +75,15 @@ def test_compact():
             assert (again(x.double()) == small(x.double())).all()
         whole = compact(net, {})
         assert all((v == net.state_dict()[k]).all() for k, v in whole.state_dict().items())
+
+# %% ../nbs/efficiency/03_smsp.ipynb #507f77f8
+def test_budgets_and_masks_that_are_refused():
+    from robustnb.efficiency.smsp import compact, cost, importance, ranked, within
+    from robustnb.models import lenet
+    import pytest, torch
+    net, g = lenet((1, 12, 12), 3, 4).eval(), torch.Generator().manual_seed(0)
+    scores = importance(net, torch.rand(6, 1, 12, 12, generator=g), torch.arange(6) % 3)
+    masks = within(net, scores, .4)
     with pytest.raises(ValueError, match='less than a filter'): within(net, scores, 1e-4)
     with pytest.raises(ValueError, match='keep is the share'): within(net, scores, 0)
     with pytest.raises(ValueError, match='give some as x'): cost(net, None, 'macs')
@@ -72,19 +91,9 @@ def test_compact():
         compact(net, {k: torch.zeros_like(m) for k, m in masks.items()})
     assert ranked({'a': torch.tensor([1., 9.]), 'b': torch.tensor([.1, .2, .3])}, 'global').tolist() == [1, 4, 0, 3, 2]
 
-# %% ../nbs/efficiency/03_smsp.ipynb #35d20fec
-def test_bank():
-    from robustnb.efficiency.smsp import (TaskBank, class_logits, class_means, embedded_in, leep, load_bank, near, overlap,
-                                          save_bank, smsp, started, task_order, within)
-    from robustnb.models import convnet
-    import pytest, tempfile, torch
-    from pathlib import Path
-    torch.manual_seed(0)
-    net, y = convnet((1, 8, 8), 3, 6).eval(), torch.arange(12) % 3
-    def drawn(seed): return torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-    bank = TaskBank()
-    for x in map(drawn, range(3)): bank.add(embedded_in(net, x), y, task_order(started(net, x, y), x, y))
-    h = embedded_in(net, drawn(1))
+# %% ../nbs/efficiency/03_smsp.ipynb #d5eec286
+def test_votes_of_the_bank():
+    net, y, bank, h = small_bank()
     for keep in (.2, .5):    # the task itself, alone: its own mask at the same budget
         w = near(bank.similarity(h, y), 1)
         assert w.tolist() == [0, 1, 0]
@@ -94,6 +103,10 @@ def test_bank():
     for k, s in even.items():    # equal weights: the majority
         n = sum(m[k].float() for m in votes)
         assert ((s > .5) == (n >= 2)).all()
+
+# %% ../nbs/efficiency/03_smsp.ipynb #04ce637b
+def test_the_bank_after_saving():
+    net, y, bank, h = small_bank()
     with tempfile.TemporaryDirectory() as tmp:
         save_bank(Path(tmp)/'bank.safetensors', bank)
         again = load_bank(Path(tmp)/'bank.safetensors')
@@ -101,7 +114,10 @@ def test_bank():
         torch.manual_seed(1)
         a, b = (smsp(net, some, drawn(1), y, .3)(drawn(1)) for some in (bank, again))
         assert (a == b).all()
-    means, spread = class_means(h, y)
+
+# %% ../nbs/efficiency/03_smsp.ipynb #7bc35b2d
+def test_classes_in_closed_form():
+    net, y, _, h = small_bank()
     ready = started(net, drawn(1), y)
     z = class_logits(embedded_in(ready, drawn(1)), *class_means(embedded_in(ready, drawn(1)), y))
     torch.testing.assert_close(ready(drawn(1)), z, rtol=1e-4, atol=1e-4)

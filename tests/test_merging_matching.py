@@ -983,7 +983,11 @@ def test_calls_of_a_module_are_told_apart():
         assert list(other.layer1[0].relu._forward_hooks) == [mine.id] and not model.relu._forward_hooks and [
             m.training for m in other.modules()
         ] == modes
-    model = torchvision.models.resnet18()
+
+# %% ../nbs/merging/01_matching.ipynb #03e53d40
+def test_a_call_can_be_named():
+    torch.manual_seed(0)
+    x, model = torch.rand(8, 3, 32, 32), torchvision.models.resnet18()
     spec, other, right = shuffled(model, x)
     where = observed(model, spec, x)
     # a block shows its units too

@@ -40,6 +40,7 @@ def trained():
     opt.zero_grad()
     return model, as_float(test.x), test.y
 
+# %% ../nbs/robustness/00_baselines.ipynb #6b7dfa48
 class Given(nn.Module):
     "A model that gives `clean` on images of zeros and `attacked` on images of ones, whatever their type: see `places`"
     def __init__(self, clean, attacked):
@@ -50,6 +51,7 @@ class Given(nn.Module):
 def given(clean, attacked=None): return Given(clean, clean if attacked is None else attacked)
 def places(n): return torch.zeros(n, 1), torch.ones(n, 1)
 
+# %% ../nbs/robustness/00_baselines.ipynb #91bf0a5b
 def flat_grad(value, model):
     return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()))])
 

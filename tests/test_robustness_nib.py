@@ -37,6 +37,9 @@ def test_statistics_of_all_layers():
     feature_statistics([flat]).sum().backward()
     assert flat.grad.isfinite().all()                                                # a constant map
 
+# %% ../nbs/robustness/09_nib.ipynb #ac409f06
+def test_the_encoder_leaves_the_network_as_it_was():
+    g = torch.Generator().manual_seed(0)
     net = convnet((1, 8, 8), width=4)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     encoder = StatisticsEncoder(net, (1, 8, 8))

@@ -18,6 +18,17 @@ from robustnb.training import Recipe, cross_entropy, fit
 from robustnb.robustness.robustify import FORMS, OPERATIONS, RULES, Robustified, answers, augmix, between, calibrated, certain, consistent, distilled, divergent, gated, js, mean, oracle, precise, robustify, share, surer, thinned, training_flops
 from robustnb.experiments.robustify import derive, paper, run, teacher
 
+# %% ../nbs/robustness/08_robustify.ipynb #edf2b59b
+class Odd(nn.Module):
+    "No nn.Sequential; a residual, batch norm and dropout"
+    def __init__(self):
+        super().__init__()
+        self.a, self.n, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
+        self.m, self.drop, self.fc = nn.BatchNorm2d(4), nn.Dropout(.5), nn.Linear(4, 3)
+    def forward(self, x):
+        h = self.n(self.a(x)).relu()
+        return self.fc(self.drop((h + self.m(self.b(h))).relu().mean((2, 3))))
+
 # %% ../nbs/robustness/08_robustify.ipynb #ffc565ca
 def test_operations():
     g = torch.Generator().manual_seed(0)
@@ -114,18 +125,8 @@ def test_rules():
     for f in set(RULES.values()) - {mean}: assert (f(a, b, .5).argmax(1) == y).float().mean() <= oracle(a, b, y)
     assert oracle(a, -a, a.argmin(1)) == 1
 
-# %% ../nbs/robustness/08_robustify.ipynb #edf2b59b
+# %% ../nbs/robustness/08_robustify.ipynb #040954d5
 def test_the_wrapper():
-    class Odd(nn.Module):
-        "No nn.Sequential; a residual, batch norm and dropout"
-        def __init__(self):
-            super().__init__()
-            self.a, self.n, self.b = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
-            self.m, self.drop, self.fc = nn.BatchNorm2d(4), nn.Dropout(.5), nn.Linear(4, 3)
-        def forward(self, x):
-            h = self.n(self.a(x)).relu()
-            return self.fc(self.drop((h + self.m(self.b(h))).relu().mean((2, 3))))
-
     torch.manual_seed(0)
     x, y = torch.rand(12, 1, 8, 8), torch.arange(12) % 3
     net = Odd().train()

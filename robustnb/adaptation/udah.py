@@ -308,6 +308,7 @@ class Encoder(nn.Module):
         h = self.drop(F.relu(self.first(x)))
         return self.norm(self.second(h if a is None else torch.sparse.mm(a, h)))
 
+# %% ../../nbs/adaptation/02_udah.ipynb #12c9b074
 class Hasher(nn.Module):
     "What `udah` returns: `hasher(graph)` is the real embedding, `hasher.codes(graph)` the packed codes"
     def __init__(self, axes, encoder, convolves=False):
@@ -483,6 +484,7 @@ def link_auc(b:torch.Tensor, links:torch.Tensor, seed:int=0)->float: # codes (N,
     below = torch.searchsorted(order, true) + torch.searchsorted(order, true, right=True)
     return (below.double().mean()/(2*len(false))).item()
 
+# %% ../../nbs/adaptation/02_udah.ipynb #09b4b1e2
 def neighbours(
     b:torch.Tensor, # codes (N,b)
     g:Graph, # with the known links

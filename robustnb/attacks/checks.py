@@ -45,6 +45,7 @@ def _at_rest(model, x):
                 p.grad = grad
                 p.requires_grad_(needs)
 
+# %% ../../nbs/attacks/08_checks.ipynb #280f2b91
 def _check(look):
     "The check that does `look` on at most 64 images and leaves no trace"
     @functools.wraps(look)
@@ -184,6 +185,7 @@ def zero_gradients(model, x, y, threat=None):
         'cannot start there. '
         'Attack without gradients, or through a differentiable stand-in for the layer that blocks them.', share)
 
+# %% ../../nbs/attacks/08_checks.ipynb #227f51fd
 @_check
 def saturation(model, x, y, threat=None):
     "Flag if the cross-entropy alone has lost its gradient on some of the images that are right"
@@ -222,6 +224,7 @@ def _foresight(model, x, y, threat, directions=4):
         moved.append(o.abs().mean() / (z.amax(1) - z.amin(1)).double().mean().clamp(min=1e-30))
     return [float(torch.stack(v).max()) for v in (c, rho, moved)]
 
+# %% ../../nbs/attacks/08_checks.ipynb #80fc37e5
 @_check
 def false_gradient(model, x, y, threat):
     "Flag if the gradient does not foretell how the margin moves inside the ball, though it moves"
@@ -246,6 +249,7 @@ def _around(x, threat):
     r = (2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1).to(x)
     return x, (x + unit * r).clamp(0, 1)
 
+# %% ../../nbs/attacks/08_checks.ipynb #1d617f4b
 @_check
 def nan_gradients(model, x, y, threat):
     "Flag if the gradient of the margin is NaN or infinite on some image, or beside it"
@@ -260,6 +264,7 @@ def nan_logits(model, x, y, threat):
     _, near = _around(x, threat)
     return lost_flag(int((~_logits(model, near).isfinite()).any(1).sum()), len(x))
 
+# %% ../../nbs/attacks/08_checks.ipynb #20f7462e
 def blind_flag(blind:int, # images with a gradient that was NaN or infinite
                tried:int, # images looked at
               ): # Flag or None
@@ -396,6 +401,7 @@ def large_eps(model:nn.Module,
         f'{right} images unbroken. '
         'Gradient attacks do not work on this model.', held / right)
 
+# %% ../../nbs/attacks/08_checks.ipynb #a19a88d2
 def _found(attack, model, x, y):
     """The steps of the images as in `Found`; without any gradient only the images that are wrong by themselves are
     broken"""

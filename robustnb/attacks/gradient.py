@@ -57,6 +57,7 @@ def autocast(x:torch.Tensor, # for its device
     "The autocast context of `precision`; None is float32 whatever surrounds it"
     return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == 'bf16')
 
+# %% ../../nbs/attacks/01_gradient.ipynb #f0115e9e
 class NoGradient(ValueError):
     "No gradient leads from the loss back to the images"
 
@@ -73,6 +74,7 @@ def gradient_to(x:torch.Tensor, # the images, requiring gradients
         f'no gradient leads from the loss to the images: the model rounds, looks up or detaches its input{why}. '
         'Attack it without gradients, square(threat), or by transfer from a model that has them')
 
+# %% ../../nbs/attacks/01_gradient.ipynb #9e52061f
 def loss_gradient(model:nn.Module,
                   x:torch.Tensor, # float (N,...)
                   y:torch.Tensor, # int64 (N,)
@@ -88,6 +90,7 @@ def loss_gradient(model:nn.Module,
         total = losses.sum()
     return logits.detach(), losses.detach(), gradient_to(x, total)
 
+# %% ../../nbs/attacks/01_gradient.ipynb #8e205b13
 def input_gradient(model:nn.Module,
                    x:torch.Tensor, # float (N,...)
                    y:torch.Tensor, # int64 (N,)
@@ -153,6 +156,7 @@ def guarded(run, # run(model, x, y) -> x_adv, called with gradients off and copi
     attack.threat, attack.needs = threat, needs or (lambda x, y, logits: None)
     return attack
 
+# %% ../../nbs/attacks/01_gradient.ipynb #199ad3b5
 def check_needs(attacks, # attack(model, x, y) -> x_adv, several
                 x:torch.Tensor, # (N,...)
                 y:torch.Tensor, # int64 (N,)
@@ -205,6 +209,7 @@ def strongest(model:nn.Module,
         best_fools, best_height = torch.where(better, fools, best_fools), torch.where(better, height, best_height)
     return best
 
+# %% ../../nbs/attacks/01_gradient.ipynb #112202e7
 def best_of(*attacks, # attack(model, x, y) -> x_adv
             loss=margin_loss, # between two that fool the model, or two that do not, the higher loss wins
             targeted=False,   # y are the labels to reach

@@ -22,6 +22,7 @@ def _mixed(z):
     z = (z ^ down(z, 27)) * -7723592293110705685
     return z ^ down(z, 31)
 
+# %% ../../nbs/attacks/03_search.ipynb #deb1bf13
 def sample_keys(x:torch.Tensor, # float32 or float64 (N,...)
                 seed=0,
                )->torch.Tensor: # int64 (N,)
@@ -30,6 +31,7 @@ def sample_keys(x:torch.Tensor, # float32 or float64 (N,...)
     place = _mixed(torch.arange(1, bits.shape[1] + 1, device=x.device)) | 1
     return _mixed((bits * place).sum(1) + _mixed(torch.tensor(seed + 1, device=x.device)))
 
+# %% ../../nbs/attacks/03_search.ipynb #45fd1f96
 def uniform(keys:torch.Tensor, # int64 (N,)
             shape,             # of the noise of one image
             draw=0,            # number of the draw: another one gives independent noise
@@ -81,6 +83,7 @@ def _judged(logits, y):
     none = margin.isnan()
     return margin.masked_fill(none, -torch.inf), (logits.argmax(1) != y) | none
 
+# %% ../../nbs/attacks/03_search.ipynb #705dbf6c
 class Hunt:
     "One attack on one batch: images still searched, passes of the model, and what was found"
     def __init__(self,
@@ -177,6 +180,7 @@ def searching(run,         # run(hunt): searches with `hunt` and records what it
     attack.find = guarded(find, mode, threat, needs)
     return attack
 
+# %% ../../nbs/attacks/03_search.ipynb #ec999cda
 def check_finite(logits):
     "Raise unless the logits (N,K) of the images themselves are finite"
     if bad := int((~logits.isfinite()).any(1).sum()):

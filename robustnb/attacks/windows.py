@@ -31,6 +31,7 @@ def _window(x, top, left, patch):
         raise ValueError(f'a patch of {h}x{w} at ({top}, {left}) leaves the image of {x.shape[2]}x{x.shape[3]}')
     return (top, top + h), (left, left + w)
 
+# %% ../../nbs/attacks/06_windows.ipynb #3692b74d
 def _cut(t, box): return t[:, :, slice(*box[0]), slice(*box[1])]  # a view
 
 def _rows(rows, n):
@@ -81,6 +82,7 @@ def commit(self:Whole,
     _cut(self.x, box)[idx] = patch[idx]
     self.logits = self.logits.index_copy(0, idx, logits[idx])
 
+# %% ../../nbs/attacks/06_windows.ipynb #38e79744
 @patch
 def offer(self:Whole,
     top:int, # first row of the window
@@ -168,6 +170,7 @@ class _Sweep:
     run: Callable
     fill: float = 0.
 
+# %% ../../nbs/attacks/06_windows.ipynb #c1a4b0de
 def _two(v):
     return (
         tuple(v)
@@ -192,6 +195,7 @@ def _avg_pool(m):
     k, s, p = map(_two, (m.kernel_size, m.stride or m.kernel_size, m.padding))
     return _Sweep(k, s, p, (1, 1), lambda z: F.avg_pool2d(z, k, s, 0, divisor_override=m.divisor_override))
 
+# %% ../../nbs/attacks/06_windows.ipynb #c5b55ff1
 def _sweep(m):
     "The module as a `_Sweep`, or None"
     if type(m) is nn.Conv2d and m.padding_mode == 'zeros': return _conv(m)
@@ -222,6 +226,7 @@ class _Root(nn.Module):
     def __init__(self, model): super().__init__(); self.model = model
     def forward(self, x): return self.model(x)
 
+# %% ../../nbs/attacks/06_windows.ipynb #267b4332
 _INPLACE = dict(
     zip((operator.iadd, operator.isub, operator.imul, operator.itruediv),
         (operator.add, operator.sub, operator.mul, operator.truediv)))
@@ -235,6 +240,7 @@ class _Proxy(fx.Proxy):
     def __imul__(self, other): return self._record(operator.imul, other)
     def __itruediv__(self, other): return self._record(operator.itruediv, other)
 
+# %% ../../nbs/attacks/06_windows.ipynb #fafecdff
 class _Tracer(fx.Tracer):
     culprit = None
     def proxy(self, node): return _Proxy(node, self)
@@ -248,6 +254,7 @@ class _Tracer(fx.Tracer):
 
 def _called(path, m): return f'{path.removeprefix("model").removeprefix(".") or "the model"!r} ({type(m).__name__})'
 
+# %% ../../nbs/attacks/06_windows.ipynb #c083dfdf
 def _trace(model):
     "(graph, {name: module}); Untraceable if there is no static graph"
     if not isinstance(model, nn.Module):
@@ -305,6 +312,7 @@ def _call(node, modules):
         raise Untraceable(f'operation {name!r} writes into a tensor in a way that is not understood')
     return (target, writes) if callable(target) else (lambda self, *a, **k: getattr(self, target)(*a, **k), writes)
 
+# %% ../../nbs/attacks/06_windows.ipynb #81230878
 def _redirect(node, values, order):
     "Later readers of the memory that `node` wrote into read its result instead"
     into = node.args[0] if node.args else node.kwargs['input']
@@ -330,6 +338,7 @@ class _Step:
 
     def maps(self): return self.node.all_input_nodes
 
+# %% ../../nbs/attacks/06_windows.ipynb #9d530cca
 def _is_size(node):
     "Whether a node looks at the shape or type of its input, not at the values"
     if node.op == 'call_method': return node.target in ('size', 'dim', 'numel', 'ndimension', 'stride', 'type')
@@ -338,6 +347,7 @@ def _is_size(node):
 # the same at every pixel
 def _flat(v): return not isinstance(v, torch.Tensor) or v.numel() == 1 or (v.ndim > 2 and v.shape[-2:] == (1, 1))
 
+# %% ../../nbs/attacks/06_windows.ipynb #a36cf70e
 def _kind(node, call, values, spans, fixed):
     "How a window passes through the node"
     inputs, out = [u for u in node.all_input_nodes if u in spans], values[node]
@@ -433,6 +443,7 @@ def _spread(self:_Plan, node, kind, shape):
     if kind == 'pointwise': self.spans[node] = [_union(axes) for axes in zip(*inputs)]
     else: self.spans[node] = [_swept(axis, kind, i, n) for i, (axis, n) in enumerate(zip(inputs[0], shape[2:]))]
 
+# %% ../../nbs/attacks/06_windows.ipynb #ca5e7a2f
 @patch
 def _prune(self:_Plan):
     "Leaves out steps that the output does not need; finds the maps to keep, and when the others can go"
@@ -447,6 +458,7 @@ def _prune(self:_Plan):
     for u, s in last.items():
         if u not in self.cached and u not in self.fixed and u is not self.output: s.drop.append(u)
 
+# %% ../../nbs/attacks/06_windows.ipynb #0e60d3c9
 @patch
 def _reads_beyond(self:_Plan, step, u):
     "Whether some window makes `step` read pixels of `u` which that window has not changed"
@@ -553,6 +565,7 @@ def peek(self:Patched,
     self.pending = window, {u: env[u] for u in self.plan.cached}, logits
     return logits
 
+# %% ../../nbs/attacks/06_windows.ipynb #9b5e5d35
 @patch
 @torch.no_grad()
 def commit(self:Patched,
@@ -566,6 +579,7 @@ def commit(self:Patched,
         if new is not None: _cut(self.caches[u], _at(self.plan.spans[u], window))[idx] = new[idx]
     self.logits = self.logits.index_copy(0, idx, logits[idx])
 
+# %% ../../nbs/attacks/06_windows.ipynb #68d5735f
 @patch
 @torch.no_grad()
 def keep(self:Patched,
@@ -591,6 +605,7 @@ def _share(self:Patched, window):
     area = lambda box, n: n*max(0, box[0][1] - box[0][0])*max(0, box[1][1] - box[1][0])
     return sum(area(_at(self.plan.spans[u], window), self.plan.shapes[u][1]) for u in self.plan.cached) / self.each
 
+# %% ../../nbs/attacks/06_windows.ipynb #a6be49ca
 @patch
 def offer(self:Patched,
     top:int, # first row of the window
@@ -626,6 +641,7 @@ def _step(self:Patched, s, env, window):
         return _laid_out(self._read(u, box if s.kind == 'pointwise' else self.full[u], env, window), s.kind)
     return s.call(*fx.map_arg(s.node.args, pick), **fx.map_arg(s.node.kwargs, pick))
 
+# %% ../../nbs/attacks/06_windows.ipynb #173ecdde
 @patch
 def _sweep(self:Patched, s, box, env, window):
     "The kernel on the crop that the outputs in `box` need, padded where that leaves the map"
@@ -637,6 +653,7 @@ def _sweep(self:Patched, s, box, env, window):
     z = self._read(u, tuple(crop), env, window)
     return k.run(_laid_out(F.pad(z, pad, value=k.fill) if any(pad) else z, k))
 
+# %% ../../nbs/attacks/06_windows.ipynb #84c57026
 @patch
 def _read(self:Patched, u, box, env, window):
     "The new values of map `u` in `box`; to be read only"

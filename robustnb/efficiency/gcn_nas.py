@@ -75,6 +75,7 @@ def normalised(
     scale = a.sum(-1).rsqrt()
     return scale[..., None] * a * scale[..., None, :]
 
+# %% ../../nbs/efficiency/05_gcn_nas.ipynb #4a303799
 def encoded(
     archs:Architectures,
     edges:bool=True, # False: without them, equation 8
@@ -83,6 +84,7 @@ def encoded(
     x, a = graphs(archs)
     return torch.cat([x, normalised(a*edges)], 2)
 
+# %% ../../nbs/efficiency/05_gcn_nas.ipynb #5d57a077
 class GraphRegressor(nn.Module):
     "Graph convolutions (7), the mean over the nodes, a linear output: model(x) -> (N,1), x made by `encoded`"
     def __init__(self,
@@ -109,6 +111,7 @@ def _values(archs, values):
     if not values.isfinite().all(): raise ValueError('values hold NaN or infinite numbers')
     return values
 
+# %% ../../nbs/efficiency/05_gcn_nas.ipynb #393f5076
 def squares(model, x, y):
     "(mean squared error, {}): an objective"
     return (model(x)[:, 0] - y).square().mean(), {}
@@ -159,6 +162,7 @@ def one_hot(archs:Architectures)->torch.Tensor: # (N,features), float64
         parts.append(F.one_hot(archs.links, len(places)).flatten(1))
     return torch.cat(parts, 1).double()
 
+# %% ../../nbs/efficiency/05_gcn_nas.ipynb #e1d706de
 def left_out(
     K:torch.Tensor, # (N,N), covariances of the candidates
     y:torch.Tensor, # (N,), values of mean 0
@@ -328,6 +332,7 @@ def coordinate_search(
             now = tried[torch.arange(len(now))*k + choice]
         if torch.equal(now.choices, before.choices): return now
 
+# %% ../../nbs/efficiency/05_gcn_nas.ipynb #a1220ba2
 def narrowed(
     archs:Architectures,
     values:torch.Tensor, # (N,), predicted

@@ -30,6 +30,7 @@ class Filters(NamedTuple):
 ZERO_STAYS = (Normalize, nn.Identity, nn.Flatten, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.ELU, nn.Tanh, nn.Dropout,
               nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #29cb1991
 def chain(
     model:nn.Module, # nested `nn.Sequential`s
 )->list: # of `Filters`, the head last
@@ -107,6 +108,7 @@ def _sizes(model, unit, x):
         below = w.shape[0]
     return out
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #eacdc93c
 @torch.no_grad()
 def _positions(model, found, x):
     seen = {}
@@ -118,6 +120,7 @@ def _positions(model, found, x):
         for h in hooks: h.remove()
     return seen
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #9a571f6e
 def _total(sizes, counts):
     "Cost with so many filters in each layer, numbers or tensors"
     return sum(k * (below*inputs*weights + other) for (inputs, weights, other), k, below in
@@ -166,6 +169,7 @@ def _checked(model, masks):
             raise ValueError(f'the mask of {k!r} must be bool, one per filter ({len(found[k])}), and keep at least one')
     return {k: masks[k].flatten() if k in masks else w.new_ones(len(w), dtype=torch.bool) for k, w in found.items()}
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #b963afc4
 def switched_off(
     model:nn.Module, # untouched
     masks:dict, # name -> bool, one per filter
@@ -178,6 +182,7 @@ def switched_off(
                 if t is not None: t[~kept[name]] = 0
     return net
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #f5612585
 def compact(
     model:nn.Module, # untouched
     masks:dict, # name -> bool, one per filter; layers without one stay whole
@@ -197,6 +202,7 @@ def compact(
             classes=len(layer.weight)))
     return net
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #9e8f6caa
 def _inputs(above, layer):
     "Numbers of the inputs that are left to a layer; a flattened map has several for each filter"
     if above is None: return slice(None)
@@ -216,6 +222,7 @@ def _cut(layer, out, into, norm):
     if norm.running_mean is not None:
         norm.running_mean, norm.running_var = norm.running_mean[out], norm.running_var[out]
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #a5943e40
 @architecture
 def thinned(
     base:str, # name of the architecture
@@ -234,6 +241,7 @@ def embedded_in(model, x):
     "Features (N,D) of images, in evaluation mode"
     with eval_mode(model): return features(model, as_input(model, x))
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #5e50f702
 def class_means(
     h:torch.Tensor, # features (N,D)
     y:torch.Tensor, # classes 0..K-1 (N,), each of them there
@@ -248,6 +256,7 @@ def class_logits(h, means, spread):
     "Log-likelihoods (N,K), up to a constant of each row, of Gaussians of one width around the class means"
     return (h @ means.T - means.square().sum(1)/2) / spread
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #3a9b4fa4
 def started(
     model:nn.Module, # untouched
     x:torch.Tensor, # images of the task
@@ -340,6 +349,7 @@ class TaskBank:
                                {k.removeprefix(at): v for k, v in state.items() if k.startswith(at)}))
         return self
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #e5de860e
 def save_bank(path, bank): save_file(bank.state_dict(), path)
 def load_bank(path): return TaskBank().load_state_dict(load_file(path))
 
@@ -357,6 +367,7 @@ def similarity(self:TaskBank,
     middle = self.features.mean(0)
     return F.cosine_similarity(self.features - middle, class_means(h, y)[0].mean(0) - middle)
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #7607bea4
 @patch
 def masks(self:TaskBank, model, keep, **kw):
     "The masks of all tasks at a budget, see `within`"

@@ -8,7 +8,7 @@ __all__ = ['ELSEWHERE', 'FINISHED', 'run_job', 'number', 'agenda', 'further', 'o
            'print_line', 'clock', 'Times', 'Run', 'outcome', 'reproduce', 'first_failure', 'work', 'next_jobs', 'tell']
 
 # %% ../../nbs/evidence/03_runner.ipynb #9f708531
-import hashlib, importlib, signal, os, sys, time, traceback
+import hashlib, importlib, signal, os, sys, time, traceback, warnings
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from datetime import datetime, timezone
 from fnmatch import fnmatch
@@ -28,7 +28,8 @@ from .trials import Artifacts, Paper, Trial, arms_of, plan, results_of
 def run_job(paper, job, device, artifacts=None):
     "Run one job and return what the store keeps of it"
     wall, cpu = time.perf_counter(), time.process_time()
-    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
+    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', category=FutureWarning, module=r'torch\.') # what torch says of itself
         torch.manual_seed(job.seed)
         metrics = paper.run(Trial(paper, job, device, artifacts))
     if not isinstance(metrics, dict) or not metrics:

@@ -39,6 +39,7 @@ MANY = 'full', 'a', 'b' # kinds of images, of which there are as many as trained
 def planned(order='', seen='full', then='', on='full', **candidates):
     return Arm(lambda t, lr=0.: Plan(order, seen, then, on, lr), **candidates)
 
+# %% ../../nbs/merging/04_cross_dataset.ipynb #1dc9a7b6
 SEARCH, SEARCH_FEW, FRESH = dict(lr=[.05, 2, 10]), dict(lr=[.5, 2, 10]), dict(lr=[.05, .1, .2])
 FEW, ALL = dict(lr=[.01, .003, .05]), dict(lr=[.05, .2, .01])
 arms = {'naive': planned(), 'wm': planned('wm')}
@@ -63,6 +64,7 @@ def setting(pair, build, train, valid, recipe, view=None, angles=(0,), steps=(20
     return Setting(build, train, valid, None, recipe, short=1., pair=pair, view=view, angles=angles, steps=steps,
                    ste=ste, images=images, condensing=condensing, **kw)
 
+# %% ../../nbs/merging/04_cross_dataset.ipynb #f8ccc2e8
 perceptron = partial(mlp, mean=0., std=1., he=False)
 wide, colour = (partial(perceptron, shape, hidden=(512,)*3) for shape in ((1, 28, 28), (3, 32, 32)))
 recipe = Recipe(10, lr=.1, batch=100, schedule=cosine())
@@ -100,6 +102,7 @@ def end(trial, data, i, angle):
     net.load_state_dict(trial.artifact('end', make, i, i*angle))
     return net.eval()
 
+# %% ../../nbs/merging/04_cross_dataset.ipynb #7292b45e
 def reduced(trial, sets, kind, angle):
     "Images of both data sets: all, those of one alone, or a few of each class"
     if kind in 'ab': return sets['ab'.index(kind)]
@@ -126,6 +129,7 @@ def ordered(trial, plan, nets, images):
     how = dict(lr=plan.lr, seed=trial.seed) | s.ste[i]
     return permuted(b, spec, search(net, a, b, spec, images(plan.seen), s.steps[i], **how))
 
+# %% ../../nbs/merging/04_cross_dataset.ipynb #06fa391c
 def merged(trial, plan, nets, images):
     "(at(t) -> network, the points t to be tried, the weights of B in their order)"
     (net, other), moved, line = nets, ordered(trial, plan, nets, images), np.linspace(0, 1, 9)

@@ -110,6 +110,7 @@ def run(trial):
                 novelty=found[SCORE.get(trial.arm, 'gaussian')], **diagnosed(trial, net, loss),
                 certified={r: (safe & (radius.to(y.device) >= r)).float().mean().item() for r in s.radii})
 
+# %% ../../nbs/robustness/09_nib.ipynb #00ce0d7d
 def derive(records):
     "The records, and as arms other scores for novelty: cross-entropy's fitted Gaussian, NIB's own softmax and prior"
     r = records[records.metric == 'auroc']

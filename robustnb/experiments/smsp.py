@@ -41,6 +41,7 @@ def polled(some):
         return task.bank.scores(task.net, near(likes, 3 if some else len(likes), tau=1e9), keep)
     return scores
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #fe83a38d
 arms = {'random': scored(drawn), 'l1': scored(lambda task, keep: l1(task.net)),
         'taylor': scored(lambda task, keep: importance(started(task.net, task.x, task.y), task.x, task.y)),
         'nearest': scored(voted(1)), 'smsp': scored(voted(3)), 'leep': scored(voted(3, 'leep')),
@@ -79,6 +80,7 @@ def pool(sets, split, seed):
     data = Data(torch.cat(x), torch.cat(y), names, '+'.join(sets))
     return data.pick(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)))
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #eb24d429
 def images(trial, classes, part):
     "The images of some classes, numbered from 0: 'few' and 'valid' of a new task, 'seen' by the network, 'test'"
     s, data = trial.setting, pool(tuple(trial.setting.sets), 'test' if part == 'test' else 'train', trial.seed)
@@ -87,6 +89,7 @@ def images(trial, classes, part):
     return Data(data.x[torch.cat(at)], torch.arange(len(at)).repeat_interleave(torch.tensor([*map(len, at)])),
                 [data.classes[c] for c in classes], data.name)
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #58100b1a
 def tasks_of(trial):
     "Classes that the network is trained on, those of each task of the bank, and of each new task"
     s, g, groups = trial.setting, np.random.default_rng(trial.seed), {}
@@ -119,6 +122,7 @@ def updated(net, data, n, lr, seed, opt=None):
     net.eval()
     return opt
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #56168424
 def bank_of(trial, net, name, tasks, part):
     "The bank of some tasks, pruned step by step, made once for all arms"
     def make():
@@ -140,6 +144,7 @@ def world(trial):
     net.eval()
     return net, bank_of(trial, net, 'bank', old, 'seen'), new, bank_of(trial, net, 'own', new, 'few')
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #bf2aa28d
 def task_at(trial, i, net, bank, new, own):
     "What the arms may look at for one new task"
     few, held = images(trial, new[i], 'few'), images(trial, new[i], 'valid' if trial.tuning else 'test')
@@ -161,6 +166,7 @@ def adapted_at(trial, task, keep, iterations):
         out[n] = evaluate(small, task.held).accuracy.item()
     return out, masks
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #78b90ea2
 def run(trial):
     "Accuracy by share and by updates, mean over the new tasks, and overlap with the mask of the task's own pruning"
     net, bank, new, own = world(trial)
@@ -176,6 +182,7 @@ def run(trial):
         rows.append(row | {('by_keep', k): v for k, v in ({k: by_time[50] for k in KEEP} | shares).items()})
     return nested(pd.DataFrame(rows).mean())
 
+# %% ../../nbs/efficiency/03_smsp.ipynb #199cc2bc
 def nested(means):
     "{metric: value or {condition: value}}"
     out = {}

@@ -163,6 +163,7 @@ def perceptron_layers(
     if not fits or any(m.bias is None for m in rest[::2]): return None
     return nn.Sequential(*before), [(m.weight.detach(), m.bias.detach()) for m in rest[::2]]
 
+# %% ../../nbs/merging/03_condensation.ipynb #6c7ae5ea
 def _signals(before, layers, x, y):
     "What each layer reads (C,k,inputs) and the derivatives of the mean loss by what it gives (C,k,outputs)"
     h, read = before(x.flatten(0, 1)).unflatten(0, x.shape[:2]), []
@@ -174,6 +175,7 @@ def _signals(before, layers, x, y):
     for (w, _), h in zip(layers[:0:-1], read[:0:-1]): d.append(d[-1] @ w*(h > 0))
     return read, d[::-1]
 
+# %% ../../nbs/merging/03_condensation.ipynb #0c14c811
 def _perceptron_matching(before, layers, real, fake, y, eps):
     with torch.no_grad(): grads = [d.mT @ h for h, d in zip(*_signals(before, layers, real, y))]
     total = 0.
@@ -234,6 +236,7 @@ def augment(
     angle = np.pi/6*(u[:, 0] - .5)    # 15 degrees to either side
     return _affine(x, angle.cos(), -angle.sin(), angle.sin(), angle.cos(), zero, zero)
 
+# %% ../../nbs/merging/03_condensation.ipynb #599e1531
 def augmented(
     operations=('crop', 'cutout', 'scale', 'rotate'), # those to draw from; digits are neither mirrored nor coloured
 ): # augment(x, generator) -> x, for `Batches`
@@ -300,6 +303,7 @@ def batch(self:_Condensation, g):
     some = [own[torch.randperm(len(own), generator=g)[:self.real]] for _, own in self.own]
     return torch.stack([as_float(self.data.x[i]) for i in some])
 
+# %% ../../nbs/merging/03_condensation.ipynb #b7c79e3a
 @patch
 def step(self:_Condensation, net, g):
     "Move the synthetic images once; the value of the loss"
@@ -316,6 +320,7 @@ def step(self:_Condensation, net, g):
     if self.box: self.x.clamp_(0, 1)
     return float(value.detach())
 
+# %% ../../nbs/merging/03_condensation.ipynb #81b4c2c7
 @patch
 def learn(self:_Condensation, net, epochs, g):
     "Train the network on the present synthetic images, as the authors do: plain gradient descent at rate 0.01"
@@ -380,6 +385,7 @@ def condense(
     name = f'{data.name}-{method}-{images_per_class}' + ('' if box else '-unbounded')
     return Data(x.clone(), y, data.classes, name)
 
+# %% ../../nbs/merging/03_condensation.ipynb #a2e127fa
 def _part(data, made, iterations, device, some):
     "The images of some classes by distribution matching, computed elsewhere"
     c = _Condensation(replace(data, x=data.x.to(device), y=data.y.to(device)), *made)
@@ -387,6 +393,7 @@ def _part(data, made, iterations, device, some):
     for i in range(iterations): c.step(c.network(i), _draws(c.seed, 3, i))
     return c.x[some].cpu()
 
+# %% ../../nbs/merging/03_condensation.ipynb #c195fb9a
 def _usual(data):
     x = as_float(data.x[:1000])
     return instance_convnet(tuple(x.shape[1:]), len(data.classes), mean=x.mean().item(), std=x.std().item())
@@ -424,6 +431,7 @@ def save_data(
         os.replace(part, path)
     return path
 
+# %% ../../nbs/merging/03_condensation.ipynb #c2ba8b6e
 def load_data(
     path, # file written by `save_data`
 )->Data:
@@ -459,6 +467,7 @@ def accuracy_of(
         return float((predict(net, test.x, 1000).argmax(1) == test.y).float().mean())
     return [one(s) for s in seeds]
 
+# %% ../../nbs/merging/03_condensation.ipynb #1af6258a
 def contact_sheet(
     data:Data,
     per_class:int=10, # columns, at most

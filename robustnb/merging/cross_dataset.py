@@ -60,6 +60,7 @@ def union(
     y = torch.cat([d.y[i] for d, i in zip(sets, again)])
     return Data(x, y, max((d.classes for d in sets), key=len), '+'.join(d.name for d in sets))
 
+# %% ../../nbs/merging/04_cross_dataset.ipynb #74c206c9
 class Steps:
     "That many batches (x, y), in as many passes over the data as it takes; a set that is smaller than a batch is one"
     def __init__(self,
@@ -142,6 +143,7 @@ class Stacked(nn.Module):
 
     def forward(self, x): return self.head(torch.cat([self.a(x), self.b(x)], 1))
 
+# %% ../../nbs/merging/04_cross_dataset.ipynb #ea2550ba
 def stacked(
     a:nn.Module,
     b:nn.Module,
@@ -179,6 +181,7 @@ def rotated(
     x = F.grid_sample(x, F.affine_grid(turn, x.shape, align_corners=False), align_corners=False)
     return replace(data, x=x.clamp(0, 1), name=f'{data.name}-{angle:g}')
 
+# %% ../../nbs/merging/04_cross_dataset.ipynb #1380552a
 def mean_distance(
     a:Data,
     b:Data, # with the same class numbers
@@ -188,6 +191,7 @@ def mean_distance(
     if not gaps: raise ValueError('the data sets have no class in common: their class means have no distance')
     return torch.stack(gaps).square().mean().sqrt().item()
 
+# %% ../../nbs/merging/04_cross_dataset.ipynb #1d058c5a
 def flipped_loss(
     a:nn.Module, # trained on the first set
     b:nn.Module, # on the second

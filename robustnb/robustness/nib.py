@@ -151,6 +151,7 @@ def decoder(inputs, shape, hidden):
     return init_(nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(shape)), nn.Sigmoid(),
                                nn.Unflatten(1, shape)))
 
+# %% ../../nbs/robustness/09_nib.ipynb #ef5a5175
 class NuisanceBottleneck(nn.Module):
     "Equation (11) as an objective with decoder, probe and discriminator of its own; see `nib`"
     def __init__(self, model, beta, alpha, nuisance, independence, share, prior, width, hidden):
@@ -223,6 +224,7 @@ def vib(
     "Variational information bottleneck (Alemi and others, 2017): equation (11) without its last three terms"
     return nib(model, beta, 0., 0., 0.)
 
+# %% ../../nbs/robustness/09_nib.ipynb #13bf01e4
 def with_noise(
     sigma:float, # standard deviation of the noise on each pixel
 ): # objective
@@ -246,6 +248,7 @@ def hsic(
     scale = ka.norm()*kb.norm()
     return ((ka*kb).sum()/scale).item() if scale > 1e-9 else 0.
 
+# %% ../../nbs/robustness/09_nib.ipynb #b7fc9c64
 def fresh_probe(
     train, # (codes (N,m), labels (N,))
     test, # the same of other images
@@ -278,6 +281,7 @@ def mahalanobis(
     v = codes.double() - mean
     return (((v@precision)*v).sum(1)/2).to(codes.dtype)
 
+# %% ../../nbs/robustness/09_nib.ipynb #53da0dc9
 def novelty(
     model:nn.Module, # `SplitCode`
     x:torch.Tensor, # images, uint8 or float in [0,1]
@@ -306,6 +310,7 @@ def lower_bound(
         raise ValueError(f'lower_bound needs 0 <= hits <= draws and 0 < delta < 1, not {hits}, {draws}, {delta}')
     return float(beta.ppf(delta, hits, draws - hits + 1)) if hits else 0.
 
+# %% ../../nbs/robustness/09_nib.ipynb #57b64432
 def certify(
     model:nn.Module,
     x:torch.Tensor, # images, uint8 or float in [0,1]

@@ -72,6 +72,7 @@ def _mixed(x, operations, width, depth, severity, g):
     mixture = (share/share.sum(1, keepdim=True)*z.view(len(x), width, *x.shape[1:])).sum(1)
     return torch.lerp(mixture, x, uniform(len(x), 1, 1, 1))
 
+# %% ../../nbs/robustness/08_robustify.ipynb #0b896ab9
 def augmix(
     width:int=3, # chains; 0: the images stay
     depth:int=3, # operations in a chain, at most

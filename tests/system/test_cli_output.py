@@ -37,11 +37,13 @@ def at(tmp_path, monkeypatch, request):
     (at/'printed.py').write_text(NET)
     torch.manual_seed(0)
     for f in 'ab': save_file(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).state_dict(), at/f'{f}.safetensors')
+    store = Store(at/'results')
     for arm in 'ab':
         for seed in range(3):
             result = dict(scale='tiny', dataset='moons', arm=arm, values={}, seed=seed, stage='final', version=1,
                           setting=paper().setting('tiny', 'moons').fingerprint(), metrics={'m': float(arm == 'b') * (1 + .1*seed)})
-            Store(at/'results').save('example', result)
+            store.save('example', result)
+    store.close()
     monkeypatch.chdir(at)
     yield at
     sys.modules.pop('printed', None)

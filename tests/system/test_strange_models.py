@@ -19,7 +19,7 @@ from robustnb.attacks.threat_models import L1, L2, Linf
 from robustnb.evaluation import accuracy_curve, evaluate, predict, show_adversarial
 from robustnb.merging.matching import curve, match, merge, repair, reset_batch_norm
 from robustnb.merging.permutations import check_spec, permutations
-from robustnb.models import architecture, eval_mode, features, load_model, save_model
+from robustnb.models import architecture, eval_mode, features, load_model, save_model, unwrapped
 from robustnb.robustness import baselines
 from robustnb.robustness.absum import absum
 from robustnb.robustness.blf import prelogit_attack
@@ -127,7 +127,7 @@ def predicted(model, x, y):
 def saved(model, x, y):
     with tempfile.TemporaryDirectory() as d:
         other = load_model(save_model(model, Path(d)/'m.safetensors'))
-        inner = getattr(model, '_orig_mod', model)
+        inner = unwrapped(model)
         for (k, v), (l, w) in zip(inner.state_dict().items(), other.state_dict().items(), strict=True): assert k == l and v.dtype == w.dtype and torch.equal(v, w)
 
 def described(model, x, y):
