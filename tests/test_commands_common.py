@@ -9,7 +9,7 @@ from robustnb.commands.common import Parser, amount, asked, columns, count, coun
 # %% ../nbs/commands/00_common.ipynb #30e0d745
 line = '  robustnb reproduce absum --scale small --minutes 30    more seeds where a claim is open'
 p = Parser(prog='robustnb try', description='One\ntwo ' + 'word '*20 + '\n\nthree', epilog=f'examples:\n{line}\n')
-p.add_argument('--scale', choices=('tiny', 'small'), help='so ' * 30)
+p.add_argument('--scale', choices=('tiny', 'small'), help='so ' * 30);
 
 # %% ../nbs/commands/00_common.ipynb #2d7c8290
 def test_help_fits_the_terminal():

@@ -129,6 +129,7 @@ def naive_crop_flip(image, top, left, mirror, pad=4):
 def test_unknown_names():
     said = unknown('data set', 'minst', ['digits', 'mnist'])
     assert said == "unknown data set 'minst': did you mean 'mnist'? Known: digits, mnist"
+    assert unknown('layer', 'x', range(50)).endswith('38, 39 and 10 more')
     assert 'did you mean' not in unknown('data set', 'xyz', ['digits', 'mnist'])
     assert "did you mean 'mnist'?" in unknown('data set', 'MNIST', ['digits', 'mnist']) and "'BN1'" in unknown(
         'layer', 'bn1', ['BN1', 'fc'])
