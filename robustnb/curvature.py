@@ -351,12 +351,14 @@ def _by_parts(rule, size, a, gs):
 
 def _squares(gs): return sum(g.square().sum(0) for g in gs)
 
+# %% ../nbs/04_curvature.ipynb #75c5209b
 def _linear_squares(m, a, gs):
     "Squares for the weight of a linear layer, from its inputs (N,...,I) and gradients, each (N,...,O)"
     if a.ndim == 2: return sum(g.square() for g in gs).T @ a.square()
     return _by_parts(lambda a, gs: _squares(g.mT @ a for g in gs), m.weight.numel(), a.flatten(1, -2),
                      [g.flatten(1, -2) for g in gs])
 
+# %% ../nbs/04_curvature.ipynb #4c87b956
 _CONV = {nn.Conv1d: conv1d_weight, nn.Conv2d: conv2d_weight, nn.Conv3d: conv3d_weight}
 
 def _conv_squares(m, a, gs):
@@ -370,6 +372,7 @@ def _conv_squares(m, a, gs):
         return _squares(gradients(g).view(n, o, *filters) for g in gs)
     return _by_parts(rule, m.weight.numel(), a, gs)
 
+# %% ../nbs/04_curvature.ipynb #079e3f41
 def _per_sample(g): return g.flatten(2).sum(2) if g.ndim > 2 else g  # (N,C,...) -> (N,C)
 
 def _norm_squares(m, a, gs):
@@ -401,6 +404,7 @@ def _layers(net, weights):
     }
     return {m: parts for m, parts in found.items() if parts}
 
+# %% ../nbs/04_curvature.ipynb #9859156a
 def _layer_squares(net, layers, x, seeds):
     "({name: sum of squares} of `layers` by one backward pass for each of the vectors `seeds(out)`, those vectors)"
     total, anchor, due = {}, torch.zeros((), device=x.device, requires_grad=True), 0
@@ -486,6 +490,7 @@ def diagonal_fisher(
         n += len(x)
     return {k: t / n for k, t in total.items()}
 
+# %% ../nbs/04_curvature.ipynb #9d56f64a
 def _of_family(out, y, family):
     "`out`, if the targets `y` can be told from it by a likelihood of `family`"
     if out.ndim != 2 or len(out) != len(y):
@@ -498,6 +503,7 @@ def _of_family(out, y, family):
     if family == 'categorical': classified(out, y)
     return out
 
+# %% ../nbs/04_curvature.ipynb #c67ec0dd
 def _any_squares(net, weights, x, us):
     "By `vmap`, or by the loop where an operation of the model has no batched form"
     if not weights: return {}

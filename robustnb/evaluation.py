@@ -424,6 +424,7 @@ def membership_attack(
     if per_split: return found
     return _membership_table(found, aucs(reference) if reference is not None else None)
 
+# %% ../nbs/03_evaluation.ipynb #b6eb2481
 def _membership_table(found, reference):
     rows = [split_interval(found[k], k == 'learned') for k in found]
     table = pd.DataFrame(rows, found.columns, ['auc', 'low', 'high'])
@@ -436,6 +437,7 @@ def _membership_table(found, reference):
         over &= table.distance_high < 0
     return table.assign(note=np.where(over, 'over-forgetting', ''))
 
+# %% ../nbs/03_evaluation.ipynb #baa8c775
 def split_interval(
     values, # one per split: every example is tested in one of them
     learned:bool=False, # something was trained on the other parts: these overlap, and the splits are not independent

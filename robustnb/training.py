@@ -102,6 +102,7 @@ def _dtype(precision, model):
         raise ValueError("precision='bf16' has no effect on float64 weights: call model.float() first, or leave it out")
     return torch.bfloat16
 
+# %% ../nbs/02_training.ipynb #9e921add
 def _wide(dtype):
     "The type to accumulate in: float32 for the narrower ones"
     return torch.promote_types(dtype, torch.float32)
@@ -114,6 +115,7 @@ def _clip(params, limit):
     nn.utils.clip_grads_with_norm_(params, limit, norm)
     return norm
 
+# %% ../nbs/02_training.ipynb #dc6e1a48
 def _objective(loss, model, x, y):
     "Value and logs of an objective, refusing what is not one"
     try: out = loss(model, x, y)
@@ -218,6 +220,7 @@ def _check_parts(model, batches, loss, opt, epochs, step, schedule, start=0):
             'not meant',
             stacklevel=3)
 
+# %% ../nbs/02_training.ipynb #ddb06bbd
 def _length(batches):
     "Number of batches in a pass, or one sentence"
     try: n = len(batches)
@@ -229,6 +232,7 @@ def _length(batches):
         )
     return n
 
+# %% ../nbs/02_training.ipynb #c6375919
 def _check_weights(model, opt, others):
     "The optimiser holds weights of `model` that can be trained; `others` are modules whose weights it may hold as well"
     own, held = {id(p) for p in model.parameters()}, [p for g in opt.param_groups for p in g['params']]
@@ -287,7 +291,7 @@ def _running(model):
         f'{k}.{b}'.lstrip('.'): getattr(m, b) for k, m in _statistics(model) for b in ('running_mean', 'running_var')
     }
 
-
+# %% ../nbs/02_training.ipynb #1eac0841
 def _watched(model):
     """What must stay finite: the weights that are trained, and running statistics.
     Other buffers may hold infinities, such as the mask of attention"""
@@ -305,6 +309,7 @@ def _check_finite(model):
     bad = _first_bad(_watched(model))
     if bad: raise ValueError(f'{bad!r} of the model holds NaN or infinite values before the first update')
 
+# %% ../nbs/02_training.ipynb #e78763af
 @contextmanager
 def _few_for_batch_norm(which, n):
     "Batch norm's refusal of a single value per channel, with the batch's name and the remedies"
@@ -356,6 +361,7 @@ def one_cycle(
 class Diverged(ArithmeticError):
     "The loss or the weights became NaN or infinite"
 
+# %% ../nbs/02_training.ipynb #0174c2c1
 class History:
     "The records of a training run. Values stay on the device until `flush` brings all of them to the host at once."
     def __init__(self): self.columns, self.waiting, self.warned = {}, [], set()
@@ -824,6 +830,7 @@ def _brief(v):
     "A value for a message"
     return f'{str(v)[:60]} ...' if isinstance(v, list) and len(str(v)) > 64 else v
 
+# %% ../nbs/02_training.ipynb #94f28910
 def _writable(path):
     "The path of a checkpoint, refused now where it could not be written after the first epoch"
     path = Path(path)
@@ -833,6 +840,7 @@ def _writable(path):
     if not os.access(path.parent, os.W_OK): raise ValueError(f'{path} cannot be written: its folder is read-only')
     return path
 
+# %% ../nbs/02_training.ipynb #c831dce8
 @patch
 def check(self:_Run, record):
     "Raise Diverged if a loss was not finite since the last look, or if weights or running statistics are not"
@@ -861,6 +869,7 @@ def check(self:_Run, record):
     raise Diverged((what + ' at epoch {epoch}, batch {batch} (update {update}, all counted from 0); ').format_map(bad)
                    + last + half)
 
+# %% ../nbs/02_training.ipynb #b57075de
 def _is_main():
     "Whether this process is the one that writes files and shows a bar"
     d = torch.distributed

@@ -42,6 +42,7 @@ def tiff(row, bits, width, photometric=1, **tags):
     ifd = b''.join(struct.pack('<HHIHH', k, 3, 1, v, 0) for k, v in sorted(tags.items()))
     return b'II*\0' + struct.pack('<I', 8 + len(row)) + row + struct.pack('<H', len(tags)) + ifd + bytes(4)
 
+# %% ../nbs/00_data.ipynb #fb54751a
 def saved(image, kind, **kw):
     "The bytes of an image saved by Pillow"
     page = io.BytesIO()
@@ -52,6 +53,7 @@ def shown(raw):
     "What the library makes of the bytes of an image file"
     with Image.open(io.BytesIO(raw)) as image: return np.asarray(_shown(image))
 
+# %% ../nbs/00_data.ipynb #e446bd67
 def icc(space, tags, pcs=b'XYZ '):
     "A colour profile (ICC, version 2) with the given tags"
     table, body = struct.pack('>I', len(tags) + 2), b''

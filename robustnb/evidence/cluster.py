@@ -191,6 +191,7 @@ class Nodes:
     def close(self):
         if self.own: self.ray.shutdown()
 
+# %% ../../nbs/evidence/07_cluster.ipynb #19b22b4f
 def with_threads(threads, f, part):
     torch.set_num_threads(threads)
     return f(part)

@@ -137,6 +137,7 @@ def along(
                 **dict(label=a, color=look(a, order_of(records))['color']) | kw)
     return ax
 
+# %% ../../nbs/evidence/05_figures.ipynb #2a2e6f59
 def tradeoff(
     records, # of one scale and data set
     x, y, # metrics, or pairs (metric, condition)
@@ -157,6 +158,7 @@ def tradeoff(
     ax.set(xlabel=heading(records, x, at_x), ylabel=heading(records, y, at_y))
     return ax
 
+# %% ../../nbs/evidence/05_figures.ipynb #58dd8fca
 def panels(
     records, # of one scale
     draw, # draw(records of a data set, ax)

@@ -60,6 +60,7 @@ def flat(by):
         except ValueError: return c
     return [(condition(c), float(v)) for c, v in by.items()]
 
+# %% ../../nbs/evidence/04_ledger.ipynb #85518d97
 def evidence(paper, scale, store=None):
     """The records on which the claims of `paper` are judged, stored or derived;
     `attrs` has its arms and its words for metrics"""

@@ -29,6 +29,7 @@ def with_unit(text, unit):
     "A number with its unit, if it has one"
     return f'{text} {unit}'.rstrip()
 
+# %% ../../nbs/evidence/06_report.ipynb #1dd81ac7
 def effect_text(row, comparison=None):
     "Effect of a row, or of one of its comparisons, with the interval: '+6.0 [5.2, 6.8] points', '-' for none"
     c, unit = comparison or row, row['unit']

@@ -142,6 +142,7 @@ def elsewhere(module, job, store, device, artifacts, origin, again):
         importlib.import_module(module).paper, job, store, device, artifacts,
         origin | dict(threads=torch.get_num_threads()), again)
 
+# %% ../../nbs/evidence/03_runner.ipynb #925c209e
 class Here:
     "Where jobs run: in this process, one at a time"
     def __init__(self, *more): self.more = more # what `attempt` takes beside paper and job
@@ -163,6 +164,7 @@ class Here:
 
     def close(self): pass
 
+# %% ../../nbs/evidence/03_runner.ipynb #310e7678
 class Workers(Here):
     "Where jobs run: in `workers` processes of this machine, which share its threads"
     def __init__(self, workers, *more):
@@ -176,6 +178,7 @@ class Workers(Here):
 
     def close(self): self.pool.shutdown(cancel_futures=True)
 
+# %% ../../nbs/evidence/03_runner.ipynb #9a83a0aa
 def check_workers(papers, workers, on=None):
     "BadInput where the papers cannot be run by so many processes, or there"
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:

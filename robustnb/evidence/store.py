@@ -88,6 +88,7 @@ class Seen:
     head:bytes=b'' # first line of the file of lines, which no other has
     read:int=0 # bytes of it that have been read, all whole lines
 
+# %% ../../nbs/evidence/01_store.ipynb #8cc48e2a
 def stamp(path):
     "Changes with each new version of a file; None where there is none"
     try: now = path.stat()
@@ -104,6 +105,7 @@ def parsed(path, key):
             if out.setdefault(job, r) != r: raise ValueError(f'it has two results of {job}')
         return out
 
+# %% ../../nbs/evidence/01_store.ipynb #1c945d09
 def take_lines(seen, path, key):
     "Add the whole lines that are new in a file of lines, of which there need be none"
     seen.read *= path.exists()
@@ -121,6 +123,7 @@ def take_lines(seen, path, key):
             seen.results[job_of(r)] = r
         seen.read += len(whole)
 
+# %% ../../nbs/evidence/01_store.ipynb #8d27246e
 @contextmanager
 def named_errors(path):
     "What is wrong with a file, as a sentence that names it"

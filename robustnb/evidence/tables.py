@@ -77,6 +77,7 @@ def inner(text):
            f'<span class="num">{escape(first)}</span>' if more and amount(first) else escape(first)
     return head + ''.join(f' <span class="why{amount(l)}">{escape(l)}</span>' for l in more if l)
 
+# %% ../../nbs/evidence/05_tables.ipynb #6b1b0ea2
 def table_html(
     df, # `pd.DataFrame`; `attrs['shown']`: column -> (heading, factor)
 )->str:

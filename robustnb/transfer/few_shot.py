@@ -203,6 +203,7 @@ class maml:
         right = torch.stack([(o.argmax(1) == y[t, s:]).float().mean() for t, o in enumerate(out)])
         return loss, {'loss': loss.detach(), 'accuracy': right.mean()}
 
+# %% ../../nbs/transfer/00_few_shot.ipynb #3d56d714
 def anil(support, lr=.4, steps=1, **kw):
     "MAML whose inner steps move the head alone (A. Raghu and others, ICLR 2020)"
     return maml(support, lr, steps, adapts='head', **kw)

@@ -255,6 +255,7 @@ def impair_repair(
         _train(net, few, recipe, seed, mask)
     return method(edit, seed)
 
+# %% ../../nbs/unlearning/00_baselines.ipynb #dab2a558
 def per_class(
     data:Data,
     n:int, # of each class, or all if it has fewer
@@ -316,6 +317,7 @@ def batch_fisher(
         for t, g in zip(total.values(), grads): t.addcmul_(g, g)
     return {k: t / len(batches) for k, t in total.items()}
 
+# %% ../../nbs/unlearning/00_baselines.ipynb #b8c8c827
 def _importances(model, forgotten, kept, batch, seed):
     "Fisher information of the forgotten examples and of all, per sample or by batches"
     if batch:
@@ -325,6 +327,7 @@ def _importances(model, forgotten, kept, batch, seed):
     share = len(forgotten) / (len(forgotten) + len(kept))
     return f, {name: share*f[name] + (1 - share)*k[name] for name in f}
 
+# %% ../../nbs/unlearning/00_baselines.ipynb #bba1a258
 def ssd(
     alpha:float=10, # a weight is chosen if it matters so many times more to the forgotten examples than to all
     weight:float=1, # lambda: the larger, the less the chosen weights are dampened
