@@ -133,6 +133,11 @@ def test_trials():
     state = torch.get_rng_state()
     assert all(torch.equal(a, b) for a, b in zip(final.model().parameters(),
                                                  final.model().parameters())) and torch.equal(state, torch.get_rng_state())
+
+# %% ../nbs/evidence/02_trials.ipynb #57a735c0
+def test_networks_are_shared_by_what_trains_them():
+    p = paper_of()
+    test = Trial(p, Job('tiny', 'digits', 'b', (('k', 2),), 1)).splits[2]
     at = Artifacts(tempfile.mkdtemp())
     final, tuning, again = (Trial(p, Job('tiny', 'digits', a, (), 1, stage), artifacts=at)
                             for a, stage in (('b', 'final'), ('b', 'tuning'), ('a', 'final')))

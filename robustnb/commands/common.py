@@ -42,6 +42,7 @@ def shown_example(line, width):
     parts = textwrap.wrap(command, width - 8, break_long_words=False, break_on_hyphens=False)
     return '\n'.join([*(f'  {s}' for s in above), '  ' + ' \\\n      '.join(parts)])
 
+# %% ../../nbs/commands/00_common.ipynb #16729a5a
 class Help(argparse.HelpFormatter):
     "Help that fits the terminal: filled paragraphs, indented lines as examples"
     def _fill_text(self, text, width, indent):
@@ -53,6 +54,7 @@ class Help(argparse.HelpFormatter):
             else: blocks.append(textwrap.fill(' '.join(block.split()), width))
         return '\n\n'.join(blocks)
 
+# %% ../../nbs/commands/00_common.ipynb #f826122f
 class Parser(argparse.ArgumentParser):
     "A parser whose help fits the terminal, and which answers a slip by one sentence"
     def __init__(self, **kw): super().__init__(formatter_class=Help, allow_abbrev=False, **kw)
@@ -73,6 +75,7 @@ class Parser(argparse.ArgumentParser):
         complain(f"{message.rstrip('.')}{'' if message.endswith('?') else ';'} see {self.prog} --help")
         self.exit(2)
 
+# %% ../../nbs/commands/00_common.ipynb #7e93a70a
 def complain(text):
     "An error or a warning on stderr, in one line unless a terminal is narrower; its head in colour where there is one"
     from rich.text import Text # here, since `--help` need not wait for it

@@ -350,6 +350,7 @@ def judge(
                 held=f"{sum(c['state'] == 'holds' for c in cs)} of {len(cs)}", pooled=pooled(claim, records, weak, cs),
                 reason=reason_of(claim, weak, cs), comparisons=cs)
 
+# %% ../../nbs/evidence/00_claims.ipynb #fca35200
 def for_the_reader(claim, c, metric, records, at):
     "Words and unit of the metric of a comparison, and its values in that unit"
     scale = records.scale.iloc[0] if 'scale' in records and len(records) else None
@@ -359,6 +360,7 @@ def for_the_reader(claim, c, metric, records, at):
     if c['constant']: values['baseline'] = f"{factor*float(c['baseline']):g} {unit}".rstrip()
     return dict(words=metric.called(scale, at, claim.trend), value_unit=unit, **values)
 
+# %% ../../nbs/evidence/00_claims.ipynb #4728c66b
 STATES = ('fails', 'not run', 'open', 'holds') # the weakest first
 SHOWN = ('state', 'dataset', 'metric', 'words', 'arm', 'baseline', 'constant', 'n_seeds', 'value', 'against',
          'value_unit', 'effect', 'low', 'high', 'detectable', 'settle', 'in_prediction')
@@ -367,6 +369,7 @@ def slack(claim, c):
     "The near end of the interval, counted in the claimed direction"
     return np.inf if c['low'] is None else min(claim.sign*c['low'], claim.sign*c['high'])
 
+# %% ../../nbs/evidence/00_claims.ipynb #d6a1aaba
 def reason_of(claim, weak, cs):
     "Why the claim does not simply hold: the reason of the weakest comparison, which is named if there are several"
     if not cs:

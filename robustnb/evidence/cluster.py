@@ -95,6 +95,7 @@ class Kept:
         got(self.keeper.keep.remote(file, safetensors.save(tensors, about)))
         return tensors
 
+# %% ../../nbs/evidence/07_cluster.ipynb #3f45b910
 def got(ref):
     "What a reference stands for; unlike `ray.get` it does not make room for another job meanwhile, and so no process"
     return ref.future().result()
@@ -131,6 +132,7 @@ def connected():
     except Exception as e: raise BadInput(f'no Ray cluster at {address}: {" ".join(str(e).split())}') from None
     return ray, True
 
+# %% ../../nbs/evidence/07_cluster.ipynb #a8a1f625
 # a busy machine takes long to start Ray, which does not report on us
 PATIENT = dict(RAY_agent_register_timeout_ms='60000', RAY_USAGE_STATS_ENABLED='0',
                RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO='0')
@@ -276,6 +278,7 @@ class Task(NamedTuple):
     artifact:str|None=None # what it shares
     making:float=0. # seconds that this takes, once
 
+# %% ../../nbs/evidence/07_cluster.ipynb #1005ebc1
 def schedule(
     tasks, # of `Task`
     n:int, # workers

@@ -120,6 +120,7 @@ def ledger(
             rows += [row(p, c, s, records, store) for c in p.claims]
     return rows
 
+# %% ../../nbs/evidence/04_ledger.ipynb #e045bd97
 def row(paper, claim, scale, records, store):
     "One row of the ledger"
     v = judge(claim, records, paper.datasets(scale), paper.metrics)
@@ -134,6 +135,7 @@ def row(paper, claim, scale, records, store):
                 paper_value=claim.paper_value if not isinstance(claim.paper_value, dict) else weakest_number(v),
                 source=claim.source, **v)
 
+# %% ../../nbs/evidence/04_ledger.ipynb #3dfbfd1b
 def weakest_number(v):
     "The paper's number for the comparison that the row shows"
     same = [

@@ -37,6 +37,7 @@ def effect_text(row, comparison=None):
     span = '' if c['low'] is None else f" [{amount(c['low'], unit)}, {amount(c['high'], unit)}]"
     return f"{amount(c['effect'], unit, '+')}{span} {unit}"
 
+# %% ../../nbs/evidence/06_report.ipynb #5b9e713b
 def values_text(row, comparison=None):
     "What arm and baseline have, each with its unit; '-' where there is none"
     c = comparison or row
@@ -53,6 +54,7 @@ def threshold_text(row):
     return (f'{side} {sign*margin:+g} {unit}'
             if margin else f'{side} 0'), f"matters from {sign*row['matters']:+g} {unit}" if row['matters'] else ''
 
+# %% ../../nbs/evidence/06_report.ipynb #0c9e2605
 def paper_text(row, comparison=None):
     "The paper's own number for a row, or for one of its comparisons"
     v = (comparison or row)['paper_value']
@@ -106,6 +108,7 @@ def difference(row, c):
         with_unit(effect.removesuffix(f" {row['unit']}"), row['unit']), span and '[' + span.partition(']')[0] + ']')
     return stacked(*first, f'threshold: {clear}', matters)
 
+# %% ../../nbs/evidence/06_report.ipynb #5781da43
 def ledger_columns(row)->dict:
     "A claim as columns; what stands below the first line of a cell is a remark"
     arm, baseline = values_text(row)
@@ -120,6 +123,7 @@ def ledger_columns(row)->dict:
             (baseline if row['constant'] else f"{row['baseline']}: {baseline}")), difference=difference(row, row),
         **{'the paper': stacked(paper_text(row), PREDICTED[row['in_prediction']])}, seeds=row['n_seeds'])
 
+# %% ../../nbs/evidence/06_report.ipynb #c3c0d1b0
 def comparison_columns(row, c)->dict:
     "One comparison of a claim as columns"
     arm, baseline = values_text(row, c)
@@ -161,6 +165,7 @@ def columns(**sizes):
     for name, size in sizes.items(): out.add_column(name, **size)
     return out
 
+# %% ../../nbs/evidence/06_report.ipynb #f4c1c6bd
 def block(rows, wide):
     "The claims of a paper at a scale as a table"
     from rich.text import Text
@@ -176,6 +181,7 @@ def block(rows, wide):
                     Text(str(r['n_seeds'] or '')), Text(theirs), *[Text(why(r), 'dim')] * wide)
     return out
 
+# %% ../../nbs/evidence/06_report.ipynb #08fc0579
 def by_paper(rows): # [((paper's key, scale), rows)]
     "The rows of each paper and scale, in their order"
     return [(k, list(rs)) for k, rs in groupby(rows, lambda r: (r['paper'], r['scale']))]

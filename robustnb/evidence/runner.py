@@ -67,6 +67,7 @@ def agenda(papers, scale, store, seeds=None, arms=None, datasets=None, look=0):
         else: out += [(p, j) for j in further(p, results, scale, store, names, where, look)]
     return out
 
+# %% ../../nbs/evidence/03_runner.ipynb #b95e8d44
 def further(paper, results, scale, store, names, datasets, look):
     "The runs of a further look, those first that settle soonest"
     needed, jobs = {}, []
@@ -79,6 +80,7 @@ def further(paper, results, scale, store, names, datasets, look):
             jobs += [(settle, j) for j in plan(paper, results, scale, looks[look], [a], [d]) if j.stage == 'final']
     return list(dict.fromkeys(j for _, j in sorted(jobs, key=lambda pair: (pair[0], pair[1].seed))))
 
+# %% ../../nbs/evidence/03_runner.ipynb #7ca03a97
 def open_comparisons(paper, scale, store):
     "(claim, comparison, arms that it looks at; None where they are derived from all)"
     records = evidence(paper, scale, store)
@@ -109,6 +111,7 @@ def finished(paper, job, store):
     return r is not None and r['version'] == paper.version and r['setting'] == paper.setting(
         job.scale, job.dataset).fingerprint(job.stage == 'tuning')
 
+# %% ../../nbs/evidence/03_runner.ipynb #b482850e
 def claim(paper, job, store, again):
     "The lock of a job, to be held while it runs; or in words why it is not to be run"
     lock = store.lock(hashlib.sha1(repr((paper.key, *job)).encode()).hexdigest()[:16])
@@ -118,6 +121,7 @@ def claim(paper, job, store, again):
     lock.release()
     return FINISHED
 
+# %% ../../nbs/evidence/03_runner.ipynb #5408a466
 def attempt(paper, job, store, device, artifacts, origin, again):
     "Run one job and store its result; returns the result, or in words why there is none"
     lock = claim(paper, job, store, again)
@@ -322,6 +326,7 @@ def reproduce(
             f"{len(run.failed)} of {len(run.failed) + len(run.ran)} jobs failed, the first one: {first_failure(run)}")
     return store
 
+# %% ../../nbs/evidence/03_runner.ipynb #65a03b73
 def first_failure(run):
     (key, job), why = next(iter(run.failed.items()))
     return f'{key} {job.dataset} {job.text}: {why}'
@@ -342,6 +347,7 @@ def work(run, place):
         if run.minutes is not None: todo = run.affordable(todo)
         if not todo: todo = place.ordered(next_jobs(run, flying), run.times)
 
+# %% ../../nbs/evidence/03_runner.ipynb #043e66be
 def next_jobs(run, flying):
     "What is missing now and not under way; waits a moment if all that is left is being run by other processes"
     busy = {(p.key, j) for p, j in flying.values()}
@@ -350,6 +356,7 @@ def next_jobs(run, flying):
     if todo and not free and not flying: time.sleep(.5); run.elsewhere.clear(); return todo
     return free
 
+# %% ../../nbs/evidence/03_runner.ipynb #620bf409
 def tell(run, paper, job, text, left):
     "Say what became of a job; of one that another process runs only once"
     if text == ELSEWHERE and (paper.key, job) in run.told: return

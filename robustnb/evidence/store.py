@@ -188,6 +188,7 @@ def save(self:Store, key, result):
             size = f.tell()
         if size > max(path.stat().st_size if path.exists() else 0, LINES): self.merge(key, path, lines)
 
+# %% ../../nbs/evidence/01_store.ipynb #ddfdc6f2
 LINES = 100_000 # bytes of lines that are not worth a merge
 
 @patch
@@ -203,6 +204,7 @@ def merge(self:Store, key, path, lines):
     lines.unlink(missing_ok=True)
     self.seen[path] = Seen(stamp(path), jobs)
 
+# %% ../../nbs/evidence/01_store.ipynb #876dfd3f
 @patch
 def close(self:Store):
     "Merge the lines of all papers that this store has read or written into their JSON files"

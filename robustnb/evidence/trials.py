@@ -333,6 +333,7 @@ class Paper:
         some = self.setting(scale, dataset).arms
         return list(self.arms) if some is None else some
 
+# %% ../../nbs/evidence/02_trials.ipynb #3dd38fe1
 def arms_of(claim):
     "Names of all arms that a claim looks at"
     for a in (claim.arm, *claim.baselines, claim.reference):
@@ -351,6 +352,7 @@ def results_of(
         if r['version'] == paper.version and r['setting'] == prints.get(((j.scale, j.dataset), j.stage == 'tuning'))
     }
 
+# %% ../../nbs/evidence/02_trials.ipynb #25011c83
 def tuning_job(scale, dataset, choice): return Job(scale, dataset, *choice, 0, 'tuning')
 
 def candidate_jobs(paper, results, scale, dataset, name):
@@ -386,6 +388,7 @@ def choice(
         paper.no(f'the rule of {name} chose {best!r}, which is no row of its table: {list(table.index)}')
     return arm.of, arm.candidates[best]
 
+# %% ../../nbs/evidence/02_trials.ipynb #22b7ea69
 def candidates(paper, results, scale, dataset, name):
     "A row of metrics and values per candidate of an arm, and one per arm beside it; None while some are to be run"
     arm = paper.arms[name]
