@@ -525,6 +525,7 @@ def filter_normalised(
     _check_direction(weights, direction)
     return {k: scaled(k, d) for k, d in direction.items()}
 
+# %% ../nbs/04_curvature.ipynb #dfa42b2a
 def random_direction(
     model:nn.Module,
     seed:int=0, # the same direction on every device
@@ -585,6 +586,7 @@ def loss_surface(
         return dict(zip(('alpha', 'beta'), point)) | _mean_loss(risk, attack if anew else None)
     with torch.no_grad(): return pd.DataFrame([row(p.tolist()) for p in grid.reshape(-1, len(directions))])
 
+# %% ../nbs/04_curvature.ipynb #def585c1
 def _mean_loss(risk, attack):
     "Mean loss, and accuracy of logits, of the copy as it is"
     loss, right = 0., 0.

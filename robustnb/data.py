@@ -616,6 +616,7 @@ class Batches:
             if i == 0 and self.augment not in (None, crop_flip): _check_augmented(x, y, self.x.ndim == 4)
             yield as_float(x), y
 
+# %% ../nbs/00_data.ipynb #b38ded3c
 def _check_augmented(x, y, box):
     "One look per pass at what an augmentation of the user's makes"
     try: check_xy(x, y, box=box)

@@ -430,6 +430,7 @@ def by_epoch(self:History)->pd.DataFrame:
     total = lambda t: t.mul(n, axis=0).groupby(df['epoch']).sum()
     return total(values)/total(values.notna())
 
+# %% ../nbs/02_training.ipynb #fa7c239b
 @patch
 def plot(
     self:History,

@@ -78,6 +78,7 @@ def run(trial):
     a, b = min(out['accuracy']), max(out['accuracy'])
     return out | {'widening': (out['accuracy'][b] - out['accuracy'][a]) / (b - a)}
 
+# %% ../../nbs/transfer/01_meta_ticket.ipynb #e179d704
 def measured(trial, width):
     s = trial.setting
     train, valid, test = classes_of(s.source)
@@ -104,6 +105,7 @@ def shuffled(ticket, seed):
     other.set_masks({k: moved(m) for k, m in ticket.masks().items()})
     return other
 
+# %% ../../nbs/transfer/01_meta_ticket.ipynb #8c8ac23a
 def trained(trial, net, learner, train, width):
     "`net` after meta-training, made once for each arm, rate and width"
     s, lr, ticket = trial.setting, trial.values['lr'], trial.arm in TICKETS

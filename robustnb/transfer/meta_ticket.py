@@ -87,6 +87,7 @@ class Ticket(nn.Module):
         for k, m in self.masks().items(): weights[k].mul_(m)
         return net
 
+# %% ../../nbs/transfer/01_meta_ticket.ipynb #e82f7600
 def _drawn(w, g):
     "Kaiming's normal numbers for ReLU, like the weight `w`"
     return torch.randn(w.shape, generator=g).mul(math.sqrt(2 / w[0].numel())).to(w)
