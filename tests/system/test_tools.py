@@ -68,6 +68,11 @@ def test_outputs_of_a_failed_run_have_no_fingerprint(tmp_path):
         run(nb)
         assert fingerprint.out_of_step(nbformat.read(nb, 4), ROOT) == parts
 
+def test_cell_that_needs_what_is_not_installed_is_left_out(tmp_path):
+    nb = write(tmp_path/'a.ipynb', 'import pytest', "pytest.importorskip('not_there')", '6*7')
+    assert run(nb).returncode == 0
+    assert [len(c.outputs) for c in nbformat.read(nb, 4).cells] == [0, 0, 1]
+
 def test_notebook_over_its_time_is_stopped(tmp_path):
     late = run(write(tmp_path/'a.ipynb', 'import time; time.sleep(60)'), '--timeout', '3', '--no-save')
     assert late.returncode == 1 and 'timed out' in late.stderr
