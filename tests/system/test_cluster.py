@@ -1,6 +1,7 @@
 """`--on ray` on a cluster of two nodes that are both on this machine: kills, failures, artifacts, results equal to those of one process"""
 import importlib, json, os, re, signal, sys, time, types
-import pytest
+import pytest, torch
+from safetensors.torch import load_file
 from processes import finish, fork, free_port, settle
 from robustnb.cli import main
 from robustnb.evidence.runner import reproduce
@@ -149,3 +150,17 @@ def net(): return Net()
     one, spread = (json.loads((tmp_path/f'{name}.json').read_text())['images'] for name in ('one', 'spread'))
     assert one['label'] == spread['label'] and one['margin'] == pytest.approx(spread['margin'], abs=1e-4) # the last bits depend on the batch
     assert [b is None for b in one['broken_by']] == [b is None for b in spread['broken_by']] and 'room for 2 parts' in (tmp_path/'said').read_text()
+
+def _condense(at, address, *more):
+    settle(at, dict(RAY_ADDRESS=address))
+    sys.exit(main(['condense', '--data', 'digits', '--per-class', '2', '--iterations', '3', '--out', *more]))
+
+def test_condense_on_a_cluster(tmp_path, cluster):
+    "The classes are shared by the nodes; the images are those of one process"
+    for argv in (('one.safetensors',), ('spread.safetensors', '--on', 'ray')):
+        p = fork(_condense, tmp_path, cluster.address, *argv)
+        p.join(300)
+        assert p.exitcode == 0, argv
+    one, spread = (load_file(tmp_path/f'{name}.safetensors') for name in ('one', 'spread'))
+    assert len(one['x']) == 20 and one.keys() == spread.keys()
+    for k in one: torch.testing.assert_close(one[k], spread[k], atol=1e-5, rtol=0)
