@@ -200,6 +200,13 @@ def test_prdc():
         for a, b in ((x, z), (z, x)):
             for rows in (4, 500): assert prdc(a, b, k, rows) == pytest.approx(naive(a, b, k))
 
+# %% ../nbs/synthesis/00_generators.ipynb #904c9df7
+def test_prdc_against_the_package_of_its_authors():
+    compute_prdc = pytest.importorskip('prdc').compute_prdc
+    g = torch.Generator().manual_seed(2)
+    x, z = torch.randn(300, 8, generator=g), torch.randn(200, 8, generator=g)*.8 + .3
+    for k in (3, 5): assert prdc(x, z, k) == pytest.approx(compute_prdc(x.numpy(), z.numpy(), k))
+
 # %% ../nbs/synthesis/00_generators.ipynb #77373a89
 def test_prdc_in_closed_cases():
     g = torch.Generator().manual_seed(1)
