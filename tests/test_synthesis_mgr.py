@@ -20,7 +20,7 @@ from robustnb.synthesis.ssl import small_cnn, strong
 from robustnb.training import fit
 from robustnb.synthesis.generators import sample_data
 from robustnb.synthesis.mgr import Finder, MGR, feature_gap, filtered, fresh, gda, image_hypergradient, pcr, penalty, pool, regularised, shifted, slopes_of
-from robustnb.experiments.mgr import derive, judged, paper, parts, run
+from robustnb.experiments.mgr import derive, images, judged, paper, parts, run
 
 # %% ../nbs/synthesis/04_mgr.ipynb #aab3e755
 def smooth(seed=0):

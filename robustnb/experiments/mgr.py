@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['T', 'consistent', 'generated', 'foreign', 'real', 'WEIGHTS', 'arms', 'BOTH', 'claims', 'augmented', 'small',
-           'settings', 'words', 'metrics', 'paper', 'parts', 'samples', 'judged', 'extra', 'loop', 'run',
+           'settings', 'words', 'metrics', 'paper', 'images', 'parts', 'samples', 'judged', 'extra', 'loop', 'run',
            'generator_metrics', 'derive', 'setting', 'accuracy_figure', 'norm_figure']
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #19835c15
@@ -14,7 +14,7 @@ import torch
 from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import look, order_of, panels
-from ..evidence.trials import Arm, Paper, Setting
+from ..evidence.trials import Arm, Paper, Setting, splits
 from ..models import features
 from ..synthesis.generators import quality, sample_data, trained_gan
 from ..synthesis.mgr import MGR, Finder, filtered, gda, pcr, penalty, pool, regularised
@@ -22,11 +22,16 @@ from ..synthesis.ssl import Steps, accuracy, balanced, fitted, small_cnn, strong
 from ..training import cross_entropy, update
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #90bee147
+def images(trial):
+    "(to train on, to measure on), of the data set that the setting's name begins with"
+    train, valid, test = splits(trial.dataset.split()[0], None, trial.setting.valid, None, None)
+    return train, valid if trial.tuning else test
+
 def parts(trial, n):
     "(images to train on, meta-validation, all of them, a function that gives their generator) for `n` images"
-    s = trial.setting
-    draw = trial.seed % s.draws
-    few, _ = balanced(trial.train, n//10, draw)
+    s, draw = trial.setting, trial.seed % trial.setting.draws
+    train, _ = images(trial)
+    few = balanced(train, n//10, draw)[0] if n < len(train) else train
     meta, own = balanced(few, max(n//100, 1), draw)
     return own, meta, few, lambda: trained_gan(trial.artifacts, few, draw, **s.gan)
 
@@ -81,12 +86,13 @@ arms = {
 def run(trial):
     "For each number of images: accuracy and feature norm on held-out images, the shift of the latents"
     if trial.arm == 'generator': return generator_metrics(trial)
-    x, out = as_float(trial.heldout.x[:2000]), dict(accuracy={}, norm={}, shift={})
+    (_, held), out = images(trial), dict(accuracy={}, norm={}, shift={})
+    x = as_float(held.x[:2000])
     for size, n in trial.setting.sizes.items():
         own, meta, _, made = parts(trial, n)
         loss, step = trial.method(own, meta, made)
         model = fitted(trial.model(), own, loss, trial.recipe, trial.seed, step=step)
-        out['accuracy'][size] = accuracy(model, trial.heldout)
+        out['accuracy'][size] = accuracy(model, held)
         with torch.no_grad(): out['norm'][size] = features(model, x).norm(dim=1).mean()
         if trial.arm == 'mgr': out['shift'][size] = step.shift
     out = {k: v for k, v in out.items() if v}
@@ -94,9 +100,10 @@ def run(trial):
 
 def generator_metrics(trial):
     "What a judge trained on all training images says of the generators"
-    judge, out = fitted(trial.model(), trial.train, recipe=trial.recipe, seed=trial.seed), {}
+    (train, held), out = images(trial), {}
+    judge = fitted(trial.model(), train, recipe=trial.recipe, seed=trial.seed)
     for size, n in trial.setting.sizes.items():
-        for m, v in quality(parts(trial, n)[3](), trial.heldout, judge).items(): out.setdefault(m, {})[size] = v
+        for m, v in quality(parts(trial, n)[3](), held, judge).items(): out.setdefault(m, {})[size] = v
     return out
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #87dd7b0d
@@ -125,8 +132,9 @@ claims = [
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #c165e536
 def setting(sizes, gan, recipe, **kw):
-    "Sizes of the training sets (few, many), values for `trained_gan`, recipe; draws of the images, generated images"
-    return dict(recipe=recipe, short=1., redraw=False, sizes=dict(zip(('few', 'many'), sizes)), gan=gan) | kw
+    "Two or three sizes of training sets, values for `trained_gan`, recipe; draws of the images, generated images"
+    names = ('few', 'many') if len(sizes) == 2 else ('few', 'some', 'many')
+    return dict(recipe=recipe, short=1., redraw=False, sizes=dict(zip(names, sizes)), gan=gan) | kw
 
 augmented = partial(Steps, augment=T)
 small = setting((100, 1000), dict(steps=1500, batch=32), augmented(500), draws=3, pool=6000)
@@ -135,6 +143,9 @@ settings = {
         (50, 200), dict(steps=60, batch=20, width=8, lr=(1e-3, 2e-3)), augmented(40, 32, 8e-3), draws=1, pool=500,
         arms=['augmentation', 'gda', 'penalty', 'uniform', 'mgr'], tune=False, looks=(3,)))}
 settings |= {('small', d): Setting(small_cnn, None, 5000, None, **small) for d in ('mnist', 'fashion')}
+settings['small', 'mnist 1-100 %'] = Setting(small_cnn, None, 5000, None, **setting(
+    (550, 5500, 55000), dict(steps=1500, batch=32), augmented(800), draws=3, pool=6000,
+    arms=['augmentation', 'gda', 'real', 'penalty', 'uniform', 'mgr'], looks=(3,)))
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #f4ca82e2
 def accuracy_figure(records):
