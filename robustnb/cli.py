@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'known_commands', 'parser', 'understood', 'Voice', 'voices', 'sentence', 'out_of_memory', 'plain_warnings',
-           'main', 'asked_for', 'answer', 'new_folder']
+           'keep_freed_memory', 'main', 'asked_for', 'answer', 'new_folder']
 
 # %% ../nbs/06_cli.ipynb #69a26d62
-import importlib, io, os, pkgutil, sys, tempfile, traceback, warnings
+import ctypes, importlib, io, os, pkgutil, sys, tempfile, traceback, warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from . import __version__, commands
@@ -112,12 +112,23 @@ def plain_warnings():
         yield
 
 # %% ../nbs/06_cli.ipynb #c5806cba
+def keep_freed_memory():
+    "Let the GNU C library keep freed memory for the next tensors, in this process and in those that it starts"
+    for name, option, most in ('MMAP', -3, 2**30), ('TRIM', -1, 2**31 - 1):    # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        if f'MALLOC_{name}_THRESHOLD_' in os.environ: continue  # the user knows better
+        os.environ[f'MALLOC_{name}_THRESHOLD_'] = str(most)
+        with suppress(OSError, AttributeError, TypeError): # other libraries have no such thing
+            ctypes.CDLL(None).mallopt(option, most)
+
+# %% ../nbs/06_cli.ipynb #a26341c1
 def main(
     argv=None,   # arguments; None: those of the process
     papers=None  # None: all papers of the package
 ): # 0 done, 1 some jobs failed or nothing could be printed, 2 bad input or bad files, 130 interrupted
     "The command `robustnb`; returns its exit status"
-    if argv is None: os.environ.setdefault('MPLBACKEND', 'Agg')  # the process is ours: no windows
+    if argv is None:    # the process is ours
+        os.environ.setdefault('MPLBACKEND', 'Agg')  # no windows
+        keep_freed_memory()
     argv = sys.argv[1:] if argv is None else list(argv)
     with voices() as out: status = asked_for(argv, papers) or 0
     failed = out and out.failed

@@ -4,7 +4,7 @@ import importlib, io, os, sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from robustnb import __version__
-import subprocess
+import platform, subprocess
 import pytest
 from robustnb.commands.common import bad
 from robustnb.cli import EXAMPLES, Voice, answer, known_commands, new_folder, parser, sentence
@@ -52,6 +52,23 @@ def test_sentences_for_errors():
     assert raised(RuntimeError("can't allocate memory: 9 bytes")).startswith('out of memory')
     assert raised(RuntimeError('two\nlines')).startswith('RuntimeError: two lines (')
     assert raised(KeyError('a')) is raised(ValueError('a fault of the program')) is None
+
+# %% ../nbs/06_cli.ipynb #bb9e2adb
+def test_freed_memory_is_kept():
+    import platform, subprocess
+    use = '''import resource, sys
+import torch
+from robustnb.cli import keep_freed_memory
+if sys.argv[1:]: keep_freed_memory()
+for _ in range(5): torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5): torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)'''
+    if platform.libc_ver()[0] == 'glibc':
+        environment = {k: v for k, v in os.environ.items() if not k.startswith('MALLOC_')}
+        python = lambda *more: subprocess.run([sys.executable, '-c', use, *more], capture_output=True, text=True, check=True, env=environment)
+        plain, kept = (int(python(*more).stdout) for more in ((), ('kept',)))
+        assert plain >= 5*32 and plain > 4*kept, (kept, plain)    # 64 MB are 16,384 pages, or 32 large ones
 
 # %% ../nbs/06_cli.ipynb #b3855f31
 def test_answers():
