@@ -11,12 +11,12 @@ help: ## list the targets
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "robustnb needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip install -q -p $(BIN)/python -e ".[dev,docs]"
+	$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python -e ".[dev,docs]"
 	@touch $@
 
 .venv/.bench: .venv/.done
-	$(BIN)/uv pip install -q -p $(BIN)/python -e ".[bench]"
-	$(BIN)/uv pip install -q -p $(BIN)/python --no-deps deepod # its metadata asks for old versions; current ones do
+	$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python -e ".[bench]"
+	$(BIN)/uv pip install -q --compile-bytecode -p $(BIN)/python --no-deps deepod # its metadata asks for old versions; current ones do
 	@touch $@
 
 demo: .venv/.done ## reproduce every paper at tiny scale, print the ledger, write report.html
