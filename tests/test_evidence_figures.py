@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from robustnb.evidence.claims import Metric
 import matplotlib.pyplot as plt
-from robustnb.evidence.figures import OWN, SHARED, along, compared, dots, heading, look, number, order_of, panels, sentence, tradeoff, values_of
+from robustnb.evidence.figures import OWN, SHARED, along, compared, dots, heading, line_look, look, number, order_of, panels, sentence, tradeoff, values_of
 
 # %% ../nbs/evidence/05_figures.ipynb #6360195d
 def test_numbers():
@@ -25,6 +25,8 @@ def test_words_and_colours():
     assert order_of(r[r.arm == 'c']) == ['at', 'a', 'b', 'c'] and look('c', order_of(r))['color'] == OWN[2], (
         'also where others are absent'
     )
+    looks = [line_look(f'arm {i}', [f'arm {i}' for i in range(25)]) for i in range(25)]
+    assert len({(l['color'], l['ls']) for l in looks}) == 25 and looks[0]['ls'] == '-' and line_look('at', ['at', 'a'])['ls'] == '-'
 
 # %% ../nbs/evidence/05_figures.ipynb #03c9d887
 def test_tables_and_figures():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARED', 'OWN', 'sentence', 'number', 'values_of', 'shown_arms', 'metric_of', 'scale_of', 'heading', 'order_of',
-           'look', 'compared', 'dots', 'along', 'tradeoff', 'panels']
+           'look', 'line_look', 'compared', 'dots', 'along', 'tradeoff', 'panels']
 
 # %% ../../nbs/evidence/05_figures.ipynb #d9ed8bed
 import numpy as np
@@ -80,6 +80,12 @@ def look(
     return dict(color=SHARED[arm] if arm in SHARED else OWN[own.index(arm) % len(OWN)],
                 marker='os^Dvx*P'[arms.index(arm) % 8])
 
+def line_look(arm, arms)->dict:
+    "Colour and dashes of an arm's line: where the colours begin anew, other dashes do"
+    own = [a for a in arms if a not in SHARED]
+    turn = own.index(arm)//len(OWN) if arm in own else 0
+    return dict(color=look(arm, arms)['color'], ls=('-', '--', ':')[turn % 3])
+
 # %% ../../nbs/evidence/05_figures.ipynb #3ddae4c3
 def compared(
     records, # of one scale
@@ -134,7 +140,7 @@ def along(
     for a in shown_arms(r, arms, metric):
         means = r[r.arm == a].assign(condition=lambda t: t.condition.astype(float)).groupby('condition').value.mean()
         ax.plot(means.index, (factor or metric_of(records, metric).factor) * means,
-                **dict(label=a, color=look(a, order_of(records))['color']) | kw)
+                **dict(label=a) | line_look(a, order_of(records)) | kw)
     return ax
 
 # %% ../../nbs/evidence/05_figures.ipynb #2a2e6f59

@@ -130,6 +130,7 @@ def front_figure(records):
     def draw(r, ax):
         for name, style in zip(names, ('-', '--')): along(r, name, ax, marker='.', ls=style)
         at = sorted(set(r[r.metric.isin(names)].condition.astype(float)))
+        at = [a for i, a in enumerate(at) if not i or a > 1.3*at[i - 1]]    # labels need room
         ax.set(xscale='log', xticks=at, xticklabels=[f'{a:g}' for a in at])
         ax.minorticks_off()
     return panels(records, draw, xlabel='share of the weights; dashed, of the channels', ylabel='accuracy, %',
