@@ -28,6 +28,7 @@ class Architectures:
     operations:list # their names
     links:torch.Tensor|None=None # (N,L): which node, 1 to L, each takes its input from, 0: the input; None: a chain
     placed:bool=True # the place of a node is a feature; False: candidates that differ by numbering alone are the same
+    linked:bool|None=None # whether links are features; None: unless all are chains. Parts keep what the whole has
 
     def __post_init__(self):
         c, k = self.choices, len(self.operations)
@@ -38,6 +39,7 @@ class Architectures:
         if self.links is None: self.links = places.expand_as(c)
         if self.links.shape != c.shape or ((self.links < 0) | (self.links > places)).any():
             raise ValueError('links say for each node where its input comes from: 0, the input, or a node before it')
+        if self.linked is None: self.linked = not torch.equal(self.links, places.expand_as(c))
 
     def __len__(self): return len(self.choices)
     def __getitem__(self, rows): return replace(self, choices=self.choices[rows], links=self.links[rows])
@@ -155,11 +157,10 @@ def gcn_nas(
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #c09e7228
 def one_hot(archs:Architectures)->torch.Tensor: # (N,features), float64
-    "Operation of each node, number of each operation, and source of each node unless all are chains"
-    hot, places = F.one_hot(archs.choices, len(archs.operations)), torch.arange(archs.links.shape[1])
+    "Operation of each node, number of each operation, and source of each node where candidates differ in it"
+    hot = F.one_hot(archs.choices, len(archs.operations))
     parts = [hot.flatten(1), hot.sum(1)]
-    if not torch.equal(archs.links, places.expand_as(archs.links)):
-        parts.append(F.one_hot(archs.links, len(places)).flatten(1))
+    if archs.linked: parts.append(F.one_hot(archs.links, archs.links.shape[1]).flatten(1))
     return torch.cat(parts, 1).double()
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #e1d706de
