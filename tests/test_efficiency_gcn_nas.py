@@ -111,8 +111,8 @@ def test_rivals():
     links = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 2]])
     linked = Architectures(torch.tensor([[0, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]), ['a', 'b'], links)
     for fit in (additive, kriging, perceptron, boosted):    # a part that has chains only has the features of the whole
-        predict = fit(linked, torch.tensor([0., 1., 5., 2.]))
-        torch.testing.assert_close(predict(linked[3:]), predict(linked)[3:], rtol=1e-5, atol=1e-6)
+        guess = fit(linked, torch.tensor([0., 1., 5., 2.]))
+        torch.testing.assert_close(guess(linked[3:]), guess(linked)[3:], rtol=1e-5, atol=1e-6)
 
 # %% ../nbs/efficiency/05_gcn_nas.ipynb #48f5b362
 def test_supernet():
