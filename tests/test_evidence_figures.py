@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from robustnb.evidence.claims import Metric
 import matplotlib.pyplot as plt
-from robustnb.evidence.figures import OWN, SHARED, along, compared, dots, heading, line_look, look, number, order_of, panels, sentence, tradeoff, values_of
+from robustnb.evidence.figures import OWN, SHARED, along, compared, dot_figure, dots, heading, line_figure, line_look, look, number, order_of, panels, sentence, tradeoff, tradeoff_figure, values_of
 
 # %% ../nbs/evidence/05_figures.ipynb #6360195d
 def test_numbers():
@@ -63,4 +63,13 @@ def test_tables_and_figures():
     assert [t.get_text() for t in both.legends[0].get_texts()] == ['a', 'b']
     assert [(ax.get_title(), ax.get_xlabel(), len(ax.lines))
             for ax in both.axes] == [('d', 'x', 2), ('e', 'x', 2)] and panels(r[:0], along) is None
+    fig = line_figure('by', 'x', ['b'], ls='', size=(2, 2))(r)
+    assert [(ax.get_title(), ax.get_ylabel(), len(ax.lines), ax.lines[0].get_linestyle()) for ax in fig.axes] == [
+        ('d', 'by', 1, 'None'), ('e', 'by', 1, 'None')] and line_figure('none', 'x')(r) is None
+    halves = r.assign(condition=r.condition/10 + .05)    # 0.05 and 0.25
+    ticks = line_figure('by', 'x', log=True)(pd.concat([halves, halves.assign(condition=halves.condition*1.2)])).axes[0]
+    assert [t.get_text() for t in ticks.get_xticklabels()] == ['0.05', '0.25'] and ticks.get_xscale() == 'log'
+    fig = dot_figure(['m', 'none'], ylabel='arm')(r)
+    assert len(fig.legends) == 1 and not any(ax.get_legend() for ax in fig.axes) and fig.axes[1].get_ylabel() == 'arm'
+    assert [l.get_label() for l in tradeoff_figure('m', 'm', ['a'])(r).axes[0].containers] == ['a']
     plt.close('all')

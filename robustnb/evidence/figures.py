@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHARED', 'OWN', 'sentence', 'number', 'values_of', 'shown_arms', 'metric_of', 'scale_of', 'heading', 'order_of',
-           'look', 'line_look', 'compared', 'dots', 'along', 'tradeoff', 'panels']
+           'look', 'line_look', 'compared', 'dots', 'along', 'tradeoff', 'panels', 'log_axis', 'line_figure',
+           'tradeoff_figure', 'dot_figure']
 
 # %% ../../nbs/evidence/05_figures.ipynb #d9ed8bed
 import numpy as np
@@ -182,3 +183,46 @@ def panels(
     handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels())}
     if handles: fig.legend(handles.values(), handles, loc='outside right center', fontsize='small')
     return fig
+
+# %% ../../nbs/evidence/05_figures.ipynb #d39ba852
+def log_axis(ax, values):
+    "A logarithmic x axis with ticks at these values, where their labels have room"
+    at = []
+    for v in sorted({float(v) for v in values}):
+        if v > 0 and (not at or v > 1.3*at[-1]): at.append(v)
+    ax.set_xscale('log')
+    ax.set_xticks(at, [f'{v:g}' for v in at])
+    ax.minorticks_off()
+
+# %% ../../nbs/evidence/05_figures.ipynb #a58e5c06
+def line_figure(
+    metric, # with conditions that are numbers
+    xlabel, # what the conditions are
+    arms=None, # names; None: all
+    log=False, # whether their axis is logarithmic
+    marker='.', ls=None, # of the points, of the lines; None: by arm
+    **labels, # for `panels`
+): # figure(records)
+    "A figure of a metric over its conditions, a line per arm"
+    style = dict(marker=marker) | ({} if ls is None else dict(ls=ls))
+    def figure(records):
+        def draw(r, ax):
+            along(r, metric, ax, arms, **style)
+            if log: log_axis(ax, r.condition)
+        shown = records[(records.metric == metric) & records.condition.notna()]
+        return panels(shown, draw, **dict(xlabel=xlabel, ylabel=heading(records, metric)) | labels)
+    return figure
+
+def tradeoff_figure(x, y, arms=None, **labels): # figure(records)
+    "A figure of two metrics against each other, see `tradeoff`"
+    return lambda records: panels(records, lambda r, ax: tradeoff(r, x, y, ax, arms), **labels)
+
+def dot_figure(metrics, arms=None, factor=None, **labels): # figure(records)
+    "A figure of metrics without conditions, an arm per row, see `dots`"
+    def draw(r, ax):
+        legend = dots(r, metrics, ax, arms, factor).get_legend()
+        if legend: legend.remove()    # `panels` has one for all
+    def figure(records):
+        shown = records[records.metric.isin(metrics)]
+        return panels(shown, draw, **dict(xlabel=heading(records, metrics[0])) | labels)
+    return figure

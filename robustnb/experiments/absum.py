@@ -15,7 +15,7 @@ from ..attacks.gradient import pgd
 from ..attacks.threat_models import Linf
 from ..evaluation import predict
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import panels, tradeoff
+from ..evidence.figures import tradeoff_figure
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import lenet, preact_resnet18
 from ..robustness.absum import (conv_filters, on_filters, prox_absum, prox_l1, prox_l2, relative_step_time,
@@ -119,5 +119,4 @@ metrics = {
 paper = Paper(
     'absum', 'Absum: Simple Regularization Method for Reducing Structural Sensitivity of Convolutional Neural Networks',
     'Kanai, Ida, Fujiwara, Yamada, Adachi', 2020, '1909.08830', claims, arms, settings, run, metrics=metrics,
-    figures={'Robustness to waves against clean accuracy': partial(
-        panels, draw=lambda r, ax: tradeoff(r, 'accuracy', 'wave_mean', ax))})
+    figures={'Robustness to waves against clean accuracy': tradeoff_figure('accuracy', 'wave_mean')})

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MANY', 'SEARCH', 'SEARCH_FEW', 'FRESH', 'FEW', 'ALL', 'arms', 'perceptron', 'wide', 'colour', 'recipe', 'turns',
-           'settings', 'abstracts', 'figure', 'far', 'dense', 'claims', 'metrics', 'paper', 'Plan', 'planned', 'turned',
-           'halved', 'setting', 'views', 'end', 'reduced', 'few', 'ordered', 'merged', 'measured', 'run',
-           'angle_figure', 'arm_figure']
+           'settings', 'abstracts', 'figure', 'far', 'dense', 'claims', 'angle_figure', 'arm_figure', 'metrics',
+           'paper', 'Plan', 'planned', 'turned', 'halved', 'setting', 'views', 'end', 'reduced', 'few', 'ordered',
+           'merged', 'measured', 'run']
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #b8911813
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from ..data import Data
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, dots, panels
+from ..evidence.figures import dot_figure, line_figure
 from ..evidence.trials import Arm, Paper, Setting, splits
 from ..merging.condensation import coreset, condense
 from ..merging.cross_dataset import (Ensemble, Steps, accuracies, best_point, finetuned, flipped_loss,
@@ -211,15 +211,8 @@ claims = [
           'condensed images (not in the paper)', 'accuracy', 'ste condensed', ['ft condensed'], datasets=dense)]
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #08136b0a
-def angle_figure(records):
-    "Accuracy half way over the angle, mean over the seeds"
-    r = records[records.metric == 'by_angle']
-    return panels(r, lambda r, ax: along(r, 'by_angle', ax, marker='.'), xlabel='angle, degrees', ylabel='accuracy, %')
-
-def arm_figure(records):
-    "Accuracy of each arm with its interval, a panel per pair of data sets"
-    r = records[records.metric == 'accuracy']
-    return panels(r, lambda r, ax: dots(r, ['accuracy'], ax), size=(4, 5), xlabel='accuracy, % →')
+angle_figure = line_figure('by_angle', 'angle, degrees')
+arm_figure = dot_figure(['accuracy'], size=(4, 5))
 
 metrics = {
     'accuracy': Metric('accuracy, mean of both sets', '%', 'higher'),

@@ -17,7 +17,7 @@ from ..efficiency.pruning import apply_masks, channel_norms, magnitude, masked, 
 from ..efficiency.pruning import pruned as cut
 from ..evaluation import evaluate
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, panels
+from ..evidence.figures import along, log_axis, panels
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import convnet, mlp
 from ..training import Recipe, cosine, cross_entropy, proximal, update
@@ -129,10 +129,7 @@ def front_figure(records):
     names = [m for m in ('by_share', 'by_channels') if (records.metric == m).any()]
     def draw(r, ax):
         for name, style in zip(names, ('-', '--')): along(r, name, ax, marker='.', ls=style)
-        at = sorted(set(r[r.metric.isin(names)].condition.astype(float)))
-        at = [a for i, a in enumerate(at) if not i or a > 1.3*at[i - 1]]    # labels need room
-        ax.set(xscale='log', xticks=at, xticklabels=[f'{a:g}' for a in at])
-        ax.minorticks_off()
+        log_axis(ax, r[r.metric.isin(names)].condition)
     return panels(records, draw, xlabel='share of the weights; dashed, of the channels', ylabel='accuracy, %',
                   size=(4, 3.4))
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['options', 'PARTS', 'NETWORK', 'arms', 'TABLES', 'FITS', 'SUPERNET', 'BENCH', 'settings', 'BUDGETS', 'REAL', 'BENCHES',
-           'tau', 'claims', 'metrics', 'paper', 'convolution', 'supernet', 'spread', 'noisy', 'published', 'artificial',
-           'kept', 'weight_sharing', 'clipped', 'fit', 'chance', 'of_sample', 'setting', 'run', 'size_figure',
-           'budget_figure']
+           'tau', 'claims', 'size_figure', 'budget_figure', 'metrics', 'paper', 'convolution', 'supernet', 'spread',
+           'noisy', 'published', 'artificial', 'kept', 'weight_sharing', 'clipped', 'fit', 'chance', 'of_sample',
+           'setting', 'run']
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #2f881747
 from functools import lru_cache, partial
@@ -17,7 +17,7 @@ from ..efficiency.gcn_nas import (Supernet, additive, all_chains, boosted, costs
                                          single_path)
 from ..evaluation import predict
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, panels
+from ..evidence.figures import line_figure
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import Normalize
 from ..training import Recipe, cosine
@@ -187,20 +187,9 @@ claims = [
           'regret', 'gcn', ['sampled', 'additive'], better='lower', matters=.1)]
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #806f6c65
-def size_figure(records):
-    "Rank correlation against the number of values"
-    def draw(r, ax):
-        along(r, 'by_n', ax, marker='.')
-        sizes = sorted(set(r[r.metric == 'by_n'].condition))
-        ax.set(xscale='log')
-        ax.set_xticks(sizes, [f'{n:g}' for n in sizes])
-        ax.minorticks_off()
-    return panels(records, draw, xlabel='values', ylabel='Kendall tau', size=(2.9, 3.2))
-
-def budget_figure(records):
-    "Regret against the budget"
-    def draw(r, ax): along(r, 'by_budget', ax, [a for a in TABLES if a != 'random'], marker='.')
-    return panels(records, draw, xlabel='share of candidates within budget', ylabel='regret, points', size=(2.9, 3.2))
+size_figure = line_figure('by_n', 'values', log=True, size=(2.9, 3.2))
+budget_figure = line_figure('by_budget', 'share of candidates within budget', [a for a in TABLES if a != 'random'],
+                            size=(2.9, 3.2))
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #517fc882
 metrics = {

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along
+from ..evidence.figures import along, log_axis
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import features, mlp, pretrained
 from ..training import Recipe, cosine
@@ -209,10 +209,7 @@ def size_figure(records):
     for ax, metric, what in zip(axes, ('by_books', 'by_pairs'), ('books', 'pairs in a book')):
         for i, (d, r) in enumerate(records.groupby('dataset')):
             along(r, metric, ax, ['kvb'], label=d, color=f'C{i}', marker='.')
-        at = sorted(set(records[records.metric == metric].condition.astype(float)))
-        ax.set_xscale('log')
-        ax.set_xticks(at, [f'{v:g}' for v in at])
-        ax.set_xticks([], minor=True)
+        log_axis(ax, records[records.metric == metric].condition)
         ax.set_xlabel(what)
     axes[0].set_ylabel('accuracy, %')
     axes[1].legend()

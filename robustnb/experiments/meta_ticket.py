@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATES', 'arms', 'LEARNT', 'TICKETS', 'CLASSIFY', 'SINES', 'TRAIN', 'OMNIGLOT', 'settings', 'OTHERS', 'WIDE', 'IMAGES',
-           'claims', 'at', 'metrics', 'paper', 'batch_normed', 'setting', 'classes_of', 'run', 'measured', 'shuffled',
-           'trained', 'mixed', 'regressed', 'width_figure']
+           'claims', 'width_figure', 'at', 'metrics', 'paper', 'batch_normed', 'setting', 'classes_of', 'run',
+           'measured', 'shuffled', 'trained', 'mixed', 'regressed']
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #7343bbbc
 import copy, math
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..data import load
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, panels
+from ..evidence.figures import line_figure
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import mlp
 from ..training import Recipe, cosine, fit, update
@@ -166,10 +166,7 @@ claims = [
     Claim(3, 'Meta-ticket is better than MAML, BOIL and ANIL on images of another domain', ['mnist', 'fashion'],
           'meta-ticket', OTHERS, at=WIDE, datasets=['omniglot'])]
 
-def width_figure(records):
-    "Accuracy against width, a line per arm"
-    def draw(r, ax): along(r, 'accuracy', ax, list(arms), marker='.')
-    return panels(records[records.metric == 'accuracy'], draw, xlabel='log2 of the width', size=(4., 3.))
+width_figure = line_figure('accuracy', 'log2 of the width', size=(4., 3.))
 
 at = 'at 2^{} times the width'
 metrics = {'accuracy': Metric('accuracy on new classes', '%', 'higher', at),

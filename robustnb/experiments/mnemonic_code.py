@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LAMBDAS', 'RATES', 'arms', 'IN_TURN', 'KINDS', 'SIZES', 'sgd', 'TINY', 'FEW', 'fused', 'mnist', 'small_cnn',
-           'small_resnet', 'settings', 'PUBLISHED', 'TABLE', 'source', 'BASELINES', 'ALL_ARMS', 'claims', 'each',
-           'metrics', 'paper', 'perceptron', 'codes_of', 'four_codes', 'network', 'ntk_of_head', 'edit_of_several',
-           'edit', 'outcome', 'counted', 'images_passed', 'steps_to_relearn', 'survival', 'run', 'setting',
-           'cost_figure', 'survival_figure', 'turn_figure']
+           'small_resnet', 'settings', 'PUBLISHED', 'TABLE', 'source', 'BASELINES', 'ALL_ARMS', 'claims', 'cost_figure',
+           'survival_figure', 'turn_figure', 'each', 'metrics', 'paper', 'perceptron', 'codes_of', 'four_codes',
+           'network', 'ntk_of_head', 'edit_of_several', 'edit', 'outcome', 'counted', 'images_passed',
+           'steps_to_relearn', 'survival', 'run', 'setting']
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #40abbf09
 import math
@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from ..evaluation import membership_attack
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, dots, panels
+from ..evidence.figures import dot_figure, line_figure
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import convnet, find_head, preact_resnet8
 from ..training import Diverged, Recipe, cosine, cross_entropy, multistep
@@ -230,22 +230,11 @@ claims = [
           BASELINES, better='lower', at=1., unit='%', matters=50., datasets=ALL_ARMS)]
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #06206b6c
-def cost_figure(records):
-    "Images that go through the network against the size of the training set"
-    def draw(r, ax):
-        along(r, 'passes', ax, SIZES, marker='.').set(yscale='symlog', ylim=(-.5, None), xticks=[.25, .5, 1])
-    return panels(records[records.metric == 'passes'], draw, xlabel='share of the training set', ylabel='images passed')
-
-def survival_figure(records):
-    "What a linear probe reads of the forgotten class, and the membership attack on it, a panel per data set"
-    def draw(r, ax): dots(r, ['probe', 'membership'], ax, factor=100).get_legend().remove()
-    return panels(records[records.metric.isin(['probe', 'membership'])], draw, xlabel='recall, AUC, %', size=(4., 5.))
-
-def turn_figure(records):
-    "Test error on each class when it is forgotten"
-    shown = ['codes', 'codes, own rate', 'data Fisher', 'plain network']
-    def draw(r, ax): along(r, 'E_F_each', ax, shown, marker='o', ls='').set(xticks=sorted(r.condition.unique()))
-    return panels(records[records.metric == 'E_F_each'], draw, xlabel='forgotten class', ylabel='E_F, %')
+cost_figure = line_figure('passes', 'share of the training set', SIZES, yscale='symlog', ylim=(-.5, None),
+                          xticks=[.25, .5, 1])
+survival_figure = dot_figure(['probe', 'membership'], factor=100, xlabel='recall, AUC, %', size=(4., 5.))
+turn_figure = line_figure('E_F_each', 'forgotten class', ['codes', 'codes, own rate', 'data Fisher', 'plain network'],
+                          marker='o', ls='', xticks=range(10), ylabel='E_F, %')
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #d0ece6d1
 each = dict(at='of class {}')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMS', 'SURE', 'SURER', 'synthetic', 'real', 'own', 'arms', 'low', 'high', 'ten', 'settings', 'naive', 'at',
-           'claims', 'metrics', 'paper', 'only', 'generator', 'parts', 'Projected', 'projected', 'consistency', 'pool',
-           'shown', 'answers', 'searched', 'setting', 'found', 'likeness', 'run', 'label_figure']
+           'claims', 'metrics', 'label_figure', 'paper', 'only', 'generator', 'parts', 'Projected', 'projected',
+           'consistency', 'pool', 'shown', 'answers', 'searched', 'setting', 'found', 'likeness', 'run']
 
 # %% ../../nbs/synthesis/05_mpssl.ipynb #4e2f0c6e
 from functools import partial
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, panels
+from ..evidence.figures import line_figure
 from ..evidence.trials import Arm, Paper, Setting, splits
 from ..models import features
 from ..synthesis.generators import latents, random_labels, trained_gan
@@ -154,13 +154,7 @@ metrics = {
     'shift': Metric('way of the latents', 'of their length', '', 'with labels per class: {}')}
 
 # %% ../../nbs/synthesis/05_mpssl.ipynb #493687d8
-def label_figure(records):
-    "Accuracy against the number of labels"
-    def draw(r, ax):
-        along(r, 'accuracy', ax, marker='o', ms=4)
-        ax.set(xscale='log', xticks=(seen := sorted(set(r.condition.dropna()))), xticklabels=[f'{v:g}' for v in seen])
-        ax.minorticks_off()
-    return panels(records, draw, xlabel='labels per class', ylabel='accuracy, %', size=(4, 3.4))
+label_figure = line_figure('accuracy', 'labels per class', log=True, size=(4, 3.4))
 
 paper = Paper('mpssl', 'Generative Semi-supervised Learning with Meta-Optimized Synthetic Samples', 'Yamaguchi', 2023,
               '2309.16143', claims, arms, settings, run, choose='score', metrics=metrics,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARMS', 'arms', 'LASTING', 'DEEP', 'SHARES', 'full', 'pooled', 'settings', 'LINEAR', 'NETWORK', 'kind', 'claims',
-           'metrics', 'paper', 'linear', 'deep', 'examples', 'linear_landscape', 'attack', 'unchanged',
-           'deep_landscape', 'run', 'sharpness_figure']
+           'by_eps', 'sharpness_figure', 'scaled_figure', 'metrics', 'paper', 'linear', 'deep', 'examples',
+           'linear_landscape', 'attack', 'unchanged', 'deep_landscape', 'run']
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #7c9a9938
 import math
@@ -16,7 +16,7 @@ from ..attacks.gradient import pgd
 from ..attacks.threat_models import L2
 from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, panels
+from ..evidence.figures import line_figure
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import mlp, preact_resnet18
 from ..robustness.baselines import adversarial
@@ -146,10 +146,8 @@ claims = [
              'does not', 'rise', 'adversarial', [0., 'random'], at=1., unit='doublings', matters=.25, datasets=NETWORK)]
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #0a0f1a8d
-def sharpness_figure(records, metric='eigenvalue'):
-    "A measure of sharpness against the size of the attack, a line per arm"
-    def draw(r, ax): along(r, metric, ax, list(arms), marker='.').set_yscale('log')
-    return panels(records[records.metric == metric], draw, xlabel='eps / E (network: / size)', size=(3., 3.))
+by_eps = partial(line_figure, xlabel='eps / E (network: / size)', yscale='log', size=(3., 3.))
+sharpness_figure, scaled_figure = by_eps('eigenvalue'), by_eps('scaled')
 
 metrics = {
     'eigenvalue': Metric('largest eigenvalue of the Hessian', at='at eps {} E'),
@@ -162,4 +160,4 @@ paper = Paper('sharpness', 'Adversarial Training Makes Weight Loss Landscape Sha
               'Yamada, Kanai, Iwata, Takahashi, Yamanaka, Takahashi, Kumagai', 2021, '2102.02950', claims, arms,
               settings, run, metrics=metrics, figures={
                   'Largest eigenvalue': sharpness_figure,
-                  'Largest eigenvalue times squared norm': lambda r: sharpness_figure(r, 'scaled')})
+                  'Largest eigenvalue times squared norm': scaled_figure})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'arms', 'adam', 'sgd', 'mnist', 'fashion', 'thin', 'resnets', 'settings', 'wide', 'nats', 'source',
-           'claims', 'metrics', 'paper', 'setting', 'perceptrons', 'run', 'derive', 'curve_figure', 'scatter_figure']
+           'claims', 'curve_figure', 'metrics', 'paper', 'setting', 'perceptrons', 'run', 'derive', 'scatter_figure']
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #9ceb8a07
 from functools import partial
@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from ..data import Batches
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import along, panels, tradeoff
+from ..evidence.figures import line_figure, panels, tradeoff
 from ..evidence.trials import Arm, Paper, Setting
 from ..merging.matching import curve, interpolate, match_all
 from ..merging.permutations import permutations, permuted
@@ -135,10 +135,7 @@ def derive(records):
     return pd.concat([records, pd.DataFrame(rows)], ignore_index=True) if rows else records
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #e23d163f
-def curve_figure(records):
-    "Test loss on the line from A to B for each method at the usual width, mean over the seeds"
-    def draw(r, ax): along(r, 'loss', ax, ['none', 'wm', 'am', 'ste', 'many'])
-    return panels(records, draw, xlabel='t, from A to B', ylabel='test loss')
+curve_figure = line_figure('loss', 't, from A to B', ['none', 'wm', 'am', 'ste', 'many'], marker='', ylabel='test loss')
 
 def scatter_figure(records):
     "Alignment R at 0.3 against the barrier: a point per run"
