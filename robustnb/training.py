@@ -766,53 +766,56 @@ class _Run:
                             for k, o in self.parts.items()}), self.path)
         self.saved = done
 
-    def resume(self, total): # updates that are done
-        "Bring everything to where the checkpoint has it"
-        if not (self.path and self.path.exists()): return 0
-        s, n = load_state(self.path), len(self.feed)
-        if not (isinstance(s, dict) and 'about' in s):
-            raise ValueError(f'{self.path} is no checkpoint of this version of fit: take another file, or resume=False')
-        for what in self.about | s['about']:
-            there, here = s['about'].get(what), self.about.get(what)
-            if there != here:
-                raise ValueError(
-                    f'{self.path} is of another run: its {what} is {_brief(there)}, here it is {_brief(here)}')
-        if s['done'] > total:
-            raise ValueError(f'{self.path} is from after {s["done"]} updates, and this run has only {total}')
-        self._load(s['parts'])
-        for what in self.settings | s['settings']:
-            there, here = s['settings'].get(what), self.settings.get(what)
-            if there != here:
-                warnings.warn(
-                    f'{self.path} was begun with another {what}: {_brief(there)}, and goes on with {_brief(here)}',
-                    stacklevel=3)
-        self.feed.set_random(s['now'])
-        self.feed.back, self.saved = dict(skip=s['done'] % n, began=s['began'], now=s['now']), s['done']
-        return s['done']
+# %% ../nbs/02_training.ipynb #8e2d0ab9
+@patch
+def resume(self:_Run, total): # updates that are done
+    "Bring everything to where the checkpoint has it"
+    if not (self.path and self.path.exists()): return 0
+    s, n = load_state(self.path), len(self.feed)
+    if not (isinstance(s, dict) and 'about' in s):
+        raise ValueError(f'{self.path} is no checkpoint of this version of fit: take another file, or resume=False')
+    for what in self.about | s['about']:
+        there, here = s['about'].get(what), self.about.get(what)
+        if there != here:
+            raise ValueError(
+                f'{self.path} is of another run: its {what} is {_brief(there)}, here it is {_brief(here)}')
+    if s['done'] > total:
+        raise ValueError(f'{self.path} is from after {s["done"]} updates, and this run has only {total}')
+    self._load(s['parts'])
+    for what in self.settings | s['settings']:
+        there, here = s['settings'].get(what), self.settings.get(what)
+        if there != here:
+            warnings.warn(
+                f'{self.path} was begun with another {what}: {_brief(there)}, and goes on with {_brief(here)}',
+                stacklevel=3)
+    self.feed.set_random(s['now'])
+    self.feed.back, self.saved = dict(skip=s['done'] % n, began=s['began'], now=s['now']), s['done']
+    return s['done']
 
-    def _load(self, parts):
-        "Load every part, or none of them"
-        groups, was = (
-            _hyperparameters(self.opt, 'lr'),
-            {k: copy.deepcopy(o.state_dict()) for k, o in self.parts.items()},
-        )
-        for k, o in self.parts.items():
-            try: o.load_state_dict(parts[k])
-            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
-                # those before it, and what fitted of this one
-                for k2, o2 in self.parts.items(): o2.load_state_dict(was[k2])
-                raise ValueError(f'{self.path} does not fit this {k}: {" ".join(str(e).split())[:200]}') from None
-        for p, state in self.opt.state.items():
-            for k, v in state.items():
-                if isinstance(v, torch.Tensor) and v.ndim and v.shape == p.shape:
-                    state[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
-        for given, kept in zip(groups, _hyperparameters(self.opt, 'initial_lr')):
-            for k in given:
-                if k in kept and given[k] != kept[k]:
-                    warnings.warn(
-                        f"the optimiser goes on with the checkpoint's {k} of {kept[k]}, not with the {given[k]} given "
-                        "here: see resume=False",
-                        stacklevel=4)
+@patch
+def _load(self:_Run, parts):
+    "Load every part, or none of them"
+    groups, was = (
+        _hyperparameters(self.opt, 'lr'),
+        {k: copy.deepcopy(o.state_dict()) for k, o in self.parts.items()},
+    )
+    for k, o in self.parts.items():
+        try: o.load_state_dict(parts[k])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
+            # those before it, and what fitted of this one
+            for k2, o2 in self.parts.items(): o2.load_state_dict(was[k2])
+            raise ValueError(f'{self.path} does not fit this {k}: {" ".join(str(e).split())[:200]}') from None
+    for p, state in self.opt.state.items():
+        for k, v in state.items():
+            if isinstance(v, torch.Tensor) and v.ndim and v.shape == p.shape:
+                state[k] = torch.empty_like(p, dtype=v.dtype).copy_(v)
+    for given, kept in zip(groups, _hyperparameters(self.opt, 'initial_lr')):
+        for k in given:
+            if k in kept and given[k] != kept[k]:
+                warnings.warn(
+                    f"the optimiser goes on with the checkpoint's {k} of {kept[k]}, not with the {given[k]} given "
+                    "here: see resume=False",
+                    stacklevel=4)
 
 # %% ../nbs/02_training.ipynb #1bf30cfd
 def _hyperparameters(opt, rate):

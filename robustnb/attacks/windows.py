@@ -412,28 +412,30 @@ class _Plan:
         self.input, values[node], self.shapes[node] = node, x, x.shape
         self.spans[node] = [(list(range(n)), list(range(n + 1))) for n in x.shape[2:]]
 
-    def _add(self, node, modules, values, order):
-        call, writes = _call(node, modules)
-        inputs = node.all_input_nodes
-        pixels = [u for u in inputs if u not in self.fixed]
-        values[node], macs = _counted(call, node, values)
-        writes = writes and isinstance(values[node], torch.Tensor)
-        if writes and not pixels:
-            raise Untraceable(f'operation {node.name!r} changes a parameter or buffer of the model')
-        if writes: _redirect(node, values, order)
-        if _is_size(node) or not pixels:
-            if any(len(values[u]) != 2 for u in pixels):
-                raise Untraceable(
-                    f'operation {node.name!r} asks for the size of a tensor whose first axis is not the batch')
-            self.fixed[node] = values[node]
-            if pixels or any(u in self.sized for u in inputs):
-                self.sized.append(node)
-                self.shapes |= {u: values[u].shape for u in pixels}
-            node.meta.update(call=call, like={u: values[u].new_empty(1) for u in pixels})
-            return
-        kind = _kind(node, call, values, self.spans, self.fixed)
-        if kind: self._spread(node, kind, values[node].shape)
-        self.steps.append(_Step(node, call, kind, macs))
+# %% ../../nbs/attacks/06_windows.ipynb #b3c66f22
+@patch
+def _add(self:_Plan, node, modules, values, order):
+    call, writes = _call(node, modules)
+    inputs = node.all_input_nodes
+    pixels = [u for u in inputs if u not in self.fixed]
+    values[node], macs = _counted(call, node, values)
+    writes = writes and isinstance(values[node], torch.Tensor)
+    if writes and not pixels:
+        raise Untraceable(f'operation {node.name!r} changes a parameter or buffer of the model')
+    if writes: _redirect(node, values, order)
+    if _is_size(node) or not pixels:
+        if any(len(values[u]) != 2 for u in pixels):
+            raise Untraceable(
+                f'operation {node.name!r} asks for the size of a tensor whose first axis is not the batch')
+        self.fixed[node] = values[node]
+        if pixels or any(u in self.sized for u in inputs):
+            self.sized.append(node)
+            self.shapes |= {u: values[u].shape for u in pixels}
+        node.meta.update(call=call, like={u: values[u].new_empty(1) for u in pixels})
+        return
+    kind = _kind(node, call, values, self.spans, self.fixed)
+    if kind: self._spread(node, kind, values[node].shape)
+    self.steps.append(_Step(node, call, kind, macs))
 
 # %% ../../nbs/attacks/06_windows.ipynb #b52a8eae
 @patch

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from safetensors import torch as safetensors
 from .claims import BadInput
@@ -242,36 +243,40 @@ class Cluster(Nodes, Here):
         (future := Future()).set_result(lock)
         return future
 
-    def sent(self, lock, paper, job, after=None):
-        "The future of a task"
-        who = repr((paper.key, *job))
-        ref = self.job.remote(paper.run.__module__, job, self.device, self.keeper, who, self.take['CPU'], after)
-        future = ref.future()
-        self.flights[future] = lock, paper, job, who
-        return future
+# %% ../../nbs/evidence/07_cluster.ipynb #c54feb54
+@patch
+def sent(self:Cluster, lock, paper, job, after=None):
+    "The future of a task"
+    who = repr((paper.key, *job))
+    ref = self.job.remote(paper.run.__module__, job, self.device, self.keeper, who, self.take['CPU'], after)
+    future = ref.future()
+    self.flights[future] = lock, paper, job, who
+    return future
 
-    def resumed(self, future):
-        self.waiting.discard(future)
-        if future.exception() or not isinstance(why := future.result(), Waiting): return None
-        lock, paper, job, who = self.flights.pop(future)
+@patch
+def resumed(self:Cluster, future):
+    self.waiting.discard(future)
+    if future.exception() or not isinstance(why := future.result(), Waiting): return None
+    lock, paper, job, who = self.flights.pop(future)
+    self.keeper.release.remote(who)
+    later = self.sent(lock, paper, job, self.keeper.until_free.remote(str(why)))
+    self.waiting.add(later)
+    return later
+
+@patch
+def end(self:Cluster, future):
+    "The result of a job, which is stored; raises what the job has raised"
+    if future not in self.flights: return future.result()
+    lock, paper, job, who = self.flights.pop(future)
+    try:
+        result, node, said = future.result()
+        self.store.save(paper.key, result)
+    except self.ray.exceptions.RayTaskError as e: raise e.cause from OnNode(str(e))
+    finally:
+        lock.release()
         self.keeper.release.remote(who)
-        later = self.sent(lock, paper, job, self.keeper.until_free.remote(str(why)))
-        self.waiting.add(later)
-        return later
-
-    def end(self, future):
-        "The result of a job, which is stored; raises what the job has raised"
-        if future not in self.flights: return future.result()
-        lock, paper, job, who = self.flights.pop(future)
-        try:
-            result, node, said = future.result()
-            self.store.save(paper.key, result)
-        except self.ray.exceptions.RayTaskError as e: raise e.cause from OnNode(str(e))
-        finally:
-            lock.release()
-            self.keeper.release.remote(who)
-        for text in said: warnings.warn(text)
-        return result | dict(node=self.nodes[node][0] if node in self.nodes else node[:8])
+    for text in said: warnings.warn(text)
+    return result | dict(node=self.nodes[node][0] if node in self.nodes else node[:8])
 
 # %% ../../nbs/evidence/07_cluster.ipynb #1c985894
 class Task(NamedTuple):

@@ -17,6 +17,7 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 import numpy as np
 import torch
+from fastcore.basics import patch
 from filelock import Timeout
 from ..data import unknown
 from .claims import BadInput, judge
@@ -226,14 +227,8 @@ class Times:
 class Run:
     "One call of `reproduce`: what it has done, what has failed, and what comes next"
     def __init__(self, papers, scale, store, filters, minutes, again, say):
-        self.papers, self.scale, self.store, self.filters, self.again, self.say = (
-            papers,
-            scale,
-            store,
-            filters,
-            again,
-            say,
-        )
+        self.papers, self.scale, self.store, self.filters = papers, scale, store, filters
+        self.again, self.say = again, say
         self.start, self.minutes, self.look = time.monotonic(), minutes, 0
         self.ran, self.failed, self.absent, self.elsewhere, self.told = set(), {}, set(), set(), set()
 
@@ -256,17 +251,20 @@ class Run:
         "Number of the last look, from 0"
         return max(len(p.setting(self.scale, d).looks) for p in self.papers for d in p.datasets(self.scale)) - 1
 
-    def affordable(self, todo):
-        "Those of the jobs that are likely to end within the budget"
-        if self.minutes is None: return todo
-        left = 60 * self.minutes - (time.monotonic() - self.start)
-        return [(p, j) for p, j in todo if self.times[p.key].expected(j) < left] if left > 0 else []
+# %% ../../nbs/evidence/03_runner.ipynb #0e8afcdd
+@patch
+def affordable(self:Run, todo):
+    "Those of the jobs that are likely to end within the budget"
+    if self.minutes is None: return todo
+    left = 60 * self.minutes - (time.monotonic() - self.start)
+    return [(p, j) for p, j in todo if self.times[p.key].expected(j) < left] if left > 0 else []
 
-    def prospect(self):
-        "What the present look is to settle"
-        open_ = {(p.key, c.number) for p in self.papers for c, *_ in open_comparisons(p, self.scale, self.store)}
-        return f"look {self.look + 1}: " + (', '.join(f'{k} claim {n}' for k, n in sorted(open_, key=str))
-                                            + ' to settle' if open_ else 'nothing is open')
+@patch
+def prospect(self:Run):
+    "What the present look is to settle"
+    open_ = {(p.key, c.number) for p in self.papers for c, *_ in open_comparisons(p, self.scale, self.store)}
+    return f"look {self.look + 1}: " + (', '.join(f'{k} claim {n}' for k, n in sorted(open_, key=str))
+                                        + ' to settle' if open_ else 'nothing is open')
 
 # %% ../../nbs/evidence/03_runner.ipynb #c3edb5d8
 def outcome(run, paper, job, end):

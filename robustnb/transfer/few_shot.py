@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import numpy as np, torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -72,24 +73,28 @@ class Episodes:
     def __len__(self): return self.length
     def set_epoch(self, epoch): self.epoch = epoch
 
-    def indices(self, i:int)->torch.Tensor: # (ways, shots + queries) of examples
-        "The examples of task `i`"
-        rng = np.random.default_rng((self.seed, i))
-        chosen = [self.members[c] for c in rng.permutation(len(self.members))[:self.ways]]
-        return torch.stack([m[rng.permutation(len(m))[:self.shots + self.queries]] for m in chosen])
+# %% ../../nbs/transfer/00_few_shot.ipynb #b5b85f08
+@patch
+def indices(self:Episodes, i:int)->torch.Tensor: # (ways, shots + queries) of examples
+    "The examples of task `i`"
+    rng = np.random.default_rng((self.seed, i))
+    chosen = [self.members[c] for c in rng.permutation(len(self.members))[:self.ways]]
+    return torch.stack([m[rng.permutation(len(m))[:self.shots + self.queries]] for m in chosen])
 
-    def __getitem__(self, i:int): # (x, y) of one task
-        at = self.indices(i)
-        y = torch.arange(self.ways)[:, None].expand_as(at)
-        order = lambda t: torch.cat([t[:, :self.shots].flatten(), t[:, self.shots:].flatten()])
-        where = order(at).to(self.data.x.device)
-        x = self.data.x[where]
-        return as_float(x) if x.dtype == torch.uint8 else x, order(y).to(x.device)
+@patch
+def __getitem__(self:Episodes, i:int): # (x, y) of one task
+    at = self.indices(i)
+    y = torch.arange(self.ways)[:, None].expand_as(at)
+    order = lambda t: torch.cat([t[:, :self.shots].flatten(), t[:, self.shots:].flatten()])
+    where = order(at).to(self.data.x.device)
+    x = self.data.x[where]
+    return as_float(x) if x.dtype == torch.uint8 else x, order(y).to(x.device)
 
-    def __iter__(self):
-        for b in range(self.length):
-            first = (self.epoch * self.length + b) * self.tasks
-            yield tuple(map(torch.stack, zip(*(self[first + t] for t in range(self.tasks)))))
+@patch
+def __iter__(self:Episodes):
+    for b in range(self.length):
+        first = (self.epoch * self.length + b) * self.tasks
+        yield tuple(map(torch.stack, zip(*(self[first + t] for t in range(self.tasks)))))
 
 # %% ../../nbs/transfer/00_few_shot.ipynb #c1bf8959
 class Sinusoids:

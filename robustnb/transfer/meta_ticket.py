@@ -8,6 +8,7 @@ __all__ = ['maskable', 'Ticket', 'rerandomised', 'save_masks', 'load_masks']
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #0e770f25
 import copy, math
 import numpy as np, pandas as pd, torch
+from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.func import functional_call
@@ -62,30 +63,34 @@ class Ticket(nn.Module):
         weights = dict(self.net.named_parameters())
         return functional_call(self.net, {k: m * weights[k] for k, m in self.masks().items()}, (x,))
 
-    @torch.no_grad()
-    def set_masks(self, masks): # name -> bool tensor
-        "Scores that give these masks"
-        if set(masks) != set(self.names): raise ValueError(f'masks are due for {self.names}, got {list(masks)}')
-        for k, s, t in zip(self.names, self.scores, self.thresholds):
-            if masks[k].shape != s.shape:
-                raise ValueError(f'the mask of {k!r} has shape {tuple(masks[k].shape)}, the weight {tuple(s.shape)}')
-            s.copy_(torch.where(masks[k].bool().to(s.device), t, t - 1))
+# %% ../../nbs/transfer/01_meta_ticket.ipynb #13f915d3
+@patch
+@torch.no_grad()
+def set_masks(self:Ticket, masks): # name -> bool tensor
+    "Scores that give these masks"
+    if set(masks) != set(self.names): raise ValueError(f'masks are due for {self.names}, got {list(masks)}')
+    for k, s, t in zip(self.names, self.scores, self.thresholds):
+        if masks[k].shape != s.shape:
+            raise ValueError(f'the mask of {k!r} has shape {tuple(masks[k].shape)}, the weight {tuple(s.shape)}')
+        s.copy_(torch.where(masks[k].bool().to(s.device), t, t - 1))
 
-    @torch.no_grad()
-    def sparsity(self)->pd.DataFrame: # a row per tensor, and 'all'; columns weights, pruned
-        "How many weights there are, and the share that is pruned"
-        rows = {k: (m.numel(), 1 - m.mean().item()) for k, m in self.masks().items()}
-        total = sum(n for n, _ in rows.values())
-        rows['all'] = total, sum(n * p for n, p in rows.values()) / total
-        return pd.DataFrame.from_dict(rows, orient='index', columns=['weights', 'pruned'])
+@patch
+@torch.no_grad()
+def sparsity(self:Ticket)->pd.DataFrame: # a row per tensor, and 'all'; columns weights, pruned
+    "How many weights there are, and the share that is pruned"
+    rows = {k: (m.numel(), 1 - m.mean().item()) for k, m in self.masks().items()}
+    total = sum(n for n, _ in rows.values())
+    rows['all'] = total, sum(n * p for n, p in rows.values()) / total
+    return pd.DataFrame.from_dict(rows, orient='index', columns=['weights', 'pruned'])
 
-    @torch.no_grad()
-    def pruned(self)->nn.Module:
-        "An ordinary network of the same architecture, with exact zeros where weights are pruned"
-        net = copy.deepcopy(self.net).requires_grad_(True)
-        weights = dict(net.named_parameters())
-        for k, m in self.masks().items(): weights[k].mul_(m)
-        return net
+@patch
+@torch.no_grad()
+def pruned(self:Ticket)->nn.Module:
+    "An ordinary network of the same architecture, with exact zeros where weights are pruned"
+    net = copy.deepcopy(self.net).requires_grad_(True)
+    weights = dict(net.named_parameters())
+    for k, m in self.masks().items(): weights[k].mul_(m)
+    return net
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #e82f7600
 def _drawn(w, g):
