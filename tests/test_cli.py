@@ -60,15 +60,16 @@ def test_freed_memory_is_kept():
 import torch
 from robustnb.cli import keep_freed_memory
 if sys.argv[1:]: keep_freed_memory()
-for _ in range(5): torch.ones(2**24)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5): torch.ones(2**24)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)'''
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(sorted(faults() for _ in range(21))[10])'''
     if platform.libc_ver()[0] == 'glibc':
         environment = {k: v for k, v in os.environ.items() if not k.startswith('MALLOC_')}
         python = lambda *more: subprocess.run([sys.executable, '-c', use, *more], capture_output=True, text=True, check=True, env=environment)
         plain, kept = (int(python(*more).stdout) for more in ((), ('kept',)))
-        assert plain >= 5*32 and plain > 4*kept, (kept, plain)    # 64 MB are 16,384 pages, or 32 large ones
+        assert plain >= 32 and kept < 8, (kept, plain)    # 64 MB are 16,384 pages, or 32 large ones
 
 # %% ../nbs/06_cli.ipynb #b3855f31
 def test_answers():
