@@ -65,11 +65,20 @@ def test_tables_and_figures():
             for ax in both.axes] == [('d', 'x', 2), ('e', 'x', 2)] and panels(r[:0], along) is None
     fig = line_figure('by', 'x', ['b'], ls='', size=(2, 2))(r)
     assert [(ax.get_title(), ax.get_ylabel(), len(ax.lines), ax.lines[0].get_linestyle()) for ax in fig.axes] == [
-        ('d', 'by', 1, 'None'), ('e', 'by', 1, 'None')] and line_figure('none', 'x')(r) is None
+        ('d', 'by', 1, 'None'), ('e', '', 1, 'None')] and line_figure('none', 'x')(r) is None
+    few = r[(r.dataset == 'd') | (r.condition != 2)]
+    assert [ax.get_title() for ax in line_figure('by', 'x')(few).axes] == ['d'], 'a line needs two conditions'
+    assert [ax.get_title() for ax in line_figure('by', 'x')(few[few.dataset == 'e']).axes] == ['e'], 'unless none has them'
     halves = r.assign(condition=r.condition/10 + .05)    # 0.05 and 0.25
     ticks = line_figure('by', 'x', log=True)(pd.concat([halves, halves.assign(condition=halves.condition*1.2)])).axes[0]
     assert [t.get_text() for t in ticks.get_xticklabels()] == ['0.05', '0.25'] and ticks.get_xscale() == 'log'
     fig = dot_figure(['m', 'none'], ylabel='arm')(r)
-    assert len(fig.legends) == 1 and not any(ax.get_legend() for ax in fig.axes) and fig.axes[1].get_ylabel() == 'arm'
+    assert len(fig.legends) == 1 and not any(ax.get_legend() for ax in fig.axes)
+    assert [ax.get_ylabel() for ax in fig.axes] == ['arm', ''], 'once, since it is the same'
+    long = dot_figure(['m'], size=(2, 2), xlabel='many words about what is measured here')(r).axes[0].get_xlabel()
+    assert long.split('\n') == ['many words about what', 'is measured here']
     assert [l.get_label() for l in tradeoff_figure('m', 'm', ['a'])(r).axes[0].containers] == ['a']
+    some = r[(r.dataset == 'd') | (r.metric == 'm')]
+    assert [ax.get_title() for ax in tradeoff_figure('m', 'by')(some).axes] == ['d'], 'none without both metrics'
+    assert tradeoff_figure('m', 'm', ['c'])(r) is None
     plt.close('all')

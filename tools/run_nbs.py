@@ -1,13 +1,14 @@
 """Execute notebooks and store their outputs: one kernel each, progress per cell, partial outputs kept on failure.
 
 Needs nbclient and ipykernel only. Cells marked `#| notest`, `#| slow` or `#| gpu` are left out, but for those of `--flags`.
+Pictures are stored with 256 colours, which look the same at a third of the size.
 With the outputs goes the fingerprint of the code that they come from, by which `--pick` finds what has to be run:
 `stale`, the notebooks whose outputs come from other code; `due`, these and a sample of the others, which changes with
 each commit; `all`. Jupyter's own copies, below .ipynb_checkpoints, are left out.
 
 Usage: python tools/run_nbs.py [--timeout S] [--flags gpu,slow] [--no-save] [--jobs N] (NB... | --pick all|stale|due)
 """
-import argparse, hashlib, os, subprocess, sys, tempfile, time
+import argparse, base64, hashlib, io, os, subprocess, sys, tempfile, time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import nbformat
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from PIL import Image
 from fingerprint import KEY, fingerprint, out_of_step
 from nbcells import checkpoint, directives, skipped
 
@@ -57,13 +59,22 @@ def skips(error):
     "Whether a cell stopped at pytest's skip: what it needs is not installed, which is no failure here either"
     return getattr(error, 'ename', '') == 'Skipped'
 
+def lighter(png):
+    "A picture, base64, with the 256 colours that serve it best, where that makes it smaller"
+    picture, out = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    if picture.mode == 'P' or picture.mode == 'RGBA' and picture.getextrema()[3][0] < 255: return png
+    picture.convert('RGB').quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE).save(out, 'png', optimize=True)
+    small = base64.b64encode(out.getvalue()).decode()
+    return min(png, small, key=len)
+
 def tidy(nb):
-    "Drop execution counts and foreign metadata, so that the outputs are all that changes"
+    "Drop execution counts and foreign metadata, so that the outputs are all that changes, and make pictures light"
     nb.metadata = {**KERNEL}
     for c in nb.cells:
         if c.cell_type == 'code': c.execution_count, c.metadata = None, {k: v for k, v in c.metadata.items() if k in ('tags', 'mystnb')}
         for o in c.get('outputs', []):
             if 'execution_count' in o: o['execution_count'] = None
+            if 'image/png' in o.get('data', {}): o.data['image/png'] = lighter(o.data['image/png'])
 
 def run(path, timeout, force, save, jobs=1):
     "Execute one notebook within `timeout` seconds, `force` being the flags to run all the same; returns whether it went well"

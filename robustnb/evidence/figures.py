@@ -8,6 +8,7 @@ __all__ = ['SHARED', 'OWN', 'sentence', 'number', 'values_of', 'shown_arms', 'me
            'tradeoff_figure', 'dot_figure']
 
 # %% ../../nbs/evidence/05_figures.ipynb #d9ed8bed
+from textwrap import fill
 import numpy as np
 import pandas as pd
 from .claims import Metric, finite, interval
@@ -179,7 +180,14 @@ def panels(
     if not names: return None
     fig, axes = plt.subplots(1, len(names), figsize=(1.5 + size[0] * len(names), size[1]), squeeze=False,
                              layout='constrained')
-    for ax, d in zip(axes[0], names): draw(records[records.dataset == d], ax); ax.set(title=title(d), **labels)
+    for ax, d in zip(axes[0], names):
+        draw(records[records.dataset == d], ax)
+        ax.set(title=title(d), **labels)
+        first = axes[0, 0].get_ylabel()
+        if ax is not axes[0, 0] and ax.get_ylabel() == first: ax.set_ylabel('')
+    for ax in axes[0]:
+        ax.set_xlabel(fill(ax.get_xlabel(), int(11*size[0])))
+        ax.set_ylabel(fill(ax.get_ylabel(), int(11*size[1])))
     handles = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels())}
     if handles: fig.legend(handles.values(), handles, loc='outside right center', fontsize='small')
     return fig
@@ -205,17 +213,27 @@ def line_figure(
 ): # figure(records)
     "A figure of a metric over its conditions, a line per arm"
     style = dict(marker=marker) | ({} if ls is None else dict(ls=ls))
+    def shown(records):
+        r = records[(records.metric == metric) & records.condition.notna()]
+        if arms is not None: r = r[r.arm.isin(arms)]
+        points = r.groupby('dataset').condition.transform('nunique')
+        return r[points >= min(2, points.max())]    # a data set with one condition has no line
     def figure(records):
         def draw(r, ax):
             along(r, metric, ax, arms, **style)
             if log: log_axis(ax, r.condition)
-        shown = records[(records.metric == metric) & records.condition.notna()]
-        return panels(shown, draw, **dict(xlabel=xlabel, ylabel=heading(records, metric)) | labels)
+        return panels(shown(records), draw, **dict(xlabel=xlabel, ylabel=heading(records, metric)) | labels)
     return figure
 
 def tradeoff_figure(x, y, arms=None, **labels): # figure(records)
     "A figure of two metrics against each other, see `tradeoff`"
-    return lambda records: panels(records, lambda r, ax: tradeoff(r, x, y, ax, arms), **labels)
+    metrics = {m[0] if isinstance(m, tuple) else m for m in (x, y)}
+    def figure(records):
+        r = records[records.metric.isin(metrics)]
+        if arms is not None: r = r[r.arm.isin(arms)]
+        both = r.groupby('dataset').metric.transform('nunique') == len(metrics)
+        return panels(r[both], lambda r, ax: tradeoff(r, x, y, ax, arms), **labels)
+    return figure
 
 def dot_figure(metrics, arms=None, factor=None, **labels): # figure(records)
     "A figure of metrics without conditions, an arm per row, see `dots`"

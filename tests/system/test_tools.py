@@ -1,7 +1,10 @@
 """The build's own tools: exporter of tests, runner of notebooks, README, notebooks as text"""
-import json, re, shutil, subprocess, sys
+import base64, io, json, re, shutil, subprocess, sys
 from pathlib import Path
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT/'tools'))
@@ -72,6 +75,22 @@ def test_cell_that_needs_what_is_not_installed_is_left_out(tmp_path):
     nb = write(tmp_path/'a.ipynb', 'import pytest', "pytest.importorskip('not_there')", '6*7')
     assert run(nb).returncode == 0
     assert [len(c.outputs) for c in nbformat.read(nb, 4).cells] == [0, 0, 1]
+
+def test_pictures_are_stored_light_and_look_the_same():
+    def drawn(**kw):
+        out, fig = io.BytesIO(), Figure(figsize=(5, 3))
+        ax = fig.subplots()
+        for i in range(12): ax.plot(np.sin(np.arange(100)/10 + i), '.-')
+        fig.savefig(out, **kw)
+        return base64.b64encode(out.getvalue()).decode()
+    def pixels(png): return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert('RGB')).astype(int)
+    png = drawn()
+    light = run_nbs.lighter(png)
+    assert len(light) < len(png)/2 and abs(pixels(light) - pixels(png)).max() < 40
+    assert (pixels(light)[pixels(png) == 255] == 255).all(), 'white stays white'
+    assert run_nbs.lighter(light) == light
+    through = drawn(transparent=True)
+    assert run_nbs.lighter(through) == through, 'what is transparent stays so'
 
 def test_notebook_over_its_time_is_stopped(tmp_path):
     late = run(write(tmp_path/'a.ipynb', 'import time; time.sleep(60)'), '--timeout', '3', '--no-save')
