@@ -53,7 +53,13 @@ bench: .venv/.bench ## run the benchmark notebooks on this machine and store the
 	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "slow,notest,$(FLAGS)" $(wildcard nbs/benchmarks/*.ipynb)
 	$(BIN)/nbdev_clean
 
+oldest: .venv/.done ## the notebooks' tests with the oldest versions that settings.ini allows (WITH="torch==2.11.*" for others, PYTHON=python3.12)
+	$(BIN)/uv venv -q --allow-existing -p $(PYTHON) .venv/oldest
+	$(BIN)/uv pip install -q -p .venv/oldest/bin/python --resolution lowest-direct -e . $(WITH)
+	$(BIN)/uv pip install -q --compile-bytecode -p .venv/oldest/bin/python pytest pytest-xdist hypothesis
+	.venv/oldest/bin/python -m pytest -n $(JOBS) --dist loadfile tests/test_*.py
+
 gpu: .venv/.done ## what a GPU settles, within MINUTES=25: tests, speed, CIFAR-10, experiments; goes on when called again (FLAGS=--rehearse on a CPU)
 	$(BIN)/python tools/gpu.py run --minutes $(or $(MINUTES),25) $(FLAGS)
 
-.PHONY: help demo test lab docs check export notebooks run bench gpu
+.PHONY: help demo test lab docs check export notebooks run bench oldest gpu

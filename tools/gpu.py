@@ -40,7 +40,7 @@ def about(a):
 
 def tests(a):
     "The tests marked gpu"
-    report, files = a.out/'tests.xml', [p for p in sorted((ROOT/'tests').glob('test_*.py')) if 'mark.gpu' in p.read_text()]
+    report, files = a.out/'tests.xml', [p for p in sorted((ROOT/'tests').rglob('test_*.py')) if 'mark.gpu' in p.read_text()]
     cmd = [sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', '-p', 'no:cacheprovider', *files]
     env = os.environ | dict(ROBUSTNB_GPU=a.device, PYTHONPATH=os.pathsep.join(sys.path[:2] + [os.environ.get('PYTHONPATH', '')]))
     subprocess.run([*cmd, f'--junitxml={report}'], cwd=ROOT, env=env)
