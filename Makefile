@@ -56,7 +56,7 @@ bench: .venv/.bench ## run the benchmark notebooks on this machine and store the
 oldest: .venv/.done ## the notebooks' tests with the oldest versions that settings.ini allows (WITH="torch==2.11.*" for others, PYTHON=python3.12)
 	$(BIN)/uv venv -q --allow-existing -p $(PYTHON) .venv/oldest
 	$(BIN)/uv pip install -q -p .venv/oldest/bin/python --resolution lowest-direct -e . $(WITH)
-	$(BIN)/uv pip install -q --compile-bytecode -p .venv/oldest/bin/python pytest pytest-xdist hypothesis
+	$(BIN)/uv pip install -q --compile-bytecode -p .venv/oldest/bin/python pytest pytest-xdist hypothesis higher
 	.venv/oldest/bin/python -m pytest -n $(JOBS) --dist loadfile tests/test_*.py
 
 gpu: .venv/.done ## what a GPU settles, within MINUTES=25: tests, speed, CIFAR-10, experiments; goes on when called again (FLAGS=--rehearse on a CPU)
