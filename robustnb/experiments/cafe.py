@@ -56,6 +56,7 @@ def streams(trial):
     held = trial.artifact('streams', make, trial.tuning)
     return {k: list(zip(*(held[f'{k}.{v}'].to(trial.device).split(s.batch) for v in 'xy'))) for k in made}
 
+# %% ../../nbs/adaptation/01_cafe.ipynb #652852ae
 def ordered(trial):
     "name -> batches of the setting's orders of arrival, each (order, images of each kind and severity, bursts)"
     s, to = trial.setting, trial.device
@@ -195,8 +196,11 @@ claims = [
           'streams', 'wider', 'tent_single', [0.], unit='squared distance'),
     claim('2c', "On mixed streams CAFe's features are closer to the source than those of batch-norm adaptation and "
           'TENT', 'gap', 'cafe', ['bn', *both_of('tent')], at='mixed', better='lower', unit='%', matters=10.),
-    claim('2d', "TENT adds to that difference: it is larger than by batch norm's statistics alone", 'wider',
-          'tent_single', ['bn'], unit='%', matters=10.),
+    claim('2d', "TENT adds to the difference of claim 2b: it is larger than by batch norm's statistics alone", 'wider',
+          'tent_single', ['bn'], unit='%', matters=10.)]
+
+# %% ../../nbs/adaptation/01_cafe.ipynb #4ad46a03
+claims += [
     claim(3, 'With batches of a quarter of the width, groups are more accurate than the whole covariance',
           'accuracy', 'cafe', ['full'], at='mixed'),
     claim('3b', 'Groups are more accurate than the full covariance shrunk to its diagonal by a tenth', 'accuracy',
