@@ -15,7 +15,7 @@ from robustnb.evidence.trials import Trial
 from robustnb.models import eval_mode, features, preact_resnet8
 from robustnb.adaptation.baselines import Statistics, statistics
 from robustnb.adaptation.cafe import batch_blocks, blocks, cafe, correlation, factor, frechet, group_gap, grouped, groups_of, in_groups, jeffreys, matched_js, padded, random_groups
-from robustnb.experiments.cafe import LRS, arms, best, derive, fixed, paper, run, settings
+from robustnb.experiments.cafe import LRS, arms, best, derive, fixed, ordered, paper, run, settings
 
 # %% ../nbs/adaptation/01_cafe.ipynb #3777552b
 def gaussian(d, seed):
@@ -150,10 +150,29 @@ def test_experiment():
     assert best('valid_mixed')(table) == 2
 
 # %% ../nbs/adaptation/01_cafe.ipynb #7ca32f0a
+def test_degenerate_runs_and_orders_of_arrival():
+    t = Trial(paper, Job('tiny', 'digits', 'full', (('lr', .03),)))
+    t.method = lambda net, s: cafe(net, grouped(s, 1), lr=.03, eps=0., alarm=False)        # 64 features, batches of 32
+    out = run(t)
+    assert all(np.isnan(v) for v in out['accuracy'].values()) and out['milliseconds'].keys() == {128, 256, 512}
+    t = Trial(paper, Job('tiny', 'digits', 'cafe_alarm', (('lr', .03),)))
+    t.setting = copy.copy(t.setting)
+    t.setting.orders = dict(gradual=('gradual', 2, None), bursts=('mixed', 256, .1))
+    assert len(ordered(t)['gradual'][0][0]) == 32 and sum(len(y) for _, y in ordered(t)['gradual']) == 2*9*2
+    bursts = torch.cat([y for _, y in ordered(t)['bursts']])
+    assert (bursts[1:] == bursts[:-1]).float().mean() > .2 and run(t)['collapses'].keys() == {'gradual', 'bursts'}
+
+# %% ../nbs/adaptation/01_cafe.ipynb #65c87401
 def test_derived_metrics():
     rows = [dict(paper='cafe', arm=a, seed=0, scale='small', dataset='fashion', metric='accuracy', condition=c, value=v)
             for a, c, v in (('bn', 'mixed', .5), ('bn', 'single', .7), ('cafe', 'mixed', .6), ('cafe', 'single', .9),
                             ('cafe_single', 'mixed', .1), ('cafe_single', 'single', .65))]
+    rows += [rows[0] | dict(arm='tent_single', metric='gap', condition=c, value=v) for c, v in (('mixed', 5.), ('single', 2.))]
+    rows += [rows[0] | dict(arm='full', condition=None, value=float('nan'))]
     got = derive(pd.DataFrame(rows))
     extra = got[got.metric == 'extra'].set_index('arm').value
-    assert extra.to_dict() == pytest.approx({'bn': -.2, 'cafe': -.05}), 'each with the rate chosen for the condition'
+    assert {k: extra[k] for k in ('bn', 'cafe')} == pytest.approx({'bn': -.2, 'cafe': -.05}), 'each at its own rate'
+    assert got[got.metric == 'wider'].set_index('arm').value.to_dict() == {'tent_single': 3.}
+    assert got[got.metric == 'failed'].set_index('arm').value.to_dict() == {
+        'bn': 0, 'cafe': 0, 'cafe_single': 0, 'tent_single': 0, 'full': 1}
+    assert got[(got.arm == 'full') & (got.metric == 'accuracy')].condition.tolist() == ['mixed', 'single']
