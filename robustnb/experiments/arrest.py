@@ -133,6 +133,8 @@ def fronts(metric, title=str, **labels):
             if names: ax.plot(*zip(*sorted(map(point, shown_arms(r, ['at', *names], metric)))), '.-', label=family)
         for a, mark in zip(OURS, 'os^*PX<>Dvh'):
             if shown_arms(r, [a], metric): ax.plot(*point(a), f'k{mark}', ls='', label=a)
+        near = [point(a)[1] for a in shown_arms(r, ['at', *OURS], metric)]
+        ax.set_ylim(min(near, default=5) - 5) # a rival may have failed to train
     def figure(records):
         measured = records[records.metric == metric][['dataset', 'seed']].drop_duplicates()
         return panels(records.merge(measured), draw, title, size=(5, 4), ylabel='clean (%)', **labels)
