@@ -49,8 +49,10 @@ def test_softened_outputs_against_closed_values():
         assert found.shape == (1,) and abs(found.item() - value) < (1e-6 if tau < 10 else 1e-4)
         eight = softened(two.repeat(8, 1), none.repeat(8, 1), tau) # whatever the batch: per image a sum over classes
         torch.testing.assert_close(eight, found.repeat(8))
-        by_torch = tau**2*F.kl_div((none/tau).log_softmax(1), (two/tau).softmax(1), reduction='batchmean')
-        torch.testing.assert_close(eight.mean(), by_torch)
+        by_torch = F.kl_div((none/tau).log_softmax(1), (two/tau).softmax(1), reduction='none') # of one image, by class
+        torch.testing.assert_close(found[0], tau**2*by_torch.sum())
+        torch.testing.assert_close(found[0], 3*tau**2*by_torch.mean()) # a mean over the classes would be a third
+        assert tau != 2 or abs(by_torch.sum().item() - .123284) < 1e-6 # without the squared temperature
 
 # %% ../nbs/robustness/06_ardir.ipynb #9269e02f
 def test_distances():
@@ -119,6 +121,9 @@ def test_attack():
         def height(x_adv): return mismatch(seen_by(teacher, x), seen_by(student, x_adv), weight).mean()
         random = Linf(.1).random_start(x, torch.Generator().manual_seed(0))
         assert height(attack(student, x, y)) > max(height(x), height(random))
+    state = torch.get_rng_state()
+    ardir(attack, teacher)(student, x, y)
+    assert torch.equal(torch.get_rng_state(), state), 'the start is drawn by a generator of its own'
     aim = teacher.eval()(x).detach()
     plain = pgd(Linf(.1), 5, loss=lambda z, y: kl(aim, z))(student, x, y)
     assert torch.equal(distil_pgd(Linf(.1), 5, teacher=teacher)(student, x, y), plain)
@@ -199,10 +204,11 @@ def test_refusals():
 # %% ../nbs/robustness/06_ardir.ipynb #b2cb1985
 def test_arms():
     for name, arm in paper.arms.items():
-        single = name in ('at', 'at twice', 'teacher', 'output')
+        single = name in ('at', 'at twice', 'teacher')
         assert len(arm.candidates) == (10 if name == 'ardir' else 1 if single else 3)
     readings = [dict(values) for values in paper.arms['ardir'].candidates]
     assert [sum(r[k] != readings[0][k] for k in r) for r in readings] == [0] + [1]*9 # each differs in one thing
+    assert paper.arms['ardir weights'].candidates == paper.arms['ardir'].candidates[:3]
 
 # %% ../nbs/robustness/06_ardir.ipynb #746fd974
 def test_layers_of_every_setting():

@@ -15,7 +15,7 @@ from robustnb.models import convnet, features, mlp
 from robustnb.robustness.baselines import adversarial, awp
 from robustnb.models import convnet
 from robustnb.robustness.arrest import Reference, angle, arrest, front, grown, replayed
-from robustnb.experiments.arrest import FRONTS, derive, mixed, paper, run
+from robustnb.experiments.arrest import FRONTS, aft, derive, mixed, paper, run
 
 # %% ../nbs/robustness/07_arrest.ipynb #0113a2cc
 def batch(size=16, seed=0):
@@ -110,6 +110,9 @@ def test_arrest_by_hand():
     assert set(logs) == {'robust_accuracy', 'margin', 'angle', 'replayed'}
     assert not any(v.requires_grad for v in logs.values())
     assert objective.attack is attack and standard.training is False
+    state = torch.get_rng_state()
+    objective(m, x, y)
+    assert torch.equal(torch.get_rng_state(), state), 'attack and replay draw from generators of their own'
 
 # %% ../nbs/robustness/07_arrest.ipynb #0b229d2a
 def test_the_gradient_of_arrest():
@@ -176,16 +179,16 @@ def test_front():
     for bad in (([], [], .5), ([.1], [.1, .2], .5), ([math.nan], [.1], .5), ([.1], [.2], math.nan)):
         with pytest.raises(ValueError, match='finite accuracies'): front(*bad)
 
-# %% ../nbs/robustness/07_arrest.ipynb #ae96a427
+# %% ../nbs/robustness/07_arrest.ipynb #65b7de9b
 def test_experiment():
     job = lambda arm, *values: Trial(paper, Job('tiny', 'digits', arm, values))
     out = {arm: run(job(arm, *paper.arms[arm].candidates[0])) for arm in ('standard', 'arrest', 'awp_0.01')}
     assert out['standard']['angle']['clean'] == 0 and out['standard']['accuracy'] > .8 > .3 > out['standard']['apgd']
     assert out['arrest']['apgd'] > .3 and 0 < out['arrest']['angle']['clean'] < out['awp_0.01']['angle']['clean']
     assert all(len(a.candidates) == 1 for a in paper.arms.values()), 'nothing is tuned'
-    assert len(FRONTS) == 7 and all(FRONTS.values()) and not {'at', 'standard'} & {a for f in FRONTS.values() for a in f}
+    assert len(FRONTS) == 9 and all(FRONTS.values()) and not {'at', 'standard'} & {a for f in FRONTS.values() for a in f}
 
-# %% ../nbs/robustness/07_arrest.ipynb #65b7de9b
+# %% ../nbs/robustness/07_arrest.ipynb #8053140c
 def test_lead():
     points = {'standard': (.9, 0.), 'at': (.7, .6), 'grown_at': (.8, .5), 'arrest': (.86, .25), 'aft': (.7, .55)}
     rows = [dict(paper='arrest', arm=a, seed=0, scale='small', dataset='fashion', metric=m, condition=None, value=v)
@@ -194,3 +197,6 @@ def test_lead():
     lead = got[got.metric == 'lead'].set_index('arm')
     assert set(lead.condition) == {'grown'}, 'a front needs all its strengths'
     assert lead.value['arrest'] == pytest.approx(.86 - .85) and lead.value['aft'] == pytest.approx(.7 - .75)
+    frame = pd.DataFrame(rows).replace({'arm': {'grown_at': 'trades_1'}, 'dataset': {'fashion': 'cifar10'}})
+    more = frame[frame.arm == 'aft'].assign(arm='trades_6') # the other strength that CIFAR-10 has
+    assert 'lead' not in set(derive(frame).metric) and set(derive(pd.concat([frame, more])).condition) == {None, 'trades'}

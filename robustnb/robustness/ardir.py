@@ -54,7 +54,7 @@ def unit_distance(
     target:torch.Tensor, # (N,D)
     h:torch.Tensor, # (N,D)
 )->torch.Tensor: # (N,), in [0,4]
-    "Squared distance of the representations scaled to length 1: 2 (1 - cosine) (eq. 3)"
+    "Squared distance of the representations scaled to length 1: 2 (1 - cosine) (eq. 4)"
     return (F.normalize(target, eps=1e-3) - F.normalize(h, eps=1e-3)).square().sum(1) # eps: slopes stay finite at 0
 
 def mean_square(
