@@ -61,7 +61,7 @@ def test_objective():
     torch.testing.assert_close(abc('mean', push='negative')(net, x, y.long())[0], (torch.where(y, -L**2, L**2)/4).mean())
 
 # %% ../nbs/anomaly/00_abc.ipynb #bb93e19d
-def test_an_anomaly_that_is_reconstructed_perfectly_is_still_pushed():
+def test_an_anomaly_that_is_reconstructed_perfectly_is_still_pushed_refusals():
     same, shift = nn.Identity(), nn.Parameter(torch.full((1,), 1e-7))
     x, y = torch.ones(1, 3), torch.ones(1)
     value, _ = abc('mean')(lambda x: x + shift, x, y)
@@ -71,9 +71,6 @@ def test_an_anomaly_that_is_reconstructed_perfectly_is_still_pushed():
     noisy = abc(noise=.5, seed=1)
     a, b = (noisy(same, x, torch.zeros(1))[0].item() for _ in range(2))
     assert a != b and a == abc(noise=.5, seed=1)(same, x, torch.zeros(1))[0].item()
-
-# %% ../nbs/anomaly/00_abc.ipynb #90d4b238
-def test_refusals_of_the_objective():
     for kw, text in (dict(push='hing'), "unknown push 'hing'"), (dict(weight=-1.), 'weight must be'), (dict(noise=-.1), 'noise must be'):
         with pytest.raises(ValueError, match=text): abc(**kw)
 

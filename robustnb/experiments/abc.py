@@ -238,11 +238,11 @@ def by_number(records, *metrics):
     wide = (100*r.pivot_table(index='arm', columns=['metric', 'condition'], values='value', sort=False)).round(1)
     return wide.reindex([a for a in arms if a in wide.index]) if len(wide) else wide
 
-def by_set(records, metric, at):
-    "Mean of a metric over the seeds: a row per arm, a column per data set"
-    r = records[(records.metric == metric) & (records.condition == at)]
-    wide = (100*r.pivot_table(index='arm', columns='dataset', values='value', sort=False)).round(1)
-    return wide.reindex([a for a in arms if a in wide.index]) if len(wide) else wide
+def by_set(records, *metrics, at):
+    "Mean of each metric over the seeds: a row per metric and arm, a column per data set"
+    r = records[records.metric.isin(metrics) & (records.condition == at)]
+    wide = (100*r.pivot_table(index=['metric', 'arm'], columns='dataset', values='value', sort=False)).round(1)
+    return wide.reindex([(m, a) for m in metrics for a in arms if (m, a) in wide.index]) if len(wide) else wide
 
 # %% ../../nbs/anomaly/00_abc.ipynb #65b39dc1
 words = dict(known='AUROC of known kinds', unknown='AUROC of unknown kinds',
