@@ -61,7 +61,7 @@ def test_objective():
     torch.testing.assert_close(abc('mean', push='negative')(net, x, y.long())[0], (torch.where(y, -L**2, L**2)/4).mean())
 
 # %% ../nbs/anomaly/00_abc.ipynb #bb93e19d
-def test_an_anomaly_that_is_reconstructed_perfectly_is_still_pushed():
+def test_an_anomaly_that_is_reconstructed_perfectly_is_still_pushed_refusals():
     same, shift = nn.Identity(), nn.Parameter(torch.full((1,), 1e-7))
     x, y = torch.ones(1, 3), torch.ones(1)
     value, _ = abc('mean')(lambda x: x + shift, x, y)
@@ -71,9 +71,6 @@ def test_an_anomaly_that_is_reconstructed_perfectly_is_still_pushed():
     noisy = abc(noise=.5, seed=1)
     a, b = (noisy(same, x, torch.zeros(1))[0].item() for _ in range(2))
     assert a != b and a == abc(noise=.5, seed=1)(same, x, torch.zeros(1))[0].item()
-
-# %% ../nbs/anomaly/00_abc.ipynb #90d4b238
-def test_refusals_of_the_objective():
     for kw, text in (dict(push='hing'), "unknown push 'hing'"), (dict(weight=-1.), 'weight must be'), (dict(noise=-.1), 'noise must be'):
         with pytest.raises(ValueError, match=text): abc(**kw)
 
@@ -96,7 +93,7 @@ def test_scikit_learn_s_own_checks():
     from sklearn.utils.estimator_checks import check_estimator
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        failed = [r for r in check_estimator(ABC('mean', **small), on_fail=None) if r['status'] == 'failed']
+        failed = [r for r in check_estimator(ABC(), on_fail=None) if r['status'] == 'failed']
     assert not failed, [(r['check_name'], str(r['exception'])[:200]) for r in failed]
 
 # %% ../nbs/anomaly/00_abc.ipynb #f23ef8e4
@@ -148,14 +145,16 @@ def test_tables_of_every_kind_other_labels():
 
 # %% ../nbs/anomaly/00_abc.ipynb #b8cf3e7f
 def test_random_state_pipeline_grid_search():
+    from unittest import mock
     from sklearn.base import clone
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     X, y = rows()
     before, before_np = torch.get_rng_state(), np.random.get_state()[1].copy()
-    a, b, c = (ABC(**small | dict(random_state=s)).fit(X, y).decision_scores_ for s in (0, 0, 1))
-    assert (a == b).all() and (a != c).any()
+    with mock.patch('torch.cuda.manual_seed_all') as gpu:
+        a, b, c = (ABC(**small | dict(random_state=s)).fit(X, y).decision_scores_ for s in (0, 0, 1))
+    assert (a == b).all() and (a != c).any() and not gpu.called
     assert torch.equal(before, torch.get_rng_state()) and (before_np == np.random.get_state()[1]).all()
     pipe = make_pipeline(StandardScaler(), ABC(standardize=False, **small))
     search = GridSearchCV(pipe, dict(abc__distance=['norm', 'mean'], abc__anomaly_weight=[None, 1.]), scoring='roc_auc', cv=2)

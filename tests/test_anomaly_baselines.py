@@ -7,13 +7,14 @@ from robustnb.anomaly.abc import dense
 import warnings
 import pytest
 from scipy.stats import skew
+from sklearn.base import BaseEstimator
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import OneClassSVM
 from robustnb.anomaly.abc import ABC
 from robustnb.anomaly.baselines import Centred, DeepSAD, DevNet, ECOD, SumOfTwo, SupervisedNetwork, Unsupervised, deviation_loss, sad_loss, weighted
 
-# %% ../nbs/anomaly/01_baselines.ipynb #3003e10b
+# %% ../nbs/anomaly/01_baselines.ipynb #c1c3aaec
 def rows(n=200, bad=20, seed=0):
     "Normals on a line with noise, then anomalies off it, to one side"
     rng = np.random.default_rng(seed)
@@ -24,7 +25,7 @@ small = dict(hidden=(16,), lr=.01, epochs=20, random_state=0)
 def family(): return dict(
     network=SupervisedNetwork(**small), devnet=DevNet(anomaly_weight=1, **small), deep_sad=DeepSAD(code=8, anomaly_weight=1, **small),
     ecod=ECOD(), forest=Unsupervised(IsolationForest(n_estimators=50, random_state=0)), svm=Unsupervised(OneClassSVM()),
-    sum=SumOfTwo(ABC(**small), SupervisedNetwork(**small)))
+    sum=SumOfTwo(ABC(**small), SupervisedNetwork(**small), random_state=0))
 
 # %% ../nbs/anomaly/01_baselines.ipynb #9e4393f6
 def test_losses():
@@ -61,6 +62,15 @@ def test_ecod():
     np.testing.assert_allclose(d.scores(outermost), 3*np.log(200))           # a three times outermost value
     assert d.scores(outermost*10) == d.scores(outermost) and d.labels_.sum() == 20
 
+# %% ../nbs/anomaly/01_baselines.ipynb #e982b719
+def test_a_score_does_not_depend_on_its_company():
+    class MAD(BaseEstimator):
+        "Deviation from the median by the median deviation"
+        def fit(self, X, y=None): self.m = np.median(X, 0); self.s = np.median(abs(X - self.m), 0); return self
+        def score_samples(self, X): return -.6745*(abs(X - self.m)/self.s).sum(1)
+    d = Unsupervised(MAD()).fit([[-1.], [0.], [1.]])
+    assert d.scores([[1000.]]).tolist() == d.scores([[5.], [1000.], [-3.]])[1:2].tolist() == [674.5]
+
 # %% ../nbs/anomaly/01_baselines.ipynb #699e9086
 def test_scikit_learn_s_own_checks():
     from sklearn.utils.estimator_checks import check_estimator
@@ -79,7 +89,7 @@ def test_every_detector():
         np.testing.assert_allclose(d.decision_scores_, d.decision_function(X), rtol=1e-12)
         p = d.predict_proba(X)
         assert (p.argmax(1) == d.predict(X)).all() and np.allclose(p.sum(1), 1)
-        assert abs(d.labels_[y == 0].sum() - 10) <= 1, name                  # five per cent of 200
+        if name != 'sum': assert abs(d.labels_[y == 0].sum() - 10) <= 1, name          # five per cent of 200
         assert (clone(d).fit(X, y).decision_scores_ == d.decision_scores_).all(), name
 
 # %% ../nbs/anomaly/01_baselines.ipynb #24bf9091
@@ -90,10 +100,27 @@ def test_what_sees_labels_and_what_does_not():
     for name, d in family().items():
         same = (d.fit(X, y).scores(X[:50]) == clone(d).fit(other, y).scores(X[:50])).all()
         assert same == (name in ('ecod', 'forest', 'svm')), name
-    s = family()['sum'].fit(X, y)
-    z = lambda v, ref: (v - ref.mean())/ref.std()
-    a, b = ABC(**small).fit(X[y == 0]), SupervisedNetwork(**small).fit(X, y)
-    want = z(np.log(a.scores(X)), np.log(a.scores(X[y == 0]))) + z(b.scores(X), b.scores(X[y == 0]))
-    np.testing.assert_allclose(s.scores(X), want, rtol=1e-9, atol=1e-9)
     images = torch.rand(10, 1, 8, 8)
     with pytest.raises(ValueError, match=r'SupervisedNetwork takes tables \(N,D\)'): SupervisedNetwork(**small).fit(images)
+
+# %% ../nbs/anomaly/01_baselines.ipynb #09a9f0ce
+def test_sum_of_two():
+    X, y = rows()
+    s, z = family()['sum'].fit(X, y), lambda v, ref: (v - ref.mean())/ref.std()
+    held = np.isin(np.arange(len(X)), np.random.RandomState(0).permutation(200)[:20])   # a tenth of the normals
+    a, b = ABC(**small).fit(X[(y == 0) & ~held]), SupervisedNetwork(**small).fit(X[~held], y[~held])
+    want = z(np.log(a.scores(X)), np.log(a.scores(X[held]))) + z(b.scores(X), b.scores(X[held]))
+    np.testing.assert_allclose(s.scores(X), want, rtol=1e-9, atol=1e-9)
+    assert s.labels_[held].sum() == 1                                        # five per cent of 20: they place the cut
+    with pytest.raises(ValueError, match='leaves too few'): clone(s).set_params(validation_fraction=.001).fit(X, y)
+
+# %% ../nbs/anomaly/01_baselines.ipynb #7e3748d1
+@pytest.mark.gpu
+def test_on_a_gpu():
+    import os
+    there, (X, y), before = os.environ.get('ROBUSTNB_GPU', 'cuda'), rows(), torch.cuda.get_rng_state_all()
+    for kind, kw in ((ABC, {}), (DevNet, dict(anomaly_weight=1)), (DeepSAD, dict(anomaly_weight=1, code=8))):
+        here, far = (kind(**small | kw | dict(epochs=5), device=d).fit(X, y) for d in ('cpu', there))
+        assert next(far.net_.parameters()).device.type == torch.device(there).type
+        np.testing.assert_allclose(far.scores(X), here.scores(X), rtol=1e-3, atol=1e-3, err_msg=kind.__name__)
+    assert all(torch.equal(a, b) for a, b in zip(before, torch.cuda.get_rng_state_all()))   # not seeded

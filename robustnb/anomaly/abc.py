@@ -226,7 +226,7 @@ def _fit(self:NetworkDetector, X, bad):
     self.scale_[self.scale_ == 0] = 1
     x, held = self._tensor(X).float(), self._held_out(bad, rng)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed) # `torch.manual_seed` would also seed the GPUs, for good
         self.net_ = self._build(X.shape[1:]).to(x)
     def rows(mask): return x[torch.from_numpy(mask).to(x.device)]
     normals, few = rows(~bad & ~held), rows(bad & ~held)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.base import clone
+from sklearn.utils import check_random_state
 from torch import nn
 from .abc import Detector, NetworkDetector, dense, mean_where
 
@@ -124,19 +125,27 @@ class Unsupervised(Detector):
     def _fit(self, X, bad): self.detector_ = clone(self.detector).fit(X[~bad])
     def _scores(self, X): return -self.detector_.score_samples(X)
 
-# %% ../../nbs/anomaly/01_baselines.ipynb #f2256bfc
+# %% ../../nbs/anomaly/01_baselines.ipynb #3003e10b
 class SumOfTwo(Detector):
-    "The sum of two detectors' scores, each standardised by the scores of the normals; the first in logarithms"
+    "The sum of two detectors' scores, each standardised by its scores of held-out normals; the first in logarithms"
     def __init__(self,
         first=None, # detector with positive scores, such as `ABC()`; it sees the normals alone
         second=None, # detector that is fitted to normals and anomalies
-        contamination=None, false_alarms=.05, # as in `ECOD`
-    ): self.first, self.second, self.contamination, self.false_alarms = first, second, contamination, false_alarms
+        contamination=None, false_alarms=.05, # as in `ECOD`; the cut is placed by the held-out normals
+        validation_fraction=.1, # of the normals that are held out
+        random_state=None, # which ones
+    ): vars(self).update({k: v for k, v in locals().items() if k != 'self'})
 
     def _fit(self, X, bad):
-        self.first_, self.second_ = clone(self.first).fit(X[~bad]), clone(self.second).fit(X, bad.astype(int))
-        both = self._both(X[~bad])
+        order, held = check_random_state(self.random_state).permutation(np.flatnonzero(~bad)), np.zeros(len(X), bool)
+        held[order[:round(self.validation_fraction * len(order))]] = True
+        if not 2 <= held.sum() < len(order) - 1:
+            raise ValueError(f'validation_fraction {self.validation_fraction} of {len(order)} normals leaves too few')
+        self.first_ = clone(self.first).fit(X[~bad & ~held])
+        self.second_ = clone(self.second).fit(X[~held], bad[~held].astype(int))
+        both = self._both(X[held])
         self.center_, self.scale_ = both.mean(0), np.maximum(both.std(0), 1e-12)
+        return held
 
     def _both(self, X): return np.stack([np.log(np.maximum(self.first_.scores(X), 1e-12)), self.second_.scores(X)], 1)
     def _scores(self, X): return ((self._both(X) - self.center_) / self.scale_).sum(1)
