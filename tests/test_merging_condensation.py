@@ -15,7 +15,7 @@ from robustnb.training import Recipe, load_state
 import pytest
 from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
-from robustnb.merging.condensation import OPERATIONS, _Condensation, _METHODS, _draws, accuracy_of, augment, augmented, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, perceptron_layers, save_data
+from robustnb.merging.condensation import OPERATIONS, _CORESETS, _Condensation, _METHODS, _draws, accuracy_of, augment, augmented, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, perceptron_layers, save_data
 
 # %% ../nbs/merging/03_condensation.ipynb #5cc8e7b0
 def naive_distance(net, real, fake, y, eps=1e-6):
@@ -246,6 +246,14 @@ def test_classes_are_independent_in_dm():
     one, spread = run(), run(spread=Parts())
     assert torch.allclose(one.x, spread.x, atol=1e-5) and one.y.equal(spread.y) and not torch.equal(one.x, coreset(data, 2, seed=1).x)
     with pytest.raises(ValueError, match="dsa trains its networks on the images of all classes"): run('dsa', spread=Parts())
+
+# %% ../nbs/merging/03_condensation.ipynb #c0a323bd
+def test_hard_data():
+    digits = load('digits')
+    # all images alike, one image, one class
+    for data in (replace(digits, x=torch.full_like(digits.x, 100)), digits.take(1), digits.pick(digits.y == 3)):
+        for small in (*(quick(method, data) for method in _METHODS), *(coreset(data, 1, how) for how in _CORESETS)):
+            assert as_float(small.x).isfinite().all() and small.y.equal(data.y.unique())
 
 # %% ../nbs/merging/03_condensation.ipynb #ede57686
 def test_condense_refuses():

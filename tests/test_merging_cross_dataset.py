@@ -9,16 +9,24 @@ from torch.func import functional_call
 from robustnb.data import as_float
 from robustnb.evaluation import predict
 from robustnb.training import train
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
 import pytest
 from robustnb.data import load
-from robustnb.merging.condensation import coreset
+from robustnb.evidence.store import Job
+from robustnb.evidence.trials import Artifacts, Trial, splits
+from robustnb.experiments import cross_dataset as experiment
+from robustnb.merging.condensation import condense, coreset
 from robustnb.merging.matching import interpolate, weight_matching
 from robustnb.merging.permutations import permutations, permuted, random_perms
 from robustnb.models import mlp
 from robustnb.training import Recipe
+from robustnb.evidence.trials import splits
+from robustnb.merging.condensation import coreset, condense
 from robustnb.merging.permutations import permutations, permuted
 from robustnb.merging.cross_dataset import Ensemble, Steps, accuracies, best_point, finetuned, flipped_loss, line_terms, mean_distance, rotated, scaled, search, stacked, union
-from robustnb.experiments.cross_dataset import few
+from robustnb.experiments.cross_dataset import few, paper
 
 # %% ../nbs/merging/04_cross_dataset.ipynb #db792722
 def pair(width=16, epochs=10):
@@ -116,6 +124,16 @@ def test_what_it_has_to_beat():
     said = both.head(z).softmax(1).detach().numpy()
     assert np.abs(said - peer.predict_proba((z/size).numpy())).mean() < .01
 
+# %% ../nbs/merging/04_cross_dataset.ipynb #da47993c
+def test_hard_data():
+    (na, nb), spec, (data, _), _ = pair(epochs=1)
+    a, b = na.state_dict(), nb.state_dict()
+    # all images alike, one image, one class
+    for some in (replace(data, x=torch.full_like(data.x, 100)), data.take(1), data.pick(data.y == 3)):
+        perms, tuned = search(na, a, b, spec, some, 3), finetuned(na, a, some, 3)
+        assert all(p.sort()[0].equal(torch.arange(n)) for p, n in zip(perms.values(), spec.sizes.values()))
+        assert all(v.isfinite().all() for v in tuned.values()) and not tuned['fc1.bias'].equal(a['fc1.bias'])
+
 # %% ../nbs/merging/04_cross_dataset.ipynb #7ee1d3bf
 def test_rotated_and_measured():
     data = load('digits', 'test')
@@ -138,3 +156,44 @@ def test_rotated_and_measured():
     assert best_point(lambda t: na, tests, (0., .25, .5, 1.))[0] == .5
     with pytest.raises(ValueError, match='square images'): rotated(replace(data, x=x[:, :, :5]), 5)
     with pytest.raises(ValueError, match='no class in common'): mean_distance(data.pick(data.y < 5), data.pick(data.y > 4))
+
+# %% ../nbs/merging/04_cross_dataset.ipynb #322b3b96
+def test_equal_budget():
+    assert {len(a.candidates) for a in paper.arms.values() if a.tuned} == {4}, 'the same effort for all'
+
+# %% ../nbs/merging/04_cross_dataset.ipynb #3a8e8792
+def test_what_is_chosen_does_not_see_the_test_images():
+    def noisy(*args):
+        *rest, test = splits(*args)
+        g = torch.Generator().manual_seed(0)
+        return *rest, replace(test, x=torch.rand(test.x.shape, generator=g), y=test.y[torch.randperm(len(test), generator=g)])
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(paper, Job('tiny', 'digits-rotated', 'wm'), artifacts=Artifacts(folder))
+        usual = experiment.measured(trial, 90)
+        with patch.object(experiment, 'splits', noisy): blind = experiment.measured(trial, 90)
+    assert (usual['t'], usual['curve']) == (blind['t'], blind['curve'])
+    assert blind['accuracy'] < .2 < usual['accuracy']
+
+# %% ../nbs/merging/04_cross_dataset.ipynb #a226f470
+def test_a_condensation_that_was_stopped_goes_on():
+    data, steps = load('digits').take(300), []
+    def counted(*args, **kw): return condense(*args, history=steps, **kw)
+    def killed(*args, **kw): counted(*args, **kw); raise KeyboardInterrupt
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(paper, Job('tiny', 'digits-rotated', 'ste condensed', (('lr', 2),)), artifacts=Artifacts(folder))
+        def small(condense):
+            with patch.object(experiment, 'condense', condense): return experiment.few(trial, data, 'condensed', 0, 0)
+        with pytest.raises(KeyboardInterrupt): small(killed)
+        n, s = len(steps), trial.setting
+        assert small(counted).x.equal(condense(data, 'dc', s.images, s.build, progress=False, **s.condensing).x)
+        assert n == len(steps) == 6 and not list(Path(folder).glob('*.part'))
+
+# %% ../nbs/merging/04_cross_dataset.ipynb #30bbc3ff
+def test_joint_training_gets_the_whole_recipe():
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Trial(paper, Job('tiny', 'digits-rotated', 'joint'), artifacts=Artifacts(folder))
+        (a, _, _), (b, _, _) = experiment.views(trial, 90)
+        net, both = trial.model(seed=1000), union(a, b)
+        state = experiment.updated(trial, trial.method, None, None, {'full': both}.get)
+        trial.recipe.fit(net, both, seed=0, progress=False)
+    assert all(v.equal(state[k]) for k, v in net.state_dict().items()) and trial.recipe.epochs*len(both) == 10*1400

@@ -27,6 +27,7 @@ EXAMPLES = '''examples:
   robustnb condense --data mnist --per-class 10 --out condensed.safetensors
   robustnb condense --data photos --size 64 --method dsa --operations flip,crop,colour --out few.safetensors
   robustnb condense --data mnist --method herding --out chosen.safetensors
+  robustnb condense --data photos --size 64 --init noise --out few.safetensors
 '''
 
 def arguments(p):
@@ -39,6 +40,8 @@ def arguments(p):
     p.add_argument('--iterations', type=count, metavar='N', help='random networks (default: 1000 for dm, else 200)')
     p.add_argument('--lr', type=amount, metavar='X', help='of the images (default: as published)')
     p.add_argument('--real', type=count, default=64, metavar='N', help='real images per class and step (default: 64)')
+    p.add_argument('--init', choices=('real', 'noise'), default='real',
+                   help='where learned images start; noise where the data are not to be recognised (default: real)')
     p.add_argument('--operations', metavar='A,B', help='augmentations among colour, crop, cutout, flip, scale, rotate')
     p.add_argument('--seed', type=natural, default=0, help='of networks, images and augmentations')
     options(p, '--model', '--size', '--root', '--device')
@@ -73,7 +76,7 @@ def learned(args, argv, data, device, state):
         nodes.carry(sys.modules[build.__module__])
     try:
         return asked(lib('merging.condensation').condense, data, args.method, args.per_class, build, args.iterations,
-                     lr=args.lr, real=args.real, seed=args.seed, checkpoint=None if nodes else state,
+                     lr=args.lr, real=args.real, init=args.init, seed=args.seed, checkpoint=None if nodes else state,
                      progress=sys.stderr.isatty(), spread=nodes, **more)
     except KeyboardInterrupt:
         print(to_go_on(argv))
