@@ -9,16 +9,19 @@ from robustnb.training import cross_entropy
 import tempfile
 from pathlib import Path
 import numpy as np
+import pandas as pd
 import pytest
 import torch.nn.functional as F
 from robustnb.data import Batches, load
+from robustnb.evidence.figures import values_of
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Trial
 from robustnb.models import Normalize, convnet
 from robustnb.training import fit
+from robustnb.unlearning.baselines import forget_statistics, without
 from robustnb.models import convnet
 from robustnb.unlearning.mnemonic_code import WithCodes, by_class, displacement, edited, fisher, load_codes, mnemonic_code, mnemonic_codes, probe, recalled, save_codes, score
-from robustnb.experiments.mnemonic_code import paper, run
+from robustnb.experiments.mnemonic_code import arms, counted, derive, paper, run
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #13edeab1
 def small_net(seed=0, hidden=32, classes=10, act=nn.Sigmoid):
@@ -250,7 +253,7 @@ def test_probe():
     assert torch.equal(probe(mnemonic_code(codes, .1, head=True)(net, 3), train, test), probe(net, train, test))
     assert probe(net, train, test).mean() > .9
 
-# %% ../nbs/unlearning/01_mnemonic_code.ipynb #b146e08d
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #756ef1c4
 def test_the_arms():
     for (scale, dataset), s in paper.settings.items():
         for name in paper.arms_at(scale, dataset):
@@ -258,18 +261,46 @@ def test_the_arms():
                 assert callable(Trial(paper, Job(scale, dataset, name, values)).method)
         assert s.short == 1 and mnemonic_codes(s.shape, 10, 0, s.mean, s.std).shape == (10, *s.shape)
     tuned = {name: len(arm.candidates) for name, arm in paper.arms.items() if arm.tuned}
-    assert set(tuned.values()) == {5} and {'codes', 'ssd', 'fine_tuned', 'gradient_ascent', 'data Fisher'} <= tuned.keys()
+    assert set(tuned.values()) == {7} and {'codes', 'ssd', 'fine_tuned', 'gradient_ascent', 'data Fisher'} <= tuned.keys()
 
-# %% ../nbs/unlearning/01_mnemonic_code.ipynb #357d6d2e
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #a115d3e3
+def test_one_fisher_a_class():
+    with tempfile.TemporaryDirectory() as dir:
+        trial = Trial(paper, Job('tiny', 'digits', 'data Fisher', (('rate', 3.),)), artifacts=Artifacts(dir))
+    net, data, s = small_net(), load('digits').take(300), trial.setting
+    rule = mnemonic_code(mnemonic_codes(s.shape, 10), 3*s.rate, s.cap, data=True, known=0.)
+    forget_statistics()
+    passed = []
+    for c in (2, [4, 7]):
+        with counted(net) as seen: found = trial.method(net, *without(data, c))
+        passed.append(sum(seen))
+        for k, v in rule(net, *without(data, c)).state_dict().items():
+            torch.testing.assert_close(found.state_dict()[k], v, rtol=1e-4, atol=1e-5)
+    assert passed[0] >= 300 + passed[1] and passed[1] < 100                # the images are looked at for the first class only
+
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #adbc98fc
+def test_differences_from_the_retrained():
+    def records(**values): # metric -> arm -> by seed
+        rows = [('mnemonic_code', a, i, 'small', 'mnist', m, None, v)
+                for m, arms in values.items() for a, vs in arms.items() for i, v in enumerate(vs)]
+        return pd.DataFrame(rows, columns=['paper', 'arm', 'seed', 'scale', 'dataset', 'metric', 'condition', 'value'])
+    got = derive(records(probe=dict(retrained=[.5, .6], codes=[.9, .7]), E_F=dict(retrained=[1., 1.], codes=[.9, .9]),
+                         relearn=dict(retrained=[20., 30.], codes=[5., 6.], masked=[100., 20.])))
+    np.testing.assert_allclose(values_of(got, 'codes', 'probe_off'), [.4, .1])
+    assert values_of(got, 'codes', 'relearn_off').tolist() == [-15, -24] and len(got) == 14 + 4
+    assert not len(values_of(got, 'masked', 'relearn_off'))                # 100 steps are all that are allowed
+
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #162f157f
 def test_the_experiment():
     from robustnb.experiments.mnemonic_code import run
     with tempfile.TemporaryDirectory() as dir:
         def at(arm):
             return run(Trial(paper, Job('tiny', 'digits', arm, paper.arms[arm].candidates[0]), artifacts=Artifacts(dir)))
-        out = {arm: at(arm) for arm in ('original', 'retrained', 'masked', 'codes', 'ssd')}
+        out = {arm: at(arm) for arm in ('original', 'retrained', 'masked', 'codes', 'ssd', 'random network')}
         assert at('codes') == out['codes']                                  # whether the networks are trained or read back
         assert len(list(Path(dir).glob('*.safetensors'))) == 2              # shared by these arms
-    assert out['original']['E_F'] < .2
+    assert out['original']['E_F'] < .2 and out['random network'].keys() == {'probe'}
+    assert len(out['ssd']['E_F_each']) == 3
     assert out['retrained']['E_F'] == out['masked']['E_F'] == out['masked']['E_F_of_all'] == 1
     assert out['original']['probe'] == out['masked']['probe'] and out['retrained']['distance'] == 0
     assert out['codes']['total'] == out['codes']['E_F'] + out['codes']['A_R'] and out['codes']['E_F'] > .9
