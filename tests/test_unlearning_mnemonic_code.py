@@ -170,10 +170,12 @@ def test_nothing_else_changes():
     net, codes = with_codes(net=convnet((1, 8, 8), width=4), epochs=2, share=.3)
     net.train(); net.block1.eval(); net.head.bias.requires_grad_(False)
     net.head.weight.grad = torch.ones_like(net.head.weight)
-    def modes_of(m): return [part.training for part in m.modules()]
-    before, flags, drawn = {k: v.clone() for k, v in net.state_dict().items()}, modes_of(net), torch.get_rng_state()
+    net.block2.register_forward_hook(lambda *args: None)
+    def about(m):
+        return [(part.training, len(part._forward_hooks)) for part in m.modules()] + [p.requires_grad for p in m.parameters()]
+    before, flags, drawn = {k: v.clone() for k, v in net.state_dict().items()}, about(net), torch.get_rng_state()
     new = mnemonic_code(codes, .01, known=0)(net, 3)
-    assert same(before, net.state_dict()) and flags == modes_of(net) == modes_of(new)
+    assert same(before, net.state_dict()) and flags == about(net) == about(new)
     assert (net.head.weight.grad == 1).all() and torch.equal(drawn, torch.get_rng_state())
     for k, v in new.named_buffers(): assert torch.equal(v, before[k]), k   # statistics of batch norm among them
     assert all(not torch.equal(p, before[k]) for k, p in new.named_parameters())

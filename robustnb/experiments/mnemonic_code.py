@@ -107,7 +107,7 @@ def edit(trial, rate=1., cap=1., more=0, **kw):
     return mnemonic_code(codes_of(trial, more), rate and rate*s.rate, cap*s.cap, known=0., **kw)
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #4e7f9fc6
-LAMBDAS = dict(rate=[1., .3, 3., 1., 1., 1., 1000.], cap=[1., 1., 1., .1, 10., 100., .01])
+LAMBDAS = dict(rate=[1., .3, 3., 1., 1., 10., 1000.], cap=[1., 1., 1., .1, 10., 10., .01])
 arms = {
     'original': Arm(lambda t: lambda model, *_: model),
     'retrained': Arm(lambda t: lambda *_: network(t, 'retrained')),
@@ -139,7 +139,8 @@ arms |= {
     'ntk, head': Arm(ntk_of_head, scale=[1., 3., 10., 30., 100., 5., 20.])}
 IN_TURN = [a for a in arms if a.startswith(('original', 'masked', 'codes', 'data', 'fresh', 'four', 'plain'))]
 IN_THE_END = ['ssd', 'fisher_forgetting'] # in turn too, but not their candidates: each class is a look at all data
-KINDS = {'plain network': 'plain', 'four codes': 'several', 'codes, another seed': 'another'} # of networks; else 'codes'
+# of networks; else 'codes'
+KINDS = {'plain network': 'plain', 'four codes': 'several', 'codes, another seed': 'another'}
 SIZES = ['codes', 'data Fisher', 'fine_tuned', 'ssd', 'masked']
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #8beaf6fe
