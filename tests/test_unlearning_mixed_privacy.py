@@ -133,7 +133,10 @@ def test_fit_refuses():
 def test_forgetting_equals_retraining():
     model, data = example()
     full = fit_user(model, data, 1e-2, tol=1e-10)
-    before = {k: t.clone() for k, t in full.state_dict().items()}
+    full.tail.register_forward_hook(lambda *args: None)
+    def about(m):
+        return [(part.training, len(part._forward_hooks)) for part in m.modules()] + [p.requires_grad for p in m.parameters()]
+    before, flags = {k: t.clone() for k, t in full.state_dict().items()}, about(full)
     forget = mixed_privacy(tol=1e-10)
     for what in (dict(classes='b'), dict(rows=range(10)), dict(rows=torch.arange(60) % 2 == 0)):
         forgotten, kept = without(data, **what)
@@ -141,7 +144,7 @@ def test_forgetting_equals_retraining():
         torch.testing.assert_close(after.user.detach(), dense(model, kept, 1e-2), rtol=1e-5, atol=1e-7)
         assert (after.user - full.user).norm() > 0.1*full.user.norm() and after.error < 1e-5
         assert all(torch.equal(b, before[k]) for k, b in after.named_buffers())            # the core is the core
-    assert all(torch.equal(t, before[k]) for k, t in full.state_dict().items())
+    assert all(torch.equal(t, before[k]) for k, t in full.state_dict().items()) and about(full) == flags
     forgotten, kept = without(data, rows=[7])                                              # one of sixty, at the defaults
     one, best = mixed_privacy()(full, forgotten, kept), dense(model, kept, 1e-2)
     assert (one.user - best).norm() < 0.01*(full.user - best).norm()

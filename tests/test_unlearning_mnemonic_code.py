@@ -9,16 +9,19 @@ from robustnb.training import cross_entropy
 import tempfile
 from pathlib import Path
 import numpy as np
+import pandas as pd
 import pytest
 import torch.nn.functional as F
 from robustnb.data import Batches, load
+from robustnb.evidence.figures import values_of
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Trial
 from robustnb.models import Normalize, convnet
 from robustnb.training import fit
+from robustnb.unlearning.baselines import forget_statistics, without
 from robustnb.models import convnet
 from robustnb.unlearning.mnemonic_code import WithCodes, by_class, displacement, edited, fisher, load_codes, mnemonic_code, mnemonic_codes, probe, recalled, save_codes, score
-from robustnb.experiments.mnemonic_code import paper, run
+from robustnb.experiments.mnemonic_code import arms, counted, derive, paper, run
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #13edeab1
 def small_net(seed=0, hidden=32, classes=10, act=nn.Sigmoid):
@@ -167,10 +170,12 @@ def test_nothing_else_changes():
     net, codes = with_codes(net=convnet((1, 8, 8), width=4), epochs=2, share=.3)
     net.train(); net.block1.eval(); net.head.bias.requires_grad_(False)
     net.head.weight.grad = torch.ones_like(net.head.weight)
-    def modes_of(m): return [part.training for part in m.modules()]
-    before, flags, drawn = {k: v.clone() for k, v in net.state_dict().items()}, modes_of(net), torch.get_rng_state()
+    net.block2.register_forward_hook(lambda *args: None)
+    def about(m):
+        return [(part.training, len(part._forward_hooks)) for part in m.modules()] + [p.requires_grad for p in m.parameters()]
+    before, flags, drawn = {k: v.clone() for k, v in net.state_dict().items()}, about(net), torch.get_rng_state()
     new = mnemonic_code(codes, .01, known=0)(net, 3)
-    assert same(before, net.state_dict()) and flags == modes_of(net) == modes_of(new)
+    assert same(before, net.state_dict()) and flags == about(net) == about(new)
     assert (net.head.weight.grad == 1).all() and torch.equal(drawn, torch.get_rng_state())
     for k, v in new.named_buffers(): assert torch.equal(v, before[k]), k   # statistics of batch norm among them
     assert all(not torch.equal(p, before[k]) for k, p in new.named_parameters())
@@ -250,7 +255,7 @@ def test_probe():
     assert torch.equal(probe(mnemonic_code(codes, .1, head=True)(net, 3), train, test), probe(net, train, test))
     assert probe(net, train, test).mean() > .9
 
-# %% ../nbs/unlearning/01_mnemonic_code.ipynb #b146e08d
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #756ef1c4
 def test_the_arms():
     for (scale, dataset), s in paper.settings.items():
         for name in paper.arms_at(scale, dataset):
@@ -258,18 +263,46 @@ def test_the_arms():
                 assert callable(Trial(paper, Job(scale, dataset, name, values)).method)
         assert s.short == 1 and mnemonic_codes(s.shape, 10, 0, s.mean, s.std).shape == (10, *s.shape)
     tuned = {name: len(arm.candidates) for name, arm in paper.arms.items() if arm.tuned}
-    assert set(tuned.values()) == {5} and {'codes', 'ssd', 'fine_tuned', 'gradient_ascent', 'data Fisher'} <= tuned.keys()
+    assert set(tuned.values()) == {7} and {'codes', 'ssd', 'fine_tuned', 'gradient_ascent', 'data Fisher'} <= tuned.keys()
 
-# %% ../nbs/unlearning/01_mnemonic_code.ipynb #357d6d2e
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #a115d3e3
+def test_one_fisher_a_class():
+    with tempfile.TemporaryDirectory() as dir:
+        trial = Trial(paper, Job('tiny', 'digits', 'data Fisher', (('rate', 3.),)), artifacts=Artifacts(dir))
+    net, data, s = small_net(), load('digits').take(300), trial.setting
+    rule = mnemonic_code(mnemonic_codes(s.shape, 10), 3*s.rate, s.cap, data=True, known=0.)
+    forget_statistics()
+    passed = []
+    for c in (2, [4, 7]):
+        with counted(net) as seen: found = trial.method(net, *without(data, c))
+        passed.append(sum(seen))
+        for k, v in rule(net, *without(data, c)).state_dict().items():
+            torch.testing.assert_close(found.state_dict()[k], v, rtol=1e-4, atol=1e-5)
+    assert passed[0] >= 300 + passed[1] and passed[1] < 100                # the images are looked at for the first class only
+
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #adbc98fc
+def test_differences_from_the_retrained():
+    def records(**values): # metric -> arm -> by seed
+        rows = [('mnemonic_code', a, i, 'small', 'mnist', m, None, v)
+                for m, arms in values.items() for a, vs in arms.items() for i, v in enumerate(vs)]
+        return pd.DataFrame(rows, columns=['paper', 'arm', 'seed', 'scale', 'dataset', 'metric', 'condition', 'value'])
+    got = derive(records(probe=dict(retrained=[.5, .6], codes=[.9, .7]), E_F=dict(retrained=[1., 1.], codes=[.9, .9]),
+                         relearn=dict(retrained=[20., 30.], codes=[5., 6.], masked=[100., 20.])))
+    np.testing.assert_allclose(values_of(got, 'codes', 'probe_off'), [.4, .1])
+    assert values_of(got, 'codes', 'relearn_off').tolist() == [-15, -24] and len(got) == 14 + 4
+    assert not len(values_of(got, 'masked', 'relearn_off'))                # 100 steps are all that are allowed
+
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #162f157f
 def test_the_experiment():
     from robustnb.experiments.mnemonic_code import run
     with tempfile.TemporaryDirectory() as dir:
         def at(arm):
             return run(Trial(paper, Job('tiny', 'digits', arm, paper.arms[arm].candidates[0]), artifacts=Artifacts(dir)))
-        out = {arm: at(arm) for arm in ('original', 'retrained', 'masked', 'codes', 'ssd')}
+        out = {arm: at(arm) for arm in ('original', 'retrained', 'masked', 'codes', 'ssd', 'random network')}
         assert at('codes') == out['codes']                                  # whether the networks are trained or read back
         assert len(list(Path(dir).glob('*.safetensors'))) == 2              # shared by these arms
-    assert out['original']['E_F'] < .2
+    assert out['original']['E_F'] < .2 and out['random network'].keys() == {'probe'}
+    assert len(out['ssd']['E_F_each']) == 3
     assert out['retrained']['E_F'] == out['masked']['E_F'] == out['masked']['E_F_of_all'] == 1
     assert out['original']['probe'] == out['masked']['probe'] and out['retrained']['distance'] == 0
     assert out['codes']['total'] == out['codes']['E_F'] + out['codes']['A_R'] and out['codes']['E_F'] > .9
