@@ -179,6 +179,18 @@ def test_experiment():
         out = run(Trial(paper, Job('tiny', 'digits', arm, paper.arms[arm].candidates[1])))
         assert .3 < out['accuracy'] <= 1 and out['by_n'] == {10.: out['accuracy']}, arm
         if arm != 'probe': assert abs(out['passes'] - dict(delta=2.1).get(arm, 1)) < .2, (arm, out['passes'])
+    out = run(Trial(paper, Job('tiny', 'digits', 'ft', (('lr', 1e30), ('norms', 0)))))    # this one diverges
+    assert out['accuracy'] == out['by_n'][10.] == .2 and np.isnan(out['norm'])
+
+# %% ../nbs/transfer/02_adarand.ipynb #c785780a
+@pytest.mark.gpu
+def test_the_experiment_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    for arm in 'adarand', 'delta':
+        job = Job('tiny', 'digits', arm, paper.arms[arm].candidates[1])
+        here, away = (run(Trial(paper, job, device=d)) for d in ('cpu', there))
+        assert abs(here['accuracy'] - away['accuracy']) < .02 and abs(here['ce'] - away['ce']) < .05
 
 # %% ../nbs/transfer/02_adarand.ipynb #5d55695f
 def test_draws_of_the_target_set():

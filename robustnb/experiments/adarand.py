@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LR', 'PLAIN', 'arms', 'MAIN', 'settings', 'AGNOSTIC', 'claims', 'size_figure', 'PARTS', 'parts_figure', 'metrics',
            'paper', 'held', 'drawn', 'moved', 'spread', 'attended', 'setting', 'steps', 'shots', 'activations',
-           'target', 'some', 'source', 'fitted', 'run', 'measured']
+           'target', 'some', 'source', 'fitted', 'run', 'measured', 'lost']
 
 # %% ../../nbs/transfer/02_adarand.ipynb #69fad818
 import copy, math
@@ -21,7 +21,7 @@ from ..evidence.claims import Claim, Metric
 from ..evidence.figures import dot_figure, line_figure
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import convnet, pretrained, with_head
-from ..training import Recipe, cross_entropy, multistep
+from ..training import Diverged, Recipe, cross_entropy, multistep
 from ..transfer.adarand import Prior, adarand, class_statistics, diagnostics
 from ..transfer.baselines import (bss, channel_weights, delta, embedded, l2_sp, linear_probe, randreg,
                                          trainable)
@@ -58,7 +58,7 @@ def attended(t, start, data, alpha):
     hook.remove()
     names = [k for k, _ in probe.named_children()]
     rest = probe[names.index(after):]
-    return delta(start, layer, channel_weights(rest, torch.cat(seen), data.y), alpha)
+    return delta(start, layer, channel_weights(rest, torch.cat(seen), data.y.to(t.device)), alpha)
 
 arms = {
     'ft': held(lambda t, start, data: cross_entropy, **PLAIN, decay=[0, 0, 0, .01, 0, 0]),
@@ -173,23 +173,29 @@ def run(trial):
     "Metrics of the tuned number of images per class, and accuracy for each number"
     s = trial.setting
     main = measured(trial, s.tuned)
-    if trial.tuning: return {'valid': main['accuracy']}
+    if trial.tuning: return {'valid': math.nan if math.isnan(main['norm']) else main['accuracy']}
     sizes = {float(n): main['accuracy'] if n == s.tuned else measured(trial, n)['accuracy'] for n in s.per_class}
     return main | {'by_n': sizes}
 
 def measured(trial, n):
     data, last = target(trial, n)
-    start = source(trial)
-    before = {k: p.clone() for k, p in start.named_parameters() if not k.startswith('head')}
-    net, passes = fitted(trial, start, data)
-    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16) if trial.setting.precision else nullcontext():
+    start, s = source(trial), trial.setting
+    before, y = {k: p.clone() for k, p in start.named_parameters() if not k.startswith('head')}, last.y.to(trial.device)
+    try: net, passes = fitted(trial, start, data)
+    except Diverged: return lost(s.classes)
+    with torch.no_grad(), torch.autocast(trial.device.type, torch.bfloat16) if s.precision else nullcontext():
         h = embedded(net, last)
         z = net.head(h).float()
     away = sum((net.get_parameter(k) - p).square().sum() for k, p in before.items())
-    out = dict(accuracy=(z.argmax(1) == last.y).float().mean().item(), ce=F.cross_entropy(z, last.y).item(),
+    out = dict(accuracy=(z.argmax(1) == y).float().mean().item(), ce=F.cross_entropy(z, y).item(),
                drift=(away / sum(p.square().sum() for p in before.values())).sqrt().item())
     if not math.isnan(passes): out['passes'] = passes
-    return out | diagnostics(h[:500], z[:500], last.y[:500])
+    return out | diagnostics(h[:500], z[:500], y[:500])
+
+def lost(classes):
+    "What a training that diverged counts: as much as chance, and no number where there is none to give"
+    none = ('drift', 'norm', 'entropy', 'head_gradient', 'within', 'between')
+    return dict(accuracy=1/classes, ce=math.log(classes)) | dict.fromkeys(none, math.nan)
 
 # %% ../../nbs/transfer/02_adarand.ipynb #12a722b0
 AGNOSTIC = ['uniform', 'standard', 'pretrained']

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RATES', 'arms', 'LEARNT', 'TICKETS', 'CLASSIFY', 'SINES', 'TRAIN', 'OMNIGLOT', 'settings', 'OTHERS', 'WIDE', 'IMAGES',
            'claims', 'width_figure', 'at', 'metrics', 'paper', 'batch_normed', 'setting', 'classes_of', 'run',
-           'measured', 'shuffled', 'trained', 'mixed', 'regressed']
+           'measured', 'lost', 'shuffled', 'trained', 'mixed', 'regressed', 'squared_error']
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #7343bbbc
 import copy, math
@@ -19,10 +19,10 @@ from ..evidence.claims import Claim, Metric
 from ..evidence.figures import line_figure
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import mlp
-from ..training import Recipe, cosine, fit, update
+from ..training import Diverged, Recipe, cosine, fit, update
 from ..transfer.few_shot import (Episodes, Sinusoids, anil, boil, maml, nearest_mean, rotated, task_accuracies,
                                         with_classes)
-from ..transfer.meta_ticket import Ticket
+from ..transfer.meta_ticket import Ticket, rerandomised
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #af70d141
 RATES = dict(lr=[1e-3, 3e-3, 1e-2])
@@ -57,7 +57,7 @@ def setting(recipe, widths, tests, looks, source='digits', hidden=(32, 16), ways
 settings = {('tiny', 'digits'): setting(Recipe(2), (1, 2), 10, (3,), length=10, tune=False),
             ('small', 'omniglot'): setting(Recipe(30), (1, 2), 600, (3, 6), **OMNIGLOT),
             ('paper', 'omniglot'): setting(Recipe(300), (1, 2, 4, 8), 1000, (3,), **OMNIGLOT),
-            ('paper', 'sinusoids'): setting(Recipe(300), (1,), 1000, (3,), 'sinusoids', (40, 40), tune=False,
+            ('paper', 'sinusoids'): setting(Recipe(300), (1,), 1000, (3, 6), 'sinusoids', (40, 40), tune=False,
                                               arms=SINES)}
 
 def classes_of(source):
@@ -87,7 +87,8 @@ def measured(trial, width):
     if trial.arm in TICKETS: net = Ticket(net, trial.seed).to(trial.device)
     near = trial.arm.startswith('nearest mean')
     learner = trial.method(support) if near else trial.method(support, lr=.4)
-    if trial.arm in LEARNT: net = trained(trial, net, learner, train, width)
+    try: net = trained(trial, net, learner, train, width) if trial.arm in LEARNT else net
+    except Diverged: return lost(trial)
     if not near: learner = replace(learner, steps=s.steps)
     def score(data, net=net, n=s.tests):
         return task_accuracies(net, learner, Episodes(data, s.ways, s.shots, 15, seed=99), n).mean()
@@ -97,6 +98,12 @@ def measured(trial, width):
     if trial.arm not in TICKETS: return out
     gain = out['accuracy'] - score(test, shuffled(net, trial.seed))
     return out | {'sparsity': net.sparsity().pruned['all'], 'mask_gain': gain}
+
+def lost(trial):
+    "What a training that diverged counts: nothing as a candidate, else chance"
+    if trial.tuning: return {'valid': math.nan}
+    names = ['accuracy'] + ['mnist', 'fashion']*(trial.setting.source == 'omniglot')
+    return dict.fromkeys(names, 1/trial.setting.ways) | dict.fromkeys(['sparsity', 'mask_gain']*(trial.arm in TICKETS), 0.)
 
 def shuffled(ticket, seed):
     "The same weights with as many zeros in each layer, in other places"
@@ -130,21 +137,26 @@ def mixed(seed):
     return partial(update, reduce=shuffle)
 
 def regressed(trial):
-    "Error on new sinusoids, and sparsity, by the paper's protocol"
-    s = trial.setting
+    "Error on new sinusoids, and sparsity, by the paper's protocol; if training diverges, the error of the untrained"
+    s, step = trial.setting, rerandomised(1000, 1., trial.seed) if trial.arm == 'meta-ticket' else update
     net = trial.model(partial(mlp, (1,), 1, s.hidden, 0., 1., he=False))
     learner = trial.method(s.shots, lr=.01, steps=5, loss=F.mse_loss)
-    if trial.arm == 'frozen': net.fc2.weight.requires_grad_(False)
-    if trial.arm == 'meta-ticket': net = Ticket(net, trial.seed, names=['fc2.weight'], learns=('fc1', 'fc2', 'head'))
+    if trial.arm in ('meta-ticket', 'frozen'):
+        net = Ticket(net, trial.seed, names=['fc2.weight'], learns=('fc1', 'fc2', 'head')).to(trial.device)
+    if trial.arm == 'frozen': net.scores.requires_grad_(False)
+    start = copy.deepcopy(net)
     opt = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], 1e-3, weight_decay=0.)
-    fit(net.train(), Sinusoids(s.shots, s.shots, length=s.length, seed=trial.seed), learner, opt, trial.recipe.epochs,
-        progress=False)
-    def error(task):
-        x, y = task
-        return F.mse_loss(learner.predict(net, x[:s.shots], y[:s.shots], x[s.shots:]), y[s.shots:]).item()
-    tasks = Sinusoids(s.shots, 20, seed=99)
-    out = {'mse': sum(error(tasks[i]) for i in range(s.tests)) / s.tests}
+    tasks = Sinusoids(s.shots, s.shots, length=s.length, seed=trial.seed)
+    try: fit(net.train(), tasks, learner, opt, trial.recipe.epochs, step, progress=False)
+    except Diverged: net = start
+    out = {'mse': squared_error(net, learner, Sinusoids(s.shots, 20, seed=99), s.tests)}
     return out | ({'sparsity': {0.: net.sparsity().pruned['all']}} if trial.arm == 'meta-ticket' else {})
+
+def squared_error(net, learner, tasks, n):
+    "Mean over the queries of n tasks"
+    device, s = next(net.parameters()).device, tasks.support
+    def error(x, y): return F.mse_loss(learner.predict(net, x[:s], y[:s], x[s:]), y[s:]).item()
+    return sum(error(*(t.to(device) for t in tasks[i])) for i in range(n)) / n
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #0b58aefd
 OTHERS, WIDE, IMAGES = ['maml', 'boil', 'anil'], [0., 1.], ['digits', 'omniglot']
