@@ -7,6 +7,7 @@ from robustnb.transfer.baselines import embedded
 import copy, tempfile
 from pathlib import Path
 import numpy as np
+import pandas as pd
 import pytest
 from robustnb.data import Batches, load
 from robustnb.evidence.store import Job
@@ -174,13 +175,18 @@ def test_diagnostics():
 
 # %% ../nbs/transfer/02_adarand.ipynb #7fc5af1f
 def test_experiment():
-    assert {len(a.candidates) for a in paper.arms.values()} == {6}, 'the same effort for all'
+    assert {len(a.candidates) for a in paper.arms.values()} == {9}, 'the same effort for all'
     for arm in paper.arms:    # every arm makes what it should, also those that tiny leaves out
         out = run(Trial(paper, Job('tiny', 'digits', arm, paper.arms[arm].candidates[1])))
         assert .3 < out['accuracy'] <= 1 and out['by_n'] == {10.: out['accuracy']}, arm
         if arm != 'probe': assert abs(out['passes'] - dict(delta=2.1).get(arm, 1)) < .2, (arm, out['passes'])
     out = run(Trial(paper, Job('tiny', 'digits', 'ft', (('lr', 1e30), ('norms', 0)))))    # this one diverges
     assert out['accuracy'] == out['by_n'][10.] == .2 and np.isnan(out['norm'])
+
+# %% ../nbs/transfer/02_adarand.ipynb #04a283c7
+def test_batch_norm_in_the_same_mode():
+    table = pd.DataFrame(dict(norms=[0, 1, 1, 1], valid=[.9, .2, np.nan, .4]))
+    assert paper.arms['ft, norms'].choose(table) == 3 and paper.arms['ft, norms'].of == 'ft'
 
 # %% ../nbs/transfer/02_adarand.ipynb #c785780a
 @pytest.mark.gpu
