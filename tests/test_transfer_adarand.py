@@ -44,7 +44,9 @@ def test_class_statistics():
     torch.manual_seed(0)
     net, data = convnet((1, 8, 8), 10, 4).train(), load('digits').take(200)
     before, modes = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
+    draws = torch.get_rng_state()
     mean, std = class_statistics(net, data)
+    assert torch.equal(torch.get_rng_state(), draws)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert modes == [m.training for m in net.modules()]
     h = embedded(net, data).numpy()

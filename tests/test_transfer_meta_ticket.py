@@ -7,26 +7,29 @@ from robustnb.models import find_head
 from robustnb.training import update
 import pytest
 import torch.nn.functional as F
+from robustnb.data import load
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, mlp
-from robustnb.training import Diverged, update
-from robustnb.transfer.few_shot import adapted, maml
+from robustnb.training import Diverged, fit, update
+from robustnb.transfer.few_shot import Episodes, adapted, maml, with_classes
 from dataclasses import replace
 import pandas as pd
 import torch
 from robustnb.evidence.trials import Setting
 from robustnb.models import mlp
-from robustnb.transfer.few_shot import maml
+from robustnb.transfer.few_shot import Episodes, maml, with_classes
 from robustnb.transfer.meta_ticket import Ticket, load_masks, rerandomised, save_masks
-from robustnb.experiments.meta_ticket import classes_of, derive, measured, mixed, paper, run
+from robustnb.experiments.meta_ticket import classes_of, derive, measured, mixed, paper, run, trained
 
 # %% ../nbs/transfer/01_meta_ticket.ipynb #a255140b
 def test_ticket():
     torch.manual_seed(0)
     for model in mlp((1, 8, 8), 3, (16, 12)), convnet((1, 8, 8), 3, 4):
-        before = copy.deepcopy(model.state_dict())
-        ticket, x = Ticket(model, seed=1).eval(), torch.rand(5, 1, 8, 8)
+        before, draws = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+        ticket = Ticket(model, seed=1).eval()
+        assert torch.equal(torch.get_rng_state(), draws)
+        x = torch.rand(5, 1, 8, 8)
         assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
         head = find_head(model)[0]
         assert all(k.endswith('weight') and not k.startswith(head) for k in ticket.names)
@@ -85,6 +88,25 @@ def test_rerandomised():
     step(ticket, *batch, maml(6), opt)
     new = ticket.net.fc1.weight
     assert torch.equal(new[mask], old[mask]) and .3 < (new[~mask] != old[~mask]).float().mean() < .7
+
+# %% ../nbs/transfer/01_meta_ticket.ipynb #688c32b5
+def test_re_randomisation_goes_on_after_a_checkpoint():
+    import tempfile
+    from pathlib import Path
+    def trained(epochs, path=None):
+        torch.manual_seed(0)
+        ticket, draws = Ticket(mlp((1, 8, 8), 3, (8,)), quantile=.4), torch.get_rng_state()
+        opt = torch.optim.SGD(ticket.scores.parameters(), 10., momentum=.9)
+        tasks = Episodes(with_classes(load('digits'), *'012'), 3, 2, 2, tasks=1, length=5)
+        fit(ticket, tasks, maml(6), opt, epochs, rerandomised(every=4), checkpoint=path, progress=False)
+        assert torch.equal(torch.get_rng_state(), draws)
+        return ticket
+    start, whole = Ticket(mlp((1, 8, 8), 3, (8,)), quantile=.4), trained(4)
+    assert int(whole.updates) == 20 and not torch.equal(whole.net.fc1.weight, start.net.fc1.weight)
+    with tempfile.TemporaryDirectory() as d:
+        trained(2, Path(d)/'at.safetensors')    # after ten updates, between two draws
+        again = trained(4, Path(d)/'at.safetensors')
+    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in again.state_dict().items())
 
 # %% ../nbs/transfer/01_meta_ticket.ipynb #c2b5c250
 def test_mask_files():
