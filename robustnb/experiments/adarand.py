@@ -220,8 +220,8 @@ claims = [
                 'batch norm in the same mode', 'entropy', 'ft, norms', AGNOSTIC, unit='nats', matters=0),
     Claim(5, 'AdaRand does not: its features have a larger norm than those of fine-tuning, batch norm in the same mode',
           'norm', 'adarand', ['ft, norms'], unit='%'),
-    Claim('5b', 'AdaRand does not: its features have a larger entropy than those of fine-tuning, batch norm in the same '
-                'mode', 'entropy', 'adarand', ['ft, norms'], unit='nats', matters=0)]
+    Claim('5b', 'AdaRand does not: its features have a larger entropy than those of fine-tuning, batch norm in the '
+                'same mode', 'entropy', 'adarand', ['ft, norms'], unit='nats', matters=0)]
 
 # %% ../../nbs/transfer/02_adarand.ipynb #eba37efc
 size_figure = line_figure('by_n', 'images per class', log=True, size=(4.5, 3.4))

@@ -121,7 +121,8 @@ def lost(trial):
     "What a training that diverged counts: nothing as a candidate, else chance"
     if trial.tuning: return {'valid': math.nan}
     names = ['accuracy'] + ['mnist', 'fashion']*(trial.setting.source == 'omniglot')
-    return dict.fromkeys(names, 1/trial.setting.ways) | dict.fromkeys(['sparsity', 'mask_gain']*(trial.arm in TICKETS), 0.)
+    chance = dict.fromkeys(names, 1/trial.setting.ways)
+    return chance | (dict(sparsity=0., mask_gain=0.) if trial.arm in TICKETS else {})
 
 def shuffled(ticket, seed):
     "The same weights with as many zeros in each layer, in other places"
@@ -222,7 +223,7 @@ def layers_figure(records):
     "The share of pruned weights of each layer of a ticket, a line per width; None without such records"
     r = records[records.metric.str.fullmatch(r'sparsity_\d+') & (records.arm == 'meta-ticket')]
     def draw(r, ax):
-        by = r.assign(layer=r.metric.str[9:].astype(int)).pivot_table(index='layer', columns='condition', values='value')
+        by = r.assign(layer=r.metric.str[9:].astype(int)).groupby(['layer', 'condition']).value.mean().unstack()
         for log2, share in by.items(): ax.plot(100 * share, marker='o', label=f'width {2**log2:g}')
         ax.set_xticks(by.index)
     return panels(r, draw, xlabel='masked layer, from the input', ylabel='pruned weights, %')
