@@ -7,6 +7,7 @@ from robustnb.transfer.baselines import embedded
 import copy, tempfile
 from pathlib import Path
 import numpy as np
+import pandas as pd
 import pytest
 from robustnb.data import Batches, load
 from robustnb.evidence.store import Job
@@ -43,7 +44,9 @@ def test_class_statistics():
     torch.manual_seed(0)
     net, data = convnet((1, 8, 8), 10, 4).train(), load('digits').take(200)
     before, modes = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
+    draws = torch.get_rng_state()
     mean, std = class_statistics(net, data)
+    assert torch.equal(torch.get_rng_state(), draws)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert modes == [m.training for m in net.modules()]
     h = embedded(net, data).numpy()
@@ -174,11 +177,28 @@ def test_diagnostics():
 
 # %% ../nbs/transfer/02_adarand.ipynb #7fc5af1f
 def test_experiment():
-    assert {len(a.candidates) for a in paper.arms.values()} == {6}, 'the same effort for all'
+    assert {len(a.candidates) for a in paper.arms.values()} == {9}, 'the same effort for all'
     for arm in paper.arms:    # every arm makes what it should, also those that tiny leaves out
         out = run(Trial(paper, Job('tiny', 'digits', arm, paper.arms[arm].candidates[1])))
         assert .3 < out['accuracy'] <= 1 and out['by_n'] == {10.: out['accuracy']}, arm
         if arm != 'probe': assert abs(out['passes'] - dict(delta=2.1).get(arm, 1)) < .2, (arm, out['passes'])
+    out = run(Trial(paper, Job('tiny', 'digits', 'ft', (('lr', 1e30), ('norms', 0)))))    # this one diverges
+    assert out['accuracy'] == out['by_n'][10.] == .2 and np.isnan(out['norm'])
+
+# %% ../nbs/transfer/02_adarand.ipynb #04a283c7
+def test_batch_norm_in_the_same_mode():
+    table = pd.DataFrame(dict(norms=[0, 1, 1, 1], valid=[.9, .2, np.nan, .4]))
+    assert paper.arms['ft, norms'].choose(table) == 3 and paper.arms['ft, norms'].of == 'ft'
+
+# %% ../nbs/transfer/02_adarand.ipynb #c785780a
+@pytest.mark.gpu
+def test_the_experiment_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    for arm in 'adarand', 'delta':
+        job = Job('tiny', 'digits', arm, paper.arms[arm].candidates[1])
+        here, away = (run(Trial(paper, job, device=d)) for d in ('cpu', there))
+        assert abs(here['accuracy'] - away['accuracy']) < .02 and abs(here['ce'] - away['ce']) < .05
 
 # %% ../nbs/transfer/02_adarand.ipynb #5d55695f
 def test_draws_of_the_target_set():

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from robustnb.data import Batches, as_float, load
 from robustnb.models import convnet, features, mlp, with_head
-from robustnb.training import cross_entropy, fit
+from robustnb.training import Recipe, cross_entropy, fit
 from robustnb.transfer.baselines import bss, channel_weights, delta, embedded, l2_sp, linear_probe, penultimate, pulled, randreg, trainable
 
 # %% ../nbs/transfer/00_baselines.ipynb #76493dad
@@ -28,6 +28,15 @@ def test_what_does_not_learn_stays():
         assert [m.training for m in net.modules()] == modes
     with pytest.raises(ValueError, match="unknown layer 'blok3'"): trainable(convnet((1, 8, 8), width=4), 'blok3')
 
+# %% ../nbs/transfer/00_baselines.ipynb #d8a58413
+def test_fewer_images_than_a_batch_are_all_trained_on():
+    for n in 20, 1:
+        net, few = trainable(mlp((1, 8, 8), hidden=(8,))), load('digits').take(n)
+        start = net.head.weight.detach().clone()
+        rows = Recipe(3, .1, batch=64).fit(net, few, randreg(), progress=False).frame
+        assert rows['update'].tolist() == [0, 1, 2] and (rows.samples == n).all() and not torch.equal(net.head.weight, start)
+    assert linear_probe(net, few)(as_float(few.x)).argmax(1).equal(few.y)    # one image
+
 # %% ../nbs/transfer/00_baselines.ipynb #61c34e35
 def test_penultimate():
     torch.manual_seed(0)
@@ -44,14 +53,14 @@ def test_penultimate():
 def test_the_probe_against_scikit_learn():
     torch.manual_seed(0)
     data, net = load('digits').take(150), mlp((1, 8, 8), hidden=(20,))
-    before, rows = copy.deepcopy(net.state_dict()), embedded(net, data)
+    before, rows, draws = copy.deepcopy(net.state_dict()), embedded(net, data), torch.get_rng_state()
     for mu in (.01, .3):
         probe = linear_probe(net, data, mu)
         theirs = LogisticRegression(C=1/(150*mu), tol=1e-9, max_iter=5000).fit(rows.double().numpy(), data.y.numpy())
         want = torch.tensor(theirs.predict_proba(rows.double().numpy())).float()
         torch.testing.assert_close(probe(as_float(data.x)).softmax(1), want, atol=1e-4, rtol=0)
         assert all(torch.equal(v, before[k]) for k, v in probe.state_dict().items() if not k.startswith('head'))
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and torch.equal(torch.get_rng_state(), draws)
     for bad in (0, float('inf')):
         with pytest.raises(ValueError, match='the minimum needs'): linear_probe(net, data, bad)
     with pytest.raises(ValueError, match='out of range'): linear_probe(with_head(net, 5), data)

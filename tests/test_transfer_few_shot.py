@@ -9,7 +9,7 @@ import copy
 import pytest
 from robustnb.data import load
 from robustnb.models import convnet, mlp
-from robustnb.transfer.few_shot import Episodes, NORMS, Sinusoids, adapted, anil, boil, maml, nearest_mean, rotated, task_accuracies, with_classes
+from robustnb.transfer.few_shot import Episodes, NORMS, Sinusoids, adapted, anil, boil, maml, nearest_mean, rotated, split_classes, task_accuracies, with_classes
 
 # %% ../nbs/transfer/00_few_shot.ipynb #bc914923
 def test_classes():
@@ -23,6 +23,13 @@ def test_classes():
     assert turned.classes[3].endswith('7@90') and int(turned.y.max()) == 7
     with pytest.raises(ValueError, match='unknown class'): with_classes(digits, 'seven')
     with pytest.raises(ValueError, match='no class'): with_classes(digits, lambda c: False)
+    parts = split_classes(digits, 2, 3, seed=1)
+    assert [len(p.classes) for p in parts] == [5, 2, 3] and sum(map(len, parts)) == len(digits)
+    assert sorted(c for p in parts for c in p.classes) == sorted(digits.classes)    # each class once
+    drawn = [split_classes(digits, 2, 3, seed)[2].classes for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    for sizes in (0, 3), (5, 5):
+        with pytest.raises(ValueError, match='some of the 10 classes to train on'): split_classes(digits, *sizes)
 
 # %% ../nbs/transfer/00_few_shot.ipynb #f08dd673
 def test_episodes():
@@ -132,6 +139,11 @@ def test_learners():
         assert head == {'head.weight', 'head.bias'} and head.isdisjoint(maml(6, adapts='body').rates(model))
         new = adapted(model, x[0, :6], y[0, :6], anil(6).rates(model))
         assert {k for k, p in model.named_parameters() if new[k] is not p} == head
+    names = dict(model.named_parameters())    # a rate for each parameter: the same for all, or zero for the body
+    torch.testing.assert_close(maml(6, dict.fromkeys(names, .3))(model, x, y)[0], maml(6, .3)(model, x, y)[0])
+    heads = {k: .3*k.startswith('head') for k in names}
+    torch.testing.assert_close(maml(6, heads)(model, x, y)[0], anil(6, .3)(model, x, y)[0])
+    assert anil(6, dict.fromkeys(names, .3)).rates(model) == {'head.weight': .3, 'head.bias': .3}
 
 # %% ../nbs/transfer/00_few_shot.ipynb #ffc7e9be
 def test_the_inner_loop_of_higher():
@@ -177,6 +189,7 @@ def test_learner_refusals():
     with pytest.raises(ValueError, match='more than 18 examples'): maml(18)(model, x, y)
     with pytest.raises(ValueError, match="unknown norm 'bach': did you mean 'batch'"): maml(6, norm='bach')
     with pytest.raises(ValueError, match="unknown adapts 'tail'"): maml(6, adapts='tail')
+    with pytest.raises(ValueError, match="unknown parameter 'heat.weight'"): maml(6, {'heat.weight': .1})(model, x, y)
     with pytest.raises(ValueError, match="unknown parameter 'heat.weight'"): adapted(model, x[0], y[0], {'heat.weight': .1})
 
 # %% ../nbs/transfer/00_few_shot.ipynb #8ad483aa
@@ -184,8 +197,10 @@ def test_task_accuracies():
     data = load('digits', 'test')
     tasks = Episodes(data, 3, 2, 4, seed=5)
     model = convnet((1, 8, 8), 3, 4)
-    state = copy.deepcopy(model.state_dict())
+    state, draws = copy.deepcopy(model.state_dict()), (torch.get_rng_state(), np.random.get_state()[1].copy())
     got = task_accuracies(model, maml(6, steps=3), tasks, 10)
+    maml(6)(model, *next(iter(tasks))), split_classes(data, 2, 3), Sinusoids()[0]
+    assert torch.equal(torch.get_rng_state(), draws[0]) and (np.random.get_state()[1] == draws[1]).all()
     want = []
     for i in range(10):
         x, y = tasks[i]

@@ -4,25 +4,27 @@
 
 # %% auto #0
 __all__ = ['RATES', 'arms', 'LEARNT', 'TICKETS', 'CLASSIFY', 'SINES', 'TRAIN', 'OMNIGLOT', 'settings', 'OTHERS', 'WIDE', 'IMAGES',
-           'claims', 'width_figure', 'at', 'metrics', 'paper', 'batch_normed', 'setting', 'classes_of', 'run',
-           'measured', 'shuffled', 'trained', 'mixed', 'regressed']
+           'X4', 'claims', 'DOMAINS', 'TIMES', 'HE', 'width_figure', 'at', 'metrics', 'paper', 'batch_normed',
+           'setting', 'classes_of', 'run', 'derive', 'measured', 'lost', 'shuffled', 'trained', 'mixed', 'regressed',
+           'squared_error', 'of_width', 'layers_figure']
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #7343bbbc
 import copy, math
 from dataclasses import replace
 from functools import partial
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 from ..data import load
 from ..evidence.claims import Claim, Metric
-from ..evidence.figures import line_figure
+from ..evidence.figures import line_figure, panels
 from ..evidence.trials import Arm, Paper, Setting
 from ..models import mlp
-from ..training import Recipe, cosine, fit, update
+from ..training import Diverged, Recipe, cosine, fit, update
 from ..transfer.few_shot import (Episodes, Sinusoids, anil, boil, maml, nearest_mean, rotated, task_accuracies,
                                         with_classes)
-from ..transfer.meta_ticket import Ticket
+from ..transfer.meta_ticket import Ticket, rerandomised
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #af70d141
 RATES = dict(lr=[1e-3, 3e-3, 1e-2])
@@ -32,8 +34,9 @@ arms = {
     'anil': Arm(lambda t, lr: anil, **RATES),
     'shuffled gradients': Arm(lambda t, lr: maml, lr=[10, 30, 100]),
     'untrained': Arm(lambda t: maml), 'nearest mean': Arm(lambda t: nearest_mean),
-    'nearest mean, cosine': Arm(lambda t: partial(nearest_mean, cosine=True)), 'frozen': Arm(lambda t: maml)}
-LEARNT, TICKETS = list(arms)[:5], ('meta-ticket', 'shuffled gradients')
+    'nearest mean, cosine': Arm(lambda t: partial(nearest_mean, cosine=True)), 'frozen': Arm(lambda t: maml),
+    'unmasked': Arm(lambda t: maml), 'maml, he': Arm(lambda t, lr: maml, **RATES)}    # the ticket's initial weights
+LEARNT, TICKETS = [*list(arms)[:5], 'maml, he'], ('meta-ticket', 'shuffled gradients')
 CLASSIFY = [a for a in arms if a != 'frozen']
 SINES = ['meta-ticket', 'maml', 'boil', 'anil', 'frozen']
 
@@ -49,15 +52,18 @@ def batch_normed(shape, classes, hidden):
 TRAIN = 'Balinese/', 'Early_Aramaic/', 'Greek/', 'Japanese_(katakana)/', 'Korean/'
 OMNIGLOT = dict(source='omniglot', hidden=(256, 128, 64, 64), ways=5)
 def setting(recipe, widths, tests, looks, source='digits', hidden=(32, 16), ways=3, shots=5, length=100, tune=True,
-            arms=CLASSIFY):
+            arms=CLASSIFY, short=.4):
     "An epoch is `length` batches of four tasks; networks of each width (times `hidden`) are measured on `tests` tasks"
     return Setting(None, None, 0, None, recipe, looks=looks, source=source, hidden=hidden, ways=ways, shots=shots,
-                   length=length, widths=widths, tests=tests, steps=3, tune=tune, arms=arms)
+                   length=length, widths=widths, tests=tests, steps=3, tune=tune, arms=arms, short=short)
 
-settings = {('tiny', 'digits'): setting(Recipe(2), (1, 2), 10, (3,), length=10, tune=False),
+settings = {('tiny', 'digits'): setting(Recipe(2), (1, 2), 10, (3,), length=10, tune=False,
+                                           arms=CLASSIFY[:-1]),
             ('small', 'omniglot'): setting(Recipe(30), (1, 2), 600, (3, 6), **OMNIGLOT),
+            ('small', 'omniglot x4'): setting(Recipe(30), (4,), 600, (3,), **OMNIGLOT, short=.1,
+                                              arms=['meta-ticket', 'maml', 'maml, he']),
             ('paper', 'omniglot'): setting(Recipe(300), (1, 2, 4, 8), 1000, (3,), **OMNIGLOT),
-            ('paper', 'sinusoids'): setting(Recipe(300), (1,), 1000, (3,), 'sinusoids', (40, 40), tune=False,
+            ('paper', 'sinusoids'): setting(Recipe(300), (1,), 1000, (3, 6), 'sinusoids', (40, 40), tune=False,
                                               arms=SINES)}
 
 def classes_of(source):
@@ -76,7 +82,14 @@ def run(trial):
         for name, v in measured(trial, width).items(): out.setdefault(name, {})[math.log2(width)] = v
     if trial.tuning: return {'valid': sum(out['valid'].values()) / len(s.widths)}
     a, b = min(out['accuracy']), max(out['accuracy'])
-    return out | {'widening': (out['accuracy'][b] - out['accuracy'][a]) / (b - a)}
+    return out | ({'widening': (out['accuracy'][b] - out['accuracy'][a]) / (b - a)} if a < b else {})
+
+def derive(records):
+    "With what an arm gains per doubling from the narrowest network to the one of four times the width"
+    r = records[(records.metric == 'accuracy') & records.dataset.isin(['omniglot', 'omniglot x4'])]
+    pair = r[r.condition == 2].merge(r[r.condition == 0], on=['arm', 'seed'], suffixes=('', '_narrow'))
+    gained = pair.assign(metric='widening', condition=None, value=(pair.value - pair.value_narrow) / 2)
+    return pd.concat([records, gained[list(records)]], ignore_index=True) if len(pair) else records
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #e179d704
 def measured(trial, width):
@@ -84,19 +97,32 @@ def measured(trial, width):
     train, valid, test = classes_of(s.source)
     shape, support = tuple(train.x.shape[1:]), s.ways * s.shots
     net = trial.model(partial(batch_normed, shape, s.ways, [width * n for n in s.hidden]))
-    if trial.arm in TICKETS: net = Ticket(net, trial.seed).to(trial.device)
+    if trial.arm in (*TICKETS, 'unmasked', 'maml, he'): net = Ticket(net, trial.seed).to(trial.device)
+    if trial.arm == 'maml, he': net = net.pruned()    # of nothing: a plain network with the same weights
     near = trial.arm.startswith('nearest mean')
     learner = trial.method(support) if near else trial.method(support, lr=.4)
-    if trial.arm in LEARNT: net = trained(trial, net, learner, train, width)
+    try: net = trained(trial, net, learner, train, width) if trial.arm in LEARNT else net
+    except Diverged: return lost(trial)
     if not near: learner = replace(learner, steps=s.steps)
-    def score(data, net=net, n=s.tests):
-        return task_accuracies(net, learner, Episodes(data, s.ways, s.shots, 15, seed=99), n).mean()
-    if trial.tuning: return {'valid': score(valid, n=s.tests // 3)}
-    out = {'accuracy': score(test)}
-    if s.source == 'omniglot': out |= {name: score(load(name, 'test')) for name in ('mnist', 'fashion')}
+    def right(data, net=net, n=s.tests):
+        return task_accuracies(net, learner, Episodes(data, s.ways, s.shots, 15, seed=99), n)
+    if trial.tuning: return {'valid': right(valid, n=s.tests // 3).mean()}
+    data = {'accuracy': test}
+    if s.source == 'omniglot': data |= {name: load(name, 'test') for name in ('mnist', 'fashion')}
+    found = {name: right(d) for name, d in data.items()}
+    out = {name: v.mean() for name, v in found.items()}
+    out |= {f'{name}_error': 1.96 * v.std(ddof=1) / len(v)**.5 for name, v in found.items()}
     if trial.arm not in TICKETS: return out
-    gain = out['accuracy'] - score(test, shuffled(net, trial.seed))
-    return out | {'sparsity': net.sparsity().pruned['all'], 'mask_gain': gain}
+    gain, left = out['accuracy'] - right(test, shuffled(net, trial.seed)).mean(), net.sparsity().pruned
+    return out | {'sparsity': left['all'], 'mask_gain': gain} | {
+        f'sparsity_{i + 1}': v for i, v in enumerate(left.drop('all'))}
+
+def lost(trial):
+    "What a training that diverged counts: nothing as a candidate, else chance"
+    if trial.tuning: return {'valid': math.nan}
+    names = ['accuracy'] + ['mnist', 'fashion']*(trial.setting.source == 'omniglot')
+    chance = dict.fromkeys(names, 1/trial.setting.ways)
+    return chance | (dict(sparsity=0., mask_gain=0.) if trial.arm in TICKETS else {})
 
 def shuffled(ticket, seed):
     "The same weights with as many zeros in each layer, in other places"
@@ -130,24 +156,29 @@ def mixed(seed):
     return partial(update, reduce=shuffle)
 
 def regressed(trial):
-    "Error on new sinusoids, and sparsity, by the paper's protocol"
-    s = trial.setting
+    "Error on new sinusoids, and sparsity, by the paper's protocol; if training diverges, the error of the untrained"
+    s, step = trial.setting, rerandomised(1000, 1., trial.seed) if trial.arm == 'meta-ticket' else update
     net = trial.model(partial(mlp, (1,), 1, s.hidden, 0., 1., he=False))
     learner = trial.method(s.shots, lr=.01, steps=5, loss=F.mse_loss)
-    if trial.arm == 'frozen': net.fc2.weight.requires_grad_(False)
-    if trial.arm == 'meta-ticket': net = Ticket(net, trial.seed, names=['fc2.weight'], learns=('fc1', 'fc2', 'head'))
+    if trial.arm in ('meta-ticket', 'frozen'):
+        net = Ticket(net, trial.seed, names=['fc2.weight'], learns=('fc1', 'fc2', 'head')).to(trial.device)
+    if trial.arm == 'frozen': net.scores.requires_grad_(False)
+    start = copy.deepcopy(net)
     opt = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], 1e-3, weight_decay=0.)
-    fit(net.train(), Sinusoids(s.shots, s.shots, length=s.length, seed=trial.seed), learner, opt, trial.recipe.epochs,
-        progress=False)
-    def error(task):
-        x, y = task
-        return F.mse_loss(learner.predict(net, x[:s.shots], y[:s.shots], x[s.shots:]), y[s.shots:]).item()
-    tasks = Sinusoids(s.shots, 20, seed=99)
-    out = {'mse': sum(error(tasks[i]) for i in range(s.tests)) / s.tests}
+    tasks = Sinusoids(s.shots, s.shots, length=s.length, seed=trial.seed)
+    try: fit(net.train(), tasks, learner, opt, trial.recipe.epochs, step, progress=False)
+    except Diverged: net = start
+    out = {'mse': squared_error(net, learner, Sinusoids(s.shots, 20, seed=99), s.tests)}
     return out | ({'sparsity': {0.: net.sparsity().pruned['all']}} if trial.arm == 'meta-ticket' else {})
 
+def squared_error(net, learner, tasks, n):
+    "Mean over the queries of n tasks"
+    device, s = next(net.parameters()).device, tasks.support
+    def error(x, y): return F.mse_loss(learner.predict(net, x[:s], y[:s], x[s:]), y[s:]).item()
+    return sum(error(*(t.to(device) for t in tasks[i])) for i in range(n)) / n
+
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #0b58aefd
-OTHERS, WIDE, IMAGES = ['maml', 'boil', 'anil'], [0., 1.], ['digits', 'omniglot']
+OTHERS, WIDE, IMAGES, X4 = ['maml', 'boil', 'anil'], [0., 1.], ['digits', 'omniglot'], ['omniglot x4']
 claims = [
     Claim(1, 'Meta-ticket finds sparse networks without a target of sparsity: more than a twentieth of the weights '
              'leave', 'sparsity', 'meta-ticket', [0.], margin=5, at=WIDE, datasets=IMAGES),
@@ -157,16 +188,45 @@ claims = [
           'accuracy', 'meta-ticket', ['shuffled gradients'], at=WIDE, datasets=IMAGES),
     Claim('1d', 'On sinusoids, masking the middle layer is better than leaving it random', 'mse', 'meta-ticket',
           ['frozen'], better='lower', unit='squared error', matters=0, datasets=['sinusoids']),
+    Claim('1e', 'The masked network is better than the same random weights without a mask', 'accuracy', 'meta-ticket',
+          ['unmasked'], at=WIDE, datasets=IMAGES),
     Claim(2, 'Meta-ticket beats MAML, BOIL and ANIL on classes never seen', 'accuracy', 'meta-ticket', OTHERS, at=WIDE,
           datasets=IMAGES),
     Claim('2b', 'Its advantage over MAML grows with the width: it gains more with each doubling of the layers',
-          'widening', 'meta-ticket', ['maml'], matters=.5, datasets=IMAGES),
+          'widening', 'meta-ticket', ['maml'], matters=.5, datasets=IMAGES + X4),
     Claim('2c', 'Meta-ticket beats MAML, BOIL and ANIL on sinusoids', 'mse', 'meta-ticket', OTHERS, better='lower',
           unit='squared error', matters=0, datasets=['sinusoids']),
     Claim(3, 'Meta-ticket is better than MAML, BOIL and ANIL on images of another domain', ['mnist', 'fashion'],
           'meta-ticket', OTHERS, at=WIDE, datasets=['omniglot'])]
 
+# %% ../../nbs/transfer/01_meta_ticket.ipynb #15fba1bf
+DOMAINS, TIMES = ['mnist', 'fashion'], ('the single width', 'twice the width', 'four times the width')
+HE = 'From the same initial weights, Meta-ticket beats MAML on '
+
+def of_width(log2):
+    "Claims 2 and 3 for one width"
+    at, wide = dict(at=float(log2), datasets=X4 if log2 == 2 else ['omniglot']), log2 == 2
+    others, whom = (['maml', 'maml, he'], 'MAML') if wide else (OTHERS, 'MAML, BOIL and ANIL')
+    text, no = f'At {TIMES[log2]}: Meta-ticket beats {whom} on ', f' x{2**log2}'
+    return [Claim(f'2{no}', text + 'classes never seen', 'accuracy', 'meta-ticket', others, **at),
+            Claim(f'3{no}', text + 'images of another domain', DOMAINS, 'meta-ticket', others, **at)]
+
+claims += [Claim('2d', HE + 'classes never seen', 'accuracy', 'meta-ticket', ['maml, he'], at=WIDE, datasets=IMAGES),
+           Claim('3b', HE + 'images of another domain', DOMAINS, 'meta-ticket', ['maml, he'], at=WIDE,
+                 datasets=['omniglot']), *of_width(0), *of_width(1), *of_width(2)]
+claims.sort(key=lambda c: str(c.number))
+
+# %% ../../nbs/transfer/01_meta_ticket.ipynb #0939b271
 width_figure = line_figure('accuracy', 'log2 of the width', size=(4., 3.))
+
+def layers_figure(records):
+    "The share of pruned weights of each layer of a ticket, a line per width; None without such records"
+    r = records[records.metric.str.fullmatch(r'sparsity_\d+') & (records.arm == 'meta-ticket')]
+    def draw(r, ax):
+        by = r.assign(layer=r.metric.str[9:].astype(int)).groupby(['layer', 'condition']).value.mean().unstack()
+        for log2, share in by.items(): ax.plot(100 * share, marker='o', label=f'width {2**log2:g}')
+        ax.set_xticks(by.index)
+    return panels(r, draw, xlabel='masked layer, from the input', ylabel='pruned weights, %')
 
 at = 'at 2^{} times the width'
 metrics = {'accuracy': Metric('accuracy on new classes', '%', 'higher', at),
@@ -176,6 +236,9 @@ metrics = {'accuracy': Metric('accuracy on new classes', '%', 'higher', at),
            'mse': Metric('squared error on new sinusoids', '', 'lower'),
            'sparsity': Metric('share of pruned weights', '%', '', at),
            'mask_gain': Metric('accuracy above that of the shuffled mask', 'points', 'higher', at)}
+metrics |= {f'{name}_error': Metric(f'{metrics[name].words}: half the 95 % interval over tasks', 'points', '', at)
+            for name in ('accuracy', *DOMAINS)}
 paper = Paper('meta_ticket', 'Meta-ticket: Finding optimal subnetworks for few-shot learning within randomly '
               'initialized neural networks', 'Chijiwa, Yamaguchi, Kumagai, Ida', 2022, '2205.15619', claims, arms,
-              settings, run, choose='valid', metrics=metrics, figures={'Accuracy against width': width_figure})
+              settings, run, choose='valid', derive=derive, metrics=metrics,
+              figures={'Accuracy against width': width_figure, 'Pruned weights by layer': layers_figure})

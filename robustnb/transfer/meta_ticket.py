@@ -124,12 +124,12 @@ def _redraw(ticket, rate, seed):
         fresh, chosen = _drawn(w, g), (torch.rand(w.shape, generator=g) < rate).to(w.device)
         w.copy_(torch.where((m == 0) & chosen, fresh, w))
 
-# %% ../../nbs/transfer/01_meta_ticket.ipynb #688c32b5
+# %% ../../nbs/transfer/01_meta_ticket.ipynb #63c7878c
 def save_masks(
     path, # a .safetensors file
     ticket:Ticket,
 ):
-    "Write which weights exist, a bit for each"
+    "Write which weights exist, a bit for each, and nothing else: neither weights nor biases nor head"
     packed = {k: np.packbits((m == 1).flatten().cpu().numpy()) for k, m in ticket.masks().items()}
     save_file({k: torch.from_numpy(v) for k, v in packed.items()}, path)
 
