@@ -3,6 +3,7 @@
 import warnings
 import numpy as np, torch
 import torch.nn.functional as F
+from scipy.sparse.linalg import eigsh
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -166,14 +167,16 @@ def test_the_model_is_left_alone_and_the_operator_is_of_the_model_as_it_was():
     model, x, y = small_conv()
     model.train()[1].bn.eval()
     old, flags = {k: t.clone() for k, t in model.state_dict().items()}, [m.training for m in model.modules()]
-    versions = [t._version for t in model.state_dict().values()]
+    versions, rng = [t._version for t in model.state_dict().values()], torch.get_rng_state()
     ops = [
         hessian(model, (x, y), mode='train'),
         gauss_newton(model, (x, y)),
         hessian(model, (x, y), attack=fgsm(Linf(0.1)), anew=True),
     ]
     v = np.ones(ops[0].shape[0])
-    first = [op @ v for op in ops]
+    first, _ = [op @ v for op in ops], [trace(op, 2) for op in ops]
+    top_eigenvalues(ops[1]), loss_surface(model, (x, y), random_direction(model), [0, 1], attack=fgsm(Linf(.1)), anew=True)
+    assert torch.equal(rng, torch.get_rng_state())
     assert [m.training
             for m in model.modules()] == flags and all(p.grad is None and p.requires_grad for p in model.parameters())
     assert versions == [t._version for t in model.state_dict().values()]
@@ -406,6 +409,9 @@ def test_products_equal_those_of_curvlinops():
         for ours, peer in ((hessian, curvlinops.HessianLinearOperator), (gauss_newton, curvlinops.GGNLinearOperator)):
             theirs = peer(model, nn.CrossEntropyLoss(), [*model.parameters()], data) @ torch.from_numpy(v)
             np.testing.assert_allclose(ours(model, data) @ v, theirs, rtol=0, atol=1e-12)
+        peer = curvlinops.HessianLinearOperator(model, nn.CrossEntropyLoss(), [*model.parameters()], data).to_scipy()
+        theirs = np.sort(eigsh(peer, 2, which='LA', return_eigenvectors=False))[::-1]
+        np.testing.assert_allclose(top_eigenvalues(hessian(model, data), 2)[0], theirs, rtol=1e-7)
 
 # %% ../nbs/04_curvature.ipynb #76a366ca
 def test_fisher_equals_that_of_backpack():
