@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 import pytest
+from torch.nn.utils import parameters_to_vector
 from robustnb.attacks.gradient import pgd
 from robustnb.attacks.threat_models import L2, Linf
 from robustnb.data import Batches
@@ -20,7 +21,7 @@ from robustnb.training import cross_entropy, fit
 import copy, math
 from robustnb.training import cross_entropy, update
 from robustnb.robustness.smoothness import EntropySGD, descent, gradient_ratio, logistic_gradient, logistic_loss, sam, smoothness
-from robustnb.experiments.smoothness import objective, paper, run
+from robustnb.experiments.smoothness import objective, paper, run, watched
 
 # %% ../nbs/robustness/05_smoothness.ipynb #55156bf7
 class Point(nn.Module):
@@ -197,6 +198,19 @@ def test_the_experiment():
     )
     for name, arm in paper.arms.items():
         assert len(arm.candidates) == (1 if name in ('clean', 'l2', 'linf') else 5), 'the same effort'
+
+# %% ../nbs/robustness/05_smoothness.ipynb #0d228616
+def test_watched_updates_are_those_of_training():
+    runs, seen = [], []
+    for step in (watched(lambda n, before, way: seen.append((n, before, way)), 4), update):
+        net, x, y = batch()
+        opt = torch.optim.SGD(net.parameters(), lr=.1)
+        for _ in range(6): step(net, x, y, cross_entropy, opt)
+        runs.append(net)
+    for p, q in zip(*(net.parameters() for net in runs)): assert torch.equal(p, q)
+    assert [n for n, *_ in seen] == [2, 6]                          # the middles of the fours
+    _, before, way = seen[-1]
+    torch.testing.assert_close(parameters_to_vector(before.parameters()) + way, parameters_to_vector(runs[1].parameters()))
 
 # %% ../nbs/robustness/05_smoothness.ipynb #6c428049
 def test_the_attack_grows():

@@ -106,7 +106,8 @@ def deep_landscape(trial):
     "function eps / size -> sharpness: of a network trained under one loss, in the landscape of another"
     trained, seen = trial.method
     s = trial.setting
-    losses = dict(attack=attack, held=attack, random=partial(random_noise, seed=trial.seed), clean=lambda eps: unchanged,
+    losses = dict(attack=attack, held=attack, clean=lambda eps: unchanged,
+                  random=partial(random_noise, seed=trial.seed),
                   fixed=lambda eps: attack(s.fixed*s.size))
     x, y = trial.tensors(trial.train.take(s.seen))
     def look(share):

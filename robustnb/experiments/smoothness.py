@@ -67,7 +67,7 @@ settings = {
     ('small', '3v7'): linear((3, 7), 'mnist', 2000, .8, .05),
     ('small', '0v1'): linear((0, 1), 'mnist', 2000, .8, .05),
     ('small', 'fashion'): network(partial(cnn, .286), 1.5, .1),
-    ('small', 'mnist'): network(partial(cnn, .131), 1.5, .1, 1000, 30)}
+    ('small', 'mnist'): network(partial(cnn, .131), 1.2, .1, 1000, 30)}
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #83087c7b
 def balls(s): return dict(clean=None, l2=L2(s.l2), linf=Linf(s.linf))
