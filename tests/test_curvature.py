@@ -3,6 +3,7 @@
 import warnings
 import numpy as np, torch
 import torch.nn.functional as F
+from scipy.sparse.linalg import eigsh
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -377,6 +378,10 @@ def test_surface_under_attack():
     model.load_state_dict({k: t + d.get(k, 0) for k, t in old.items()})  # the point alpha = 1 by hand
     by_hand = F.cross_entropy(model(attack(model, *data)), y).item()
     np.testing.assert_allclose(anew.loss[2], by_hand, rtol=1e-5)
+    model, x, y = small()
+    op, rng = hessian(model, (x, y)), torch.get_rng_state()
+    trace(op, 2), top_eigenvalues(op), loss_surface(model, (x, y), random_direction(model), [0, 1], attack=fgsm(Linf(.1)))
+    assert torch.equal(rng, torch.get_rng_state())
 
 # %% ../nbs/04_curvature.ipynb #b3e3ffad
 def test_tokens_and_attention():
@@ -406,6 +411,9 @@ def test_products_equal_those_of_curvlinops():
         for ours, peer in ((hessian, curvlinops.HessianLinearOperator), (gauss_newton, curvlinops.GGNLinearOperator)):
             theirs = peer(model, nn.CrossEntropyLoss(), [*model.parameters()], data) @ torch.from_numpy(v)
             np.testing.assert_allclose(ours(model, data) @ v, theirs, rtol=0, atol=1e-12)
+        peer = curvlinops.HessianLinearOperator(model, nn.CrossEntropyLoss(), [*model.parameters()], data).to_scipy()
+        theirs = np.sort(eigsh(peer, 2, which='LA', return_eigenvectors=False))[::-1]
+        np.testing.assert_allclose(top_eigenvalues(hessian(model, data), 2)[0], theirs, rtol=1e-7)
 
 # %% ../nbs/04_curvature.ipynb #76a366ca
 def test_fisher_equals_that_of_backpack():

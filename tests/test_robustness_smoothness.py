@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 import pytest
+from torch.nn.utils import parameters_to_vector
 from robustnb.attacks.gradient import pgd
 from robustnb.attacks.threat_models import L2, Linf
 from robustnb.data import Batches
@@ -17,9 +18,10 @@ from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Trial
 from robustnb.robustness.baselines import Later, adversarial
 from robustnb.training import cross_entropy, fit
-from robustnb.training import cross_entropy
+import copy, math
+from robustnb.training import cross_entropy, update
 from robustnb.robustness.smoothness import EntropySGD, descent, gradient_ratio, logistic_gradient, logistic_loss, sam, smoothness
-from robustnb.experiments.smoothness import objective, paper, run
+from robustnb.experiments.smoothness import objective, paper, run, watched
 
 # %% ../nbs/robustness/05_smoothness.ipynb #55156bf7
 class Point(nn.Module):
@@ -80,24 +82,27 @@ def test_smoothness_against_the_hessian():
     found = smoothness(net, x, y, length=1e-6, along='gradient')
     assert found['ratio'] == pytest.approx(norm(product)/norm(slope), rel=1e-4) and found['held'] == found['ratio']
     assert found['moved'] == 0
+    step = -1e-6*norm(params)*torch.cat([s.flatten() for s in slope])/norm(slope)
+    assert smoothness(net, x, y, along=step) == pytest.approx(found, rel=1e-6)
 
 # %% ../nbs/robustness/05_smoothness.ipynb #2743f831
 def test_smoothness_leaves_the_model_alone_and_its_parts():
     net, x, y = batch()
     net.train()
-    before = copy.deepcopy(net.state_dict())
+    before, rng = copy.deepcopy(net.state_dict()), torch.get_rng_state()
     found = smoothness(net, x, y, pgd(Linf(.1), 3), directions=3)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()) and net.training
     assert all(p.grad is None for p in net.parameters())
     again, other = (smoothness(net, x, y, pgd(Linf(.1), 3), directions=3, seed=s) for s in (0, 1))
-    assert found == again != other
+    assert found == again != other and torch.equal(rng, torch.get_rng_state())
     def fails(model, x, y):
         if torch.equal(model[1].weight, before['1.weight']): return x
         raise KeyError('at the moved weights')
     with pytest.raises(KeyError): smoothness(net, x, y, fails)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     for kw, message in [(dict(length=0), 'length is relative'), (dict(length=2.), 'length is relative'),
-                        (dict(along='up'), "along is 'random' or 'gradient'"), (dict(directions=0), 'directions are 1')]:
+                        (dict(along='up'), "along is 'random' or 'gradient'"), (dict(directions=0), 'directions are 1'),
+                        (dict(along=torch.ones(3)), 'each of the 92 weights'), (dict(along=torch.zeros(92)), 'not all')]:
         with pytest.raises(ValueError, match=message): smoothness(net, x, y, **kw)
     with pytest.raises(ValueError, match='no trainable weights'): smoothness(net.requires_grad_(False), x, y)
 
@@ -192,7 +197,20 @@ def test_the_experiment():
         outs['digits', 'entropy']['gap'] == outs['digits', 'entropy']['train_robust'] - outs['digits', 'entropy']['robust']
     )
     for name, arm in paper.arms.items():
-        assert len(arm.candidates) == (1 if name in ('clean', 'l2', 'linf') else 4), 'the same effort'
+        assert len(arm.candidates) == (1 if name in ('clean', 'l2', 'linf') else 5), 'the same effort'
+
+# %% ../nbs/robustness/05_smoothness.ipynb #0d228616
+def test_watched_updates_are_those_of_training():
+    runs, seen = [], []
+    for step in (watched(lambda n, before, way: seen.append((n, before, way)), 4), update):
+        net, x, y = batch()
+        opt = torch.optim.SGD(net.parameters(), lr=.1)
+        for _ in range(6): step(net, x, y, cross_entropy, opt)
+        runs.append(net)
+    for p, q in zip(*(net.parameters() for net in runs)): assert torch.equal(p, q)
+    assert [n for n, *_ in seen] == [2, 6]                          # the middles of the fours
+    _, before, way = seen[-1]
+    torch.testing.assert_close(parameters_to_vector(before.parameters()) + way, parameters_to_vector(runs[1].parameters()))
 
 # %% ../nbs/robustness/05_smoothness.ipynb #6c428049
 def test_the_attack_grows():

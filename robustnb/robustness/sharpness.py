@@ -7,7 +7,7 @@ __all__ = ['signed', 'margins', 'derivatives', 'adversarial_logistic', 'sharpnes
            'network_sharpness', 'random_noise']
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #0b2015b6
-import math
+import math, warnings
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -167,17 +167,24 @@ def network_sharpness(
     H = hessian(model, data, attack=attack, anew=anew and attack is not None)
     unit = np.concatenate([np.full(p.numel(), p.detach().norm().item(), H.dtype) for p in model.parameters()])
     own = LinearOperator(H.shape, matvec=lambda v: unit*(H@(unit*v.ravel())), dtype=H.dtype)
-    top, scaled = (top_eigenvalues(op, tol=tol)[0][0].item() for op in (H, own))
+    top = top_eigenvalues(H, tol=tol)[0][0].item()
+    with warnings.catch_warnings():                            # the same products again: it has been said
+        warnings.filterwarnings('ignore', message='the products are not')
+        scaled = top_eigenvalues(own, tol=tol)[0][0].item()
     norm = torch.stack([p.detach().norm() for p in model.parameters()]).norm().item()
     return dict(eigenvalue=top, norm=norm, scaled=scaled)
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #8ff606e7
 def random_noise(
     eps:float, # length of the noise
+    seed:int=0, # of the first call; the noise goes on from there
 ): # attack(model, x, y) -> x_adv
-    "For comparison, an 'attack' in a random direction, another at each call; it leaves the box of pixels"
+    """For comparison, an 'attack' in a random direction, another at each call; not clipped to the box of pixels,
+    which would shorten it"""
     if not 0 <= eps < float('inf'): raise ValueError(f'eps must be a finite number >= 0, not {eps!r}')
+    drawn = {} # device -> generator; empty until the first call, since closures are part of an artifact's key
     def run(model, x, y):
-        noise = torch.randn_like(x)
+        g = drawn.setdefault(x.device, torch.Generator(x.device).manual_seed(seed))
+        noise = torch.randn(x.shape, generator=g, device=x.device, dtype=x.dtype)
         return x + eps*noise/noise.flatten(1).norm(dim=1).view(-1, *[1]*(x.ndim - 1))
     return run

@@ -76,7 +76,7 @@ def smoothness(
     y:torch.Tensor, # labels (N,)
     attack=None, # attack(model, x, y) -> x_adv, with a fixed seed; None: the clean loss
     length=1e-3, # of the step, relative to the length of all weights
-    along='random', # or 'gradient': the step downhill
+    along='random', # or 'gradient': the step downhill; or a step (P,) of all trained weights, taken as it is
     directions=5, # random ones; the gradient is one
     seed=0, # of the directions
     loss=ce_loss, # loss(logits, y) -> (N,)
@@ -84,14 +84,13 @@ def smoothness(
     """Change of the gradient per length of a step of the weights, with the attack run anew (`ratio`) and with its
     examples held fixed (`held`), and how far the examples move, relative to their distance from `x` (`moved`);
     geometric means over the directions"""
-    _check_smoothness(length, along, directions)
     params = [p for p in model.parameters() if p.requires_grad]
+    _check_smoothness(length, along, directions, sum(p.numel() for p in params))
     if not params: raise ValueError('the model has no trainable weights: there is no direction to take a step in')
     with eval_mode(model):
         old, x_adv = [p.detach().clone() for p in params], _examples(attack, model, x, y)
         slope, rows = _slope(model, params, x_adv, y, loss), []
-        for way in _ways(params, slope, along, directions, seed):
-            step = length*_flat(old).norm()*way/way.norm()
+        for step in _steps(old, slope, length, along, directions, seed):
             try:
                 _move(params, old, step)
                 after = _examples(attack, model, x, y)
@@ -102,8 +101,12 @@ def smoothness(
     return dict(zip(('ratio', 'held', 'moved'), torch.stack(rows).log().mean(0).exp().tolist()))
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #f54b4af4
-def _check_smoothness(length, along, directions):
-    if along not in ('random', 'gradient'): raise ValueError(f"along is 'random' or 'gradient', not {along!r}")
+def _check_smoothness(length, along, directions, n):
+    if torch.is_tensor(along):
+        if along.shape != (n,) or not 0 < along.norm() < math.inf:
+            raise ValueError(f'a step has one finite number for each of the {n} weights, not all of them 0; '
+                             f'along has shape {tuple(along.shape)}')
+    elif along not in ('random', 'gradient'): raise ValueError(f"along is 'random' or 'gradient', not {along!r}")
     if not 0 < length < 1:
         raise ValueError(f'length is relative to that of the weights, between 0 and 1, not {length!r}')
     if not directions >= 1: raise ValueError(f'directions are 1 or more, not {directions!r}')
@@ -119,11 +122,13 @@ def _slope(model, params, x, y, loss):
     with torch.enable_grad(): value = loss(*classified(logits_of(model, x), y)).mean()
     return _flat(torch.autograd.grad(value, params, allow_unused=True, materialize_grads=True))
 
-def _ways(params, slope, along, directions, seed):
-    "The directions, in one row each"
-    if along == 'gradient': return [-slope]
+def _steps(old, slope, length, along, directions, seed):
+    "The steps of the weights, in one row each"
+    if torch.is_tensor(along): return [along.to(slope)]
     g = torch.Generator().manual_seed(seed)
-    return [torch.randn(len(slope), generator=g).to(slope) for _ in range(directions)]
+    ways = [-slope] if along == 'gradient' else [
+        torch.randn(len(slope), generator=g).to(slope) for _ in range(directions)]
+    return [length*_flat(old).norm()*way/way.norm() for way in ways]
 
 @torch.no_grad()
 def _move(params, old, step=None):
