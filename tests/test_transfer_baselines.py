@@ -28,15 +28,6 @@ def test_what_does_not_learn_stays():
         assert [m.training for m in net.modules()] == modes
     with pytest.raises(ValueError, match="unknown layer 'blok3'"): trainable(convnet((1, 8, 8), width=4), 'blok3')
 
-# %% ../nbs/transfer/00_baselines.ipynb #d8a58413
-def test_fewer_images_than_a_batch_are_all_trained_on():
-    for n in 20, 1:
-        net, few = trainable(mlp((1, 8, 8), hidden=(8,))), load('digits').take(n)
-        start = net.head.weight.detach().clone()
-        rows = Recipe(3, .1, batch=64).fit(net, few, randreg(), progress=False).frame
-        assert rows['update'].tolist() == [0, 1, 2] and (rows.samples == n).all() and not torch.equal(net.head.weight, start)
-    assert linear_probe(net, few)(as_float(few.x)).argmax(1).equal(few.y)    # one image
-
 # %% ../nbs/transfer/00_baselines.ipynb #61c34e35
 def test_penultimate():
     torch.manual_seed(0)
@@ -163,3 +154,12 @@ def test_random_targets_go_on_after_a_checkpoint():
         whole, path = trained(4), Path(d)/'at.safetensors'
         trained(2, path)
         for k, v in trained(4, path).items(): assert torch.equal(v, whole[k])
+
+# %% ../nbs/transfer/00_baselines.ipynb #d8a58413
+def test_fewer_images_than_a_batch_are_all_trained_on():
+    for n in 20, 1:
+        net, few = trainable(mlp((1, 8, 8), hidden=(8,))), load('digits').take(n)
+        start = net.head.weight.detach().clone()
+        rows = Recipe(3, .1, batch=64).fit(net, few, randreg(), progress=False).frame
+        assert rows['update'].tolist() == [0, 1, 2] and (rows.samples == n).all() and not torch.equal(net.head.weight, start)
+    assert linear_probe(net, few)(as_float(few.x)).argmax(1).equal(few.y)    # one image

@@ -224,7 +224,8 @@ def dose_figure(
                              layout='constrained')
     for (name, r), pair in zip(rows.items(), axes):
         for metric, ax in zip(('known', 'unknown'), pair):
-            for a in arms: along(r[r.arm == a], metric, ax, ls='--' if a == 'ae' else '-', marker='' if a == 'ae' else '.')
+            for a in arms:
+                along(r[r.arm == a], metric, ax, **dict(ls='--', marker='') if a == 'ae' else dict(marker='.'))
             ax.set(xscale='log', title=f'{name}, {metric}')
         pair[0].set_ylabel('AUROC, % →')
     for ax in axes[-1]: ax.set(xlabel='labelled anomalies', xticks=[5, 20, 100, 400], xticklabels=[5, 20, 100, 400])

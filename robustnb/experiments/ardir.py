@@ -124,8 +124,8 @@ claims = [
              'the output alone', 'apgd', 'ardir', ['output'], datasets=FULL),
     Claim('1b', 'On CIFAR-10, distilling the internal representation as well withstands attacks better than distilling '
                 'the output alone', 'apgd', 'ardir weights', ['output'], datasets=['cifar10']),
-    Claim(2, 'It withstands attacks better than adversarial training, also of twice the epochs, TRADES and MART', 'apgd',
-          'ardir', ['at', 'at twice', 'trades', 'mart'], datasets=FULL),
+    Claim(2, 'It withstands attacks better than adversarial training, also of twice the epochs, TRADES and MART',
+          'apgd', 'ardir', ['at', 'at twice', 'trades', 'mart'], datasets=FULL),
     Claim('2b', 'It withstands attacks better than ARD, RSLAD and IAD', 'apgd', 'ardir', ['ard', 'rslad', 'iad'],
           datasets=FULL),
     Claim('2c', 'On CIFAR-10 it withstands attacks better than adversarial training, TRADES and RSLAD', 'apgd',
