@@ -225,7 +225,7 @@ def dose_figure(
     for (name, r), pair in zip(rows.items(), axes):
         for metric, ax in zip(('known', 'unknown'), pair):
             for a in arms:
-                along(r[r.arm == a], metric, ax, **dict(ls='--', marker='') if a == 'ae' else dict(marker='.'))
+                along(r[r.arm == a], metric, ax, ls='--' if a == 'ae' else '-', marker='' if a == 'ae' else '.')
             ax.set(xscale='log', title=f'{name}, {metric}')
         pair[0].set_ylabel('AUROC, % →')
     for ax in axes[-1]: ax.set(xlabel='labelled anomalies', xticks=[5, 20, 100, 400], xticklabels=[5, 20, 100, 400])
