@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import URLError
 from urllib.request import Request, urlopen
 import pytest
 from browser import chromium, wait
@@ -50,10 +51,17 @@ def address(tmp, server, log, seconds=300):
     end = time.time() + seconds
     while time.time() < end and server.poll() is None:
         for f in (tmp/'runtime').glob('jpserver-*.json'):
-            try: return json.loads(f.read_text())['url']
-            except ValueError: pass  # half written
+            try: url = json.loads(f.read_text())['url']
+            except ValueError: continue  # half written
+            if answers(url): return url
         time.sleep(.2)
     pytest.fail(f'JupyterLab did not start within {seconds} s:\n{log.read_text()[-2000:]}')
+
+def answers(url):
+    "Whether a server listens there; it writes down its address before it does"
+    try: urlopen(f'{url}api', timeout=60).close()
+    except URLError: return False
+    return True
 
 def contents(server, method, path, **model):
     "Answer of the server's contents API, by which JupyterLab opens, creates and saves"
