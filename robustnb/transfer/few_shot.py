@@ -34,6 +34,7 @@ def with_classes(
     part = data.pick((new[data.y.cpu()] >= 0).to(data.y.device))
     return replace(part, y=new.to(part.y.device)[part.y], classes=[data.classes[i] for i in old])
 
+# %% ../../nbs/transfer/00_few_shot.ipynb #b51d0c27
 def split_classes(
     data:Data,
     n_valid:int, # classes to choose by
@@ -49,6 +50,7 @@ def split_classes(
     valid, test, train = (with_classes(data, set(part).__contains__) for part in parts)
     return train, valid, test
 
+# %% ../../nbs/transfer/00_few_shot.ipynb #c7e93a14
 def rotated(
     data:Data, # square images (N,C,H,W)
 )->Data: # 4N examples of four times as many classes
