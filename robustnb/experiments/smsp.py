@@ -52,21 +52,23 @@ arms = {'random': scored(drawn), 'l1': scored(lambda task, keep: l1(task.net)),
 def l1(net): return {f.name: f.layer.weight.detach().abs().flatten(1).sum(1) for f in chain(net)[:-1]}
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #4102622f
-def setting(shape, width, sets, way, fresh, bank, new, shots, seen, recipe, per=300, iterations=(10, 50, 200), **kw):
+def setting(shape, width, sets, way, fresh, bank, new, shots, held, seen, recipe, per=300, iterations=(10, 50, 200),
+            **kw):
     """Data sets; classes of a task; (what new tasks have to themselves, 'groups' or 'classes', how many); numbers of
-    tasks; images of a class for a new task, for the network and the bank, and for the test"""
+    tasks; images of a class for a new task, its validation, for the network and the bank, and for the test"""
     return Setting(partial(convnet, shape, width=width), None, 0, None, recipe, short=1., sets=sets, way=way,
-                   fresh=fresh, bank=bank, new=new, shots=shots, seen=seen, per=per, iterations=iterations, **kw)
+                   fresh=fresh, bank=bank, new=new, shots=shots, held=held, seen=seen, per=per, iterations=iterations,
+                   **kw)
 
 settings = {
-    ('tiny', 'digits'): setting((1, 8, 8), 8, ['digits'], 3, None, 4, 1, 10, 40, Recipe(3, .05, 50), tune=False,
+    ('tiny', 'digits'): setting((1, 8, 8), 8, ['digits'], 3, None, 4, 1, 10, 10, 40, Recipe(3, .05, 50), tune=False,
                                 iterations=(10, 50), looks=(3,),
                                 arms=['random', 'l1', 'smsp', 'all tasks', 'iterative', 'pairs']),
-    ('small', 'clothes and digits'): setting((1, 28, 28), 12, ['fashion', 'mnist'], 3, ('classes', 4), 16, 4, 20, 500,
-                                             Recipe(4, .05, 100, schedule=cosine())),
-    ('small', 'omniglot'): setting((1, 28, 28), 12, ['omniglot'], 5, ('groups', 3), 16, 6, 5, 6,
-                                   Recipe(20, .05, 50, schedule=cosine())),
-    ('small', 'cifar10'): setting((3, 32, 32), 12, ['cifar10'], 3, None, 16, 4, 20, 500,
+    ('small', 'clothes and digits'): setting((1, 28, 28), 12, ['fashion', 'mnist'], 3, ('classes', 4), 16, 8, 3, 50,
+                                             500, Recipe(6, .1, 100, schedule=cosine())),
+    ('small', 'omniglot'): setting((1, 28, 28), 16, ['omniglot'], 10, ('groups', 3), 24, 12, 3, 3, 10,
+                                   Recipe(30, .1, 50, schedule=cosine())),
+    ('small', 'cifar10'): setting((3, 32, 32), 12, ['cifar10'], 3, None, 16, 4, 20, 50, 500,
                                   Recipe(8, .05, 100, schedule=cosine()))}
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #7ae0a7f6
@@ -84,7 +86,7 @@ def pool(sets, split, seed):
 def images(trial, classes, part):
     "The images of some classes, numbered from 0: 'few' and 'valid' of a new task, 'seen' by the network, 'test'"
     s, data = trial.setting, pool(tuple(trial.setting.sets), 'test' if part == 'test' else 'train', trial.seed)
-    start, n = dict(few=(0, s.shots), valid=(s.shots, s.shots), seen=(2*s.shots, s.seen), test=(0, s.per))[part]
+    start, n = dict(few=(0, s.shots), valid=(s.shots, s.held), seen=(s.shots + s.held, s.seen), test=(0, s.per))[part]
     at = [(data.y == c).nonzero()[start:start + n, 0] for c in classes]
     return Data(data.x[torch.cat(at)], torch.arange(len(at)).repeat_interleave(torch.tensor([*map(len, at)])),
                 [data.classes[c] for c in classes], data.name)
