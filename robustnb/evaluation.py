@@ -9,13 +9,12 @@ __all__ = ['wilson', 'logit_margin', 'calibration_error', 'as_input', 'predict',
 
 # %% ../nbs/03_evaluation.ipynb #4c38e046
 import math, warnings
-from itertools import chain
 from statistics import NormalDist
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
 from .data import Batches, Data, as_float, check_xy
-from .models import Halves, check_module, eval_mode, floating_type, logits_of
+from .models import Halves, check_module, device_of, eval_mode, floating_type, logits_of
 
 # %% ../nbs/03_evaluation.ipynb #4bf58469
 def wilson(
@@ -93,10 +92,6 @@ def _batches(
     return zip(x.split(batch_size), y.split(batch_size)), classes
 
 # %% ../nbs/03_evaluation.ipynb #ca5b6583
-def _device(model):
-    "Where `model` lives; the CPU for one without parameters and buffers"
-    return next((t.device for t in chain(model.parameters(), model.buffers())), torch.device('cpu'))
-
 def as_input(
     model:nn.Module,
     x:torch.Tensor, # uint8 in 0..255, or floating point in [0,1]
@@ -121,7 +116,7 @@ def predict(
     model and `x` are left as they were"""
     check_module(model)
     if len(x) == 0: raise ValueError('x is empty: there is nothing to predict')
-    halves, forward = Halves(), lambda b: _forward(model, as_input(model, b.to(device or _device(model))))
+    halves, forward = Halves(), lambda b: _forward(model, as_input(model, b.to(device or device_of(model))))
     return torch.cat([out for b in x.split(batch_size) for _, out in halves(forward, b)])
 
 # %% ../nbs/03_evaluation.ipynb #8b72f650
@@ -181,7 +176,7 @@ def _check_needs(attacks, x, y, logits):
 def _measure(model, data, attacks, batch_size):
     "{row: {column: (N,) array}} for the clean data and each attack, in one pass over the data"
     batches, classes = _batches(data, batch_size)
-    device, halves = _device(model), Halves()
+    device, halves = device_of(model), Halves()
     def scores(x, y):
         x, y, rows = as_input(model, x.to(device)), y.to(device, torch.int64), {}
         for name in ('clean', *attacks):
@@ -294,7 +289,7 @@ def show_adversarial(
     batches, classes = _batches(data, n)
     first = next(iter(batches), None)
     if first is None: raise ValueError('data is empty: there is nothing to show')
-    x, y = (t[:n].to(_device(model)) for t in first)
+    x, y = (t[:n].to(device_of(model)) for t in first)
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f'images (N,1,H,W) or (N,3,H,W) can be shown, got shape {tuple(x.shape)}')
     x = as_input(model, x)

@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from tqdm.auto import tqdm
 from .data import Batches
-from .models import check_module, clone, eval_mode, floating_type, logits_of, unwrapped
+from .models import check_module, clone, device_of, eval_mode, floating_type, logits_of, unwrapped
 
 # %% ../nbs/02_training.ipynb #428bde43
 def classified(
@@ -156,7 +156,7 @@ def train(
 # %% ../nbs/02_training.ipynb #4efdfe1c
 def _updates(model, batches, loss, opt, epochs, step, schedule, start, step_kw):
     "The loop of `train`"
-    n, base, device = len(batches), _base_lrs(opt, start), next(model.parameters()).device
+    n, base, device = len(batches), _base_lrs(opt, start), device_of(model)
     _check_finite(model)
     try:
         for epoch in range(start//n, epochs):
@@ -748,7 +748,7 @@ class _Run:
     "What `fit` keeps beside its loop: the history, and the checkpoint"
     def __init__(self, model, batches, loss, opt, step, averages, path, settings):
         self.feed, self.model, self.opt, self.history = _Feed(batches,
-                                                              next(model.parameters()).device), model, opt, History()
+                                                              device_of(model)), model, opt, History()
         self.path, self.saved, self.settings = path and _writable(path), None, settings
         stateful = {k: o for k, o in dict(loss=loss, step=step).items() if hasattr(o, 'load_state_dict')}
         self.parts = dict(model=unwrapped(model), optimiser=opt, history=self.history,

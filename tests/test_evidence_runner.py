@@ -5,6 +5,7 @@ import torch
 from robustnb.evidence.claims import BadInput
 from robustnb.evidence.store import NotStored
 from robustnb.evidence.trials import Paper, plan, results_of
+from robustnb.training import Diverged
 import io, json, tempfile
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Job, Store
 from robustnb.evidence.trials import Arm, Setting
+from robustnb.evidence.ledger import tuning_table
 from robustnb.evidence.runner import JobsFailed, chosen_names, reproduce, run_job
 
 # %% ../nbs/evidence/03_runner.ipynb #f9472708
@@ -116,6 +118,17 @@ def test_candidates_first_then_what_they_chose():
     only = fresh()
     reproduce(p, store=only, arms='b', datasets='d', say=None)
     assert len(only.jobs('p')) == 4 + 3
+
+# %% ../nbs/evidence/03_runner.ipynb #cc9be14c
+def test_a_candidate_that_diverges_is_not_chosen():
+    def diverges(trial):
+        if trial.values.get('lr') == 9: raise Diverged('nan')
+        return {'m': trial.values.get('lr', 0.)}
+    p, store = paper_of(diverges, arms={'a': Arm(), 'b': Arm(lr=[9, 1, 2])}), fresh()
+    reproduce(p, store=store, say=None)
+    assert tuning_table(p, 'tiny', store).chosen.groupby('values').all().to_dict() == {'lr=9': False, 'lr=1': False, 'lr=2': True}
+    with pytest.raises(Diverged): run_job(p, Job('tiny', 'd', 'b', (('lr', 9),)), CPU)
+    assert run_job(p, Job('tiny', 'd', 'b', (('lr', 9),), 0, 'tuning'), CPU)['metrics'] == {'m': 'nan'}
 
 # %% ../nbs/evidence/03_runner.ipynb #3b8f31d3
 def test_failures():

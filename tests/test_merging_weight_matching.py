@@ -18,7 +18,7 @@ from robustnb.merging.matching import curve
 from robustnb.merging.permutations import permutations, permuted
 from robustnb.models import mlp
 from robustnb.merging.weight_matching import alignment, directions, distance, distance_reduction, line_report, singular_change, taylor_excess
-from robustnb.experiments.weight_matching import claims, derive, paper, wide
+from robustnb.experiments.weight_matching import claims, paper, wide
 
 # %% ../nbs/merging/02_weight_matching.ipynb #537bcde4
 def pair(width=6, seed=0, build=None):
@@ -186,9 +186,9 @@ def test_derive():
         value)
     some = pd.DataFrame([row(f'a{i}', seed, m, v, at) for seed in (0, 1) for i in range(6 - 2*seed)
                          for m, v, at in (('R', i/10, 0.3), ('R', 9., 0.), ('barrier', (5 - i)**2 + (i == 5)*30, None))])
-    got = derive(some)
+    got = paper.derive(some)
     # four arms do not make a correlation
     assert len(got) == len(some) + 1 and set(got.columns) == set(some.columns)
     # ranks of the barrier: 5 4 3 2 1 6
     np.testing.assert_allclose(got[got.metric == 'rank'].value, 1 - 6*(16 + 4 + 0 + 4 + 16 + 0)/(6*35))
-    assert derive(some[:0]).empty and derive(some[some.metric == 'R']).equals(some[some.metric == 'R'])
+    assert paper.derive(some[:0]).empty and paper.derive(some[some.metric == 'R']).equals(some[some.metric == 'R'])

@@ -8,9 +8,10 @@ from safetensors import safe_open
 from safetensors import torch as st
 from torch import nn
 import pickle, sys
+from unittest import mock
 import pytest
 import torchvision
-from robustnb.models import Halves, Normalize, PreActBlock, architecture, architectures, autoencoder, clone, convnet, eval_mode, features, find_head, floating_type, load_model, logits_of, mlp, modes, preact_resnet18, preact_resnet8, pretrained, represented, save_model, unwrapped, vgg11, wide_resnet, with_head
+from robustnb.models import Halves, Normalize, PreActBlock, architecture, architectures, autoencoder, clone, convnet, eval_mode, features, find_head, floating_type, load_model, logits_of, mlp, modes, preact_resnet18, preact_resnet8, pretrained, represented, save_model, seeded, unwrapped, vgg11, wide_resnet, with_head
 
 # %% ../nbs/01_models.ipynb #b773c1b3
 def naive_features(model, x, head):
@@ -45,6 +46,31 @@ def test_architecture_records_the_call():
     for _ in range(2): architecture(builder('here'))   # a reload
     with pytest.raises(ValueError, match="'clash' is already registered by here"): architecture(builder('elsewhere'))
     architecture(builder('__main__'))   # a page restates it
+
+# %% ../nbs/01_models.ipynb #82d3202d
+def test_seeded():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    with mock.patch('torch.cuda.manual_seed_all') as others:
+        with seeded(3): first = torch.rand(2), mlp((4,), 3, (5,)).head.weight
+        with pytest.raises(KeyError), seeded(4): raise KeyError
+    assert not others.called                                 # no GPU is seeded
+    assert torch.equal(torch.rand(3), expected)              # the caller's numbers go on
+    assert torch.equal(first[0], torch.rand(2, generator=torch.Generator().manual_seed(3)))
+    with seeded(3): again = torch.rand(2), mlp((4,), 3, (5,)).head.weight
+    assert all(map(torch.equal, first, again))
+
+# %% ../nbs/01_models.ipynb #4f4fc88e
+@pytest.mark.gpu
+def test_seeded_on_a_gpu():
+    x = torch.empty(2, device='cuda')
+    torch.cuda.manual_seed(7)
+    expected = torch.rand_like(x)
+    torch.cuda.manual_seed(7)
+    with seeded(3, 'cuda'): first = torch.rand_like(x)
+    assert torch.equal(torch.rand_like(x), expected)
+    with seeded(3, 'cuda'): assert torch.equal(torch.rand_like(x), first)
 
 # %% ../nbs/01_models.ipynb #6f7c2301
 def test_mlp_starts_as_linear_layers_do():

@@ -20,7 +20,7 @@ from robustnb.training import fit
 from robustnb.evidence.trials import checksum
 from robustnb.models import convnet
 from robustnb.robustness.ardir import aligned, angle, ard, ardir, distil_pgd, iad, mapped, mean_square, mismatch, rslad, seen, seen_by, softened, unit_distance
-from robustnb.experiments.ardir import over_teacher, own, paper, plain, run
+from robustnb.experiments.ardir import own, paper, plain, run
 
 # %% ../nbs/robustness/06_ardir.ipynb #263bc215
 def batch(size=16, seed=0, width=2):
@@ -226,8 +226,8 @@ def test_experiment():
     assert all(m in student for c in paper.claims for m in c.metric) and student['accuracy'] > .7
     whole = Job('tiny', 'digits', 'ardir', paper.arms['ardir'].candidates[8], stage='tuning')
     assert set(run(Trial(paper, whole, artifacts=folder))) == {'robust'}
-    rows = [dict(arm=a, seed=s, scale='tiny', dataset='digits', metric='apgd', value=v, condition=None)
+    rows = [dict(paper='ardir', arm=a, seed=s, scale='tiny', dataset='digits', metric='apgd', value=v, condition=None)
             for a, s, v in (('teacher', 0, .5), ('teacher', 1, .6), ('at', 0, .4), ('at', 1, .7))]
-    more = over_teacher(pd.DataFrame(rows))
+    more = paper.derive(pd.DataFrame(rows))
     above = more[(more.metric == 'over_teacher') & (more.arm == 'at')].set_index('seed').value
     np.testing.assert_allclose(above[[0, 1]], [-.1, .1])

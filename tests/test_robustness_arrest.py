@@ -15,7 +15,7 @@ from robustnb.models import convnet, features, mlp
 from robustnb.robustness.baselines import adversarial, awp
 from robustnb.models import convnet
 from robustnb.robustness.arrest import Reference, angle, arrest, front, grown, replayed
-from robustnb.experiments.arrest import FRONTS, aft, derive, mixed, paper, run
+from robustnb.experiments.arrest import FRONTS, aft, mixed, paper, run
 
 # %% ../nbs/robustness/07_arrest.ipynb #0113a2cc
 def batch(size=16, seed=0):
@@ -193,10 +193,10 @@ def test_lead():
     points = {'standard': (.9, 0.), 'at': (.7, .6), 'grown_at': (.8, .5), 'arrest': (.86, .25), 'aft': (.7, .55)}
     rows = [dict(paper='arrest', arm=a, seed=0, scale='small', dataset='fashion', metric=m, condition=None, value=v)
             for a, pair in points.items() for m, v in zip(('accuracy', 'apgd'), pair)]
-    got = derive(pd.DataFrame(rows))
+    got = paper.derive(pd.DataFrame(rows))
     lead = got[got.metric == 'lead'].set_index('arm')
     assert set(lead.condition) == {'grown'}, 'a front needs all its strengths'
     assert lead.value['arrest'] == pytest.approx(.86 - .85) and lead.value['aft'] == pytest.approx(.7 - .75)
     frame = pd.DataFrame(rows).replace({'arm': {'grown_at': 'trades_1'}, 'dataset': {'fashion': 'cifar10'}})
     more = frame[frame.arm == 'aft'].assign(arm='trades_6') # the other strength that CIFAR-10 has
-    assert 'lead' not in set(derive(frame).metric) and set(derive(pd.concat([frame, more])).condition) == {None, 'trades'}
+    assert 'lead' not in set(paper.derive(frame).metric) and set(paper.derive(pd.concat([frame, more])).condition) == {None, 'trades'}

@@ -10,7 +10,7 @@ import pytest
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
 from robustnb.robustness.sharpness import adversarial_logistic, aligned, derivatives, margins, network_sharpness, noisy, of_norm, random_noise, sharpness, signed
-from robustnb.experiments.sharpness import paper, rising, run
+from robustnb.experiments.sharpness import paper, run
 
 # %% ../nbs/robustness/04_sharpness.ipynb #231700a8
 def problem(n=60, d=4, seed=0, apart=.5):
@@ -224,8 +224,8 @@ def test_rising():
     rows = [dict(paper='p', arm='a', seed=s, scale='small', dataset='d', metric=m, condition=c, value=v)
             for s, m, vs in ((0, 'scaled', [3., 1, 2]), (1, 'scaled', [1., 2, 3]), (0, 'norm', [1., 2, 3]))
             for c, v in zip((.9, 0., .5), vs)]
-    out = rising(pd.DataFrame(rows)).query('metric == "rising_scaled"')
-    assert len(rising(pd.DataFrame(rows))) == 11 and out.set_index('seed').value.to_dict() == {0: 1., 1: 0.}
+    out = paper.derive(pd.DataFrame(rows)).query('metric == "rising_scaled"')
+    assert len(paper.derive(pd.DataFrame(rows))) == 11 and out.set_index('seed').value.to_dict() == {0: 1., 1: 0.}
 
 # %% ../nbs/robustness/04_sharpness.ipynb #61fb07b1
 def test_arms():

@@ -20,7 +20,7 @@ from robustnb.synthesis.ssl import small_cnn, strong
 from robustnb.training import fit
 from robustnb.synthesis.generators import sample_data
 from robustnb.synthesis.mgr import Finder, MGR, feature_gap, filtered, fresh, gda, image_hypergradient, pcr, penalty, pool, regularised, shifted, slopes_of
-from robustnb.experiments.mgr import derive, images, judged, paper, parts, run
+from robustnb.experiments.mgr import images, judged, paper, parts, run
 
 # %% ../nbs/synthesis/04_mgr.ipynb #aab3e755
 def smooth(seed=0):
@@ -243,4 +243,4 @@ def test_experiment():
         assert 0 < len(left) < 500
     one = pd.DataFrame([dict(paper='mgr', scale='tiny', dataset='d', seed=0, arm=a, metric='accuracy', condition=c, value=v)
                         for a, c, v in (('mgr', 'few', .7), ('mgr', 'many', .9), ('augmentation', 'few', .5))])
-    assert derive(one)[derive(one).metric == 'fewer'][['arm', 'value']].values.tolist() == [['mgr', pytest.approx(-.2)]]
+    assert paper.derive(one)[paper.derive(one).metric == 'fewer'][['arm', 'value']].values.tolist() == [['mgr', pytest.approx(-.2)]]

@@ -18,7 +18,7 @@ from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, mlp, vgg11, with_head
 from robustnb.transfer.few_shot import with_classes
 from robustnb.transfer.defrosting import activations, best_depth, blocks_of, cka, defrosted, discriminative, expected_error, freeze, gradual, imbalance, lasting, layerwise, overlap, restarted, upper
-from robustnb.experiments.defrosting import alike, derive, paper, permuted, run
+from robustnb.experiments.defrosting import alike, found, paper, permuted, run
 
 # %% ../nbs/transfer/05_defrosting.ipynb #bfd4e72a
 def case(n=60):
@@ -280,7 +280,7 @@ def test_what_is_derived():
     rows = [dict(where, arm=a, metric=f'{m}_{by}', condition=c, value=v)
             for m, by_arm in dict(by=tests, valid=valid).items() for a, vs in by_arm.items()
             for by in ('n', 'dose') for c, v in zip((10., 1000.), vs)]
-    found = derive(pd.DataFrame(rows)).set_index(['arm', 'metric', 'condition']).value
+    found = paper.derive(pd.DataFrame(rows)).set_index(['arm', 'metric', 'condition']).value
     assert found['best cut', 'depth_n', 1.] == 3 and found['best cut', 'depth_n', 3.] == 0    # of equals the deepest
     assert found['between', 'by_n', 10.] == .6 and found['between', 'by_n', 1000.] == .6      # by validation, not by test
     assert found['chosen', 'by_n', 10.] == .8 and found['chosen', 'by_dose', 1000.] == .9

@@ -11,7 +11,7 @@ from torch import nn
 from robustnb.curvature import diagonal_fisher
 from robustnb.data import Data, as_float
 from robustnb.evaluation import membership_attack, predict, wilson
-from robustnb.models import modes
+from robustnb.models import modes, seeded
 from robustnb.training import Diverged, Recipe, cross_entropy
 import copy
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ from scipy import stats
 from robustnb.data import blobs, load
 from robustnb.evaluation import evaluate
 from robustnb.models import mlp
-from robustnb.unlearning.baselines import _difference, _interval, _joined, _row, _scrubbed, _seeded, _shuffled, activation_distance, batch_fisher, correct, error_maximising, fine_tuned, fisher_forgetting, forget_statistics, gone_classes, gradient_ascent, impair_repair, masked, mean_loss, method, noisy_weights, ntk_forgetting, other_labels, per_class, plot_report, prediction_distance, random_labels, relearn_time, remaining_information, remembered, retrained, ssd, unlearning_report, untrained, without, zero_retrain_forgetting
+from robustnb.unlearning.baselines import _difference, _interval, _joined, _row, _scrubbed, _shuffled, activation_distance, batch_fisher, correct, error_maximising, fine_tuned, fisher_forgetting, forget_statistics, gone_classes, gradient_ascent, impair_repair, masked, mean_loss, method, noisy_weights, ntk_forgetting, other_labels, per_class, plot_report, prediction_distance, random_labels, relearn_time, remaining_information, remembered, retrained, ssd, unlearning_report, untrained, without, zero_retrain_forgetting
 
 # %% ../nbs/unlearning/00_baselines.ipynb #8d934088
 def problem(forget='classes'):
@@ -142,11 +142,11 @@ def test_impair_repair():
     model, forgotten, kept = problem()
     model.eval()
     like = as_float(kept.x)[0]
-    with _seeded(0): drawn = error_maximising(model, 3, like, 50, steps=0)
-    with _seeded(0): found = error_maximising(model, 3, like, 50)
+    with seeded(0): drawn = error_maximising(model, 3, like, 50, steps=0)
+    with seeded(0): found = error_maximising(model, 3, like, 50)
     denied = lambda x: cross_entropy(model, x, torch.full((50,), 3))[0]
     assert found.shape == (50, *like.shape) and denied(found) > denied(drawn) + 1
-    with _seeded(0): small = error_maximising(model, 3, like, 50, penalty=10.)
+    with seeded(0): small = error_maximising(model, 3, like, 50, penalty=10.)
     assert small.square().sum() < found.square().sum()/2
     blank = replace(forgotten, x=torch.zeros_like(forgotten.x)) # no image of what is forgotten is used
     forget = impair_repair(0.02, 2, 10)

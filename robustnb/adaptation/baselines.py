@@ -8,7 +8,6 @@ __all__ = ['BlendedNorm', 'entropy', 'balance', 'information', 'Adapted', 'sourc
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #02e50825
 import copy, math, warnings
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
@@ -18,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import check_xy
-from ..evaluation import _batches, _device, as_input
-from ..models import _check_path, _module, check_module, clone, eval_mode, features, find_head, floating_type
-from ..models import logits_of, unwrapped
+from ..evaluation import _batches, as_input
+from ..models import _check_path, _module, check_module, clone, device_of, eval_mode, features, find_head
+from ..models import floating_type, logits_of, seeded, unwrapped
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #05078f30
 class BlendedNorm(nn.Module):
@@ -96,15 +95,6 @@ def information(
     return balance(logits) - entropy(logits).mean()
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #2583f9b6
-@contextmanager
-def _dice(device, n):
-    "Random numbers that depend on `n` alone; afterwards the caller's go on where they were"
-    cuda = [device.index or 0] if device.type == 'cuda' else []
-    with torch.random.fork_rng(cuda):
-        torch.default_generator.manual_seed(n)
-        for i in cuda: torch.cuda.default_generators[i].manual_seed(n)
-        yield
-
 def _both(model, head, x):
     "(logits, what entered the layer `head`) of `x`; None for the latter without a head"
     if head is None: return logits_of(model, x), None
@@ -163,7 +153,7 @@ def reset(self:Adapted):
 @patch
 def _look(self:Adapted, x):
     "Take `x` into the window, and set the statistics' prior by what the window lacks"
-    x = as_input(self.model, x.detach()).to(_device(self.model))
+    x = as_input(self.model, x.detach()).to(device_of(self.model))
     if self.recent is not None and self.recent.shape[1:] != x.shape[1:]:
         raise ValueError(f'x has shape {tuple(x.shape)}, but before it was {tuple(self.recent.shape)}: reset() comes '
                          'before another kind of images')
@@ -219,7 +209,7 @@ def forward(self:Adapted,
 )->torch.Tensor: # (N,K) logits, by the weights before this batch's step
     "Predicts, then adapts"
     check_xy(x, box=x.ndim == 4)
-    with torch.inference_mode(False), _dice(_device(self.model), self.calls):
+    with torch.inference_mode(False), seeded(self.calls, device_of(self.model)):
         prior = self._look(x)
         due = self.loss is not None and min(self.waiting, len(self.recent)) >= self.window
         with torch.set_grad_enabled(due):
@@ -339,7 +329,7 @@ def statistics(
     check_module(model)
     head, total, products, n = head or find_head(model)[0], 0., 0., 0
     for x, _ in _batches(data, batch_size)[0]:
-        with eval_mode(model): z = features(model, as_input(model, x.to(_device(model))), head).double()
+        with eval_mode(model): z = features(model, as_input(model, x.to(device_of(model))), head).double()
         if z.ndim != 2: raise ValueError(f'features are rows (N,d), but {tuple(z.shape)} enters the layer {head!r}')
         total, products, n = total + z.sum(0), products + z.T @ z, n + len(z)
     if n < 2: raise ValueError(f'a covariance needs two images or more, got {n}')
@@ -359,7 +349,7 @@ def fitting(
     if width != len(s.mean):
         raise ValueError(f'the layer {s.head!r} takes {width} features and the statistics are of {len(s.mean)}: '
                          'are they of another network?')
-    return s.to(_device(model))
+    return s.to(device_of(model))
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #d2299ab8
 def aligned(

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from ..data import data_dirs, unknown
+from ..models import seeded
 
 # %% ../../nbs/adaptation/02_udah.ipynb #f63d3767
 CITATION = dict(acm='acmv9', citation='citationv1', dblp='dblpv7')
@@ -124,8 +125,7 @@ def axes_of(
 )->torch.Tensor: # (D, width), orthonormal columns
     "The leading right singular vectors of the features, rows scaled to unit length: no labels, no links"
     if width < 1: raise ValueError(f'width is a number of axes, 1 or more, not {width!r}')
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, g.x.device):
         return torch.svd_lowrank(unit_rows(g.x), min(width, *g.x.shape), niter=2)[2]
 
 def embedded(
@@ -409,8 +409,7 @@ def udah(
     if isinstance(bits, bool) or not isinstance(bits, int) or bits < 1:
         raise ValueError(f'bits is 1 or more, not {bits!r}')
     axes = axes_of(joined(source, target)) if axes is None else axes
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, axes.device):
         hasher = Hasher(axes, Encoder(axes.shape[1], hidden, bits), convolves)
         run = _Run(source, target, hasher, parts, seed)
         weights = [*hasher.parameters(), *run.crossing.parameters()]

@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 from ..data import unknown
-from ..models import autoencoder, eval_mode
+from ..models import autoencoder, eval_mode, seeded
 from ..training import train
 
 # %% ../../nbs/anomaly/00_abc.ipynb #4f2efcd4
@@ -225,9 +225,7 @@ def _fit(self:NetworkDetector, X, bad):
     self.center_, self.scale_ = X[~bad].mean(0), X[~bad].std(0)
     self.scale_[self.scale_ == 0] = 1
     x, held = self._tensor(X).float(), self._held_out(bad, rng)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed) # `torch.manual_seed` would also seed the GPUs, for good
-        self.net_ = self._build(X.shape[1:]).to(x)
+    with seeded(seed): self.net_ = self._build(X.shape[1:]).to(x)
     def rows(mask): return x[torch.from_numpy(mask).to(x.device)]
     normals, few = rows(~bad & ~held), rows(bad & ~held)
     weight = len(few) / len(normals) if self.anomaly_weight is None else self.anomaly_weight
@@ -374,6 +372,6 @@ def load(cls:NetworkDetector,
     if about['columns']: self.feature_names_in_ = np.array(about['columns'], dtype=object)
     for k in ('center', 'scale', 'decision_scores'): setattr(self, f'{k}_', tensors[k].numpy())
     self.labels_ = (self.decision_scores_ > 0).astype(int)
-    with torch.random.fork_rng(devices=[]): self.net_ = self._build(self.shape_).eval()
+    with seeded(0): self.net_ = self._build(self.shape_).eval()
     self.net_.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith('net.')})
     return self

@@ -25,8 +25,8 @@ from .search import Found, _judged, _told
 from .square import square
 from .threat_models import L1, Linf
 from ..data import unknown
-from ..evaluation import _batches, _device, as_input, wilson
-from ..models import Halves, check_module, logits_of
+from ..evaluation import _batches, as_input, wilson
+from ..models import Halves, check_module, device_of, logits_of
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #0d37f749
 VERSIONS = ('standard', 'plus', 'rand')
@@ -200,7 +200,7 @@ def note(self:_Run, rows, found, seconds):
 # %% ../../nbs/attacks/09_autoattack.ipynb #32dab5fa
 def _search(attacks, model, x, y, run, batch_size, progress):
     "Run every attack on the images that hold, from where `run` stands"
-    device, halves = _device(model), Halves()
+    device, halves = device_of(model), Halves()
     for at in range(run.at, len(attacks)):
         if at > run.at: run.at, run.tried = at, torch.zeros_like(run.tried)
         left = ((run.by < 0) & ~run.tried).nonzero()[:, 0]
@@ -246,7 +246,7 @@ def _fingerprint(model, x, y, settings):
 
 def _logits(model, x, batch_size):
     "(N,K) logits on the CPU, in the mode that the model is in"
-    halves, device = Halves(), _device(model)
+    halves, device = Halves(), device_of(model)
     parts = (out for z in x.split(batch_size) for _, out in halves(lambda z: logits_of(model, z.to(device)).cpu(), z))
     return torch.cat(list(parts))
 
@@ -357,7 +357,7 @@ def robustness(attack,       # made by `autoattack`
     check_module(model)
     x, y = _gathered(model, data)
     chosen = attack.ready(model, x, y)
-    device, surrogates = _device(model), [surrogates] if isinstance(surrogates, torch.nn.Module) else list(surrogates)
+    device, surrogates = device_of(model), [surrogates] if isinstance(surrogates, torch.nn.Module) else list(surrogates)
     few = x[:64].to(device), y[:64].to(device)
     if surrogates: check_surrogates(surrogates, few[0][:1], few[1][:1])
     flags = check_model(model, *few, threat, version == 'rand') if checks else []

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import check_xy
-from ..models import check_module, logits_of, modes
+from ..models import check_module, logits_of, modes, seeded
 
 # %% ../../nbs/attacks/01_gradient.ipynb #bd2751df
 def ce_loss(logits:torch.Tensor, # (N,K)
@@ -328,8 +328,7 @@ def probe_model(shape=(1, 8, 8), # (C,H,W)
                )->nn.Sequential:
     """A small network with batch norm and dropout in mixed modes, a frozen layer and gradients present:
     hard to leave untouched"""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         model = nn.Sequential(nn.Conv2d(shape[0], 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(.5),
                               nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
                               nn.Flatten(), nn.Linear(32, classes))

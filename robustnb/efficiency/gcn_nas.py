@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..data import Batches, Data, data_dirs, unknown
 from ..evaluation import predict
+from ..models import seeded
 from ..training import cosine, recompute_bn, train, update
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #5c1f61e0
@@ -131,9 +132,7 @@ def fitted(
     "The predictor that a network becomes by AdamW on the squared error of the standardised values"
     values, x = _values(archs, values), encode(archs)
     mean, sd = values.mean(), values.std().clamp(min=1e-12)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = make(x)
+    with seeded(seed): net = make(x)
     opt = torch.optim.AdamW(net.parameters(), lr, weight_decay=decay)
     for _ in train(net, [(x, ((values - mean)/sd).float())], squares, opt, epochs, schedule=cosine()): pass
     @torch.no_grad()

@@ -24,15 +24,19 @@ from .claims import BadInput, judge
 from .ledger import evidence
 from .store import NotStored, default_store, find_device, provenance
 from .trials import Artifacts, Paper, Trial, arms_of, plan, results_of
+from ..models import seeded
+from ..training import Diverged
 
 # %% ../../nbs/evidence/03_runner.ipynb #e02cba21
 def run_job(paper, job, device, artifacts=None):
     "Run one job and return what the store keeps of it"
     wall, cpu = time.perf_counter(), time.process_time()
-    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []), warnings.catch_warnings():
+    with seeded(job.seed, device), warnings.catch_warnings():
         warnings.filterwarnings('ignore', category=FutureWarning, module=r'torch\.') # what torch says of itself
-        torch.manual_seed(job.seed)
-        metrics = paper.run(Trial(paper, job, device, artifacts))
+        try: metrics = paper.run(Trial(paper, job, device, artifacts))
+        except Diverged:
+            if job.stage != 'tuning' or not paper.choose: raise
+            metrics = {paper.choose: np.nan}    # a candidate that is not chosen
     if not isinstance(metrics, dict) or not metrics:
         raise TypeError(
             f'the experiment of {paper.key} returned {type(metrics).__name__}; expected a dict metric -> number with '

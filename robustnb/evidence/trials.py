@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Arm', 'Setting', 'described', 'digest', 'splits', 'Trial', 'Artifacts', 'artifact_file', 'made_artifact',
-           'check_maker', 'read_artifact', 'checksum', 'source_of', 'kept', 'cleared', 'Paper', 'arms_of', 'results_of',
-           'tuning_job', 'candidate_jobs', 'choice', 'candidates', 'plan']
+           'check_maker', 'read_artifact', 'checksum', 'source_of', 'kept', 'cleared', 'Paper', 'per_seed', 'arms_of',
+           'results_of', 'tuning_job', 'candidate_jobs', 'choice', 'candidates', 'plan']
 
 # %% ../../nbs/evidence/02_trials.ipynb #bce3d5ff
 import hashlib, inspect, json, time, warnings
@@ -23,6 +23,7 @@ from torch import nn
 from ..data import as_float, cache_dir, load, unknown
 from .claims import LOOKS, SCALES, BadInput, Metric
 from .store import Job
+from ..models import seeded
 from ..training import cross_entropy
 
 # %% ../../nbs/evidence/02_trials.ipynb #cb59ec52
@@ -158,8 +159,7 @@ class Trial:
 
     def model(self, build=None, seed=None):
         "A new network of the setting, or of `build`, whose weights the trial's seed draws, or another"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed if seed is None else seed)
+        with seeded(self.seed if seed is None else seed):
             return (build or self.setting.build)().to(self.device)
 
     def fit(self, model, loss, data=None, **kw):
@@ -332,6 +332,17 @@ class Paper:
         "Names of the arms that are run there"
         some = self.setting(scale, dataset).arms
         return list(self.arms) if some is None else some
+
+# %% ../../nbs/evidence/02_trials.ipynb #6fe8e542
+def per_seed(
+    rows, # rows(records of one data set and seed) -> dicts with arm, metric, value and, where there is one, condition
+): # derive(records) -> records
+    "What a `Paper` may take as `derive`: the records and the rows, each with the data set and the seed it comes from"
+    def derive(records):
+        keys = ['paper', 'scale', 'dataset', 'seed']
+        more = [dict(zip(keys, at)) | row for at, r in records.groupby(keys) for row in rows(r)]
+        return pd.concat([records, pd.DataFrame(more)], ignore_index=True) if more else records
+    return derive
 
 # %% ../../nbs/evidence/02_trials.ipynb #3dd38fe1
 def arms_of(claim):

@@ -179,7 +179,7 @@ def run(trial):
     "Metrics of the tuned number of images per class, and accuracy for each number"
     s = trial.setting
     main = measured(trial, s.tuned)
-    if trial.tuning: return {'valid': math.nan if math.isnan(main['norm']) else main['accuracy']}
+    if trial.tuning: return {'valid': main['accuracy']}
     sizes = {float(n): main['accuracy'] if n == s.tuned else measured(trial, n)['accuracy'] for n in s.per_class}
     return main | {'by_n': sizes}
 
@@ -188,7 +188,9 @@ def measured(trial, n):
     start, s = source(trial), trial.setting
     before, y = {k: p.clone() for k, p in start.named_parameters() if not k.startswith('head')}, last.y.to(trial.device)
     try: net, passes = fitted(trial, start, data)
-    except Diverged: return lost(s.classes)
+    except Diverged:
+        if trial.tuning: raise
+        return lost(s.classes)
     with torch.no_grad(), torch.autocast(trial.device.type, torch.bfloat16) if s.precision else nullcontext():
         h = embedded(net, last)
         z = net.head(h).float()

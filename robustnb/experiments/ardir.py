@@ -9,13 +9,12 @@ __all__ = ['USUAL', 'READINGS', 'arms', 'arms_figure', 'BRIEF', 'small', 'few', 
 
 # %% ../../nbs/robustness/06_ardir.ipynb #f063ba3b
 import torch
-import pandas as pd
 from dataclasses import replace
 from functools import partial
 from ..attacks.autoattack import autoattack
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import dot_figure, panels, tradeoff
-from ..evidence.trials import Arm, Paper, Setting, checksum
+from ..evidence.trials import Arm, Paper, Setting, checksum, per_seed
 from ..models import convnet
 from ..robustness.ardir import aligned, angle, ard, ardir, distil_pgd, iad, rslad
 from ..robustness.baselines import Later, Recipe, adversarial, awp, kl_pgd, mart, smoothed, trades
@@ -84,13 +83,11 @@ def run(trial):
     out |= dict(angle=angle(*seen).mean().item(), teacher=int(before[:12], 16)) # 48 bits of the hash
     return out if trial.seed or not n else out | dict(autoattack=left(x[:n], y[:n], autoattack(threat)))
 
-def over_teacher(records):
-    "The records and a metric more: accuracy under attack above that of the teacher of the same seed"
-    held = records[records.metric == 'apgd']
-    base = held[held.arm == 'teacher'].set_index(['dataset', 'seed']).value
-    if not len(base): return records
-    own = base.reindex(pd.MultiIndex.from_frame(held[['dataset', 'seed']])).to_numpy()
-    return pd.concat([records, held.assign(metric='over_teacher', value=held.value - own)], ignore_index=True)
+def over_teacher(r):
+    "Accuracy under attack above that of the teacher"
+    held = r[r.metric == 'apgd'].set_index('arm').value
+    for arm, v in held.items() if 'teacher' in held else ():
+        yield dict(arm=arm, metric='over_teacher', value=v - held.teacher)
 
 # %% ../../nbs/robustness/06_ardir.ipynb #b00c0c13
 arms_figure = dot_figure(['accuracy', 'apgd'], list(arms), size=(4.5, 3.6), xlabel='accuracy (%)')
@@ -139,5 +136,5 @@ metrics = {
     'autoattack': Metric('accuracy under AutoAttack, 200 images of seed 0', '%', 'higher')}
 paper = Paper('ardir', 'ARDIR: Improving Robustness using Knowledge Distillation of Internal Representation',
               'Takahashi, Yamada, Yamanaka, Yamashita', 2022, '2211.00239', claims, arms, settings, run,
-              choose='robust', derive=over_teacher, metrics=metrics,
+              choose='robust', derive=per_seed(over_teacher), metrics=metrics,
               figures={'Accuracy': arms_figure, 'Copies of the teacher': copies_figure})

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['arms', 'RIVALS', 'FRONTS', 'OURS', 'front_figure', 'whole_figure', 'SOURCE', 'FULL', 'claims', 'shared', 'settings',
            'metrics', 'paper', 'ball', 'growing', 'mixed', 'scratch', 'finetuned', 'aft', 'on_the_way', 'twice',
-           'strengths', 'run', 'derive', 'fronts']
+           'strengths', 'run', 'leads', 'fronts']
 
 # %% ../../nbs/robustness/07_arrest.ipynb #c7b25708
 import math
-import pandas as pd
 import torch
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ from ..attacks.threat_models import Linf
 from ..data import Batches
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import panels, shown_arms, values_of
-from ..evidence.trials import Arm, Paper, Setting
+from ..evidence.trials import Arm, Paper, Setting, per_seed
 from ..models import convnet, logits_of
 from ..robustness.arrest import Reference, angle, arrest, front, grown
 from ..robustness.baselines import Objective, Recipe, adversarial, awp, friendly, kl_pgd, mart, scores, trades
@@ -109,19 +108,17 @@ def run(trial):
     return out
 
 # %% ../../nbs/robustness/07_arrest.ipynb #e84f41bd
-def derive(records):
-    "The records and the metric 'lead' of ARREST and its parts: clean accuracy above each rival's front (equation 5)"
-    keys, rows = ['paper', 'scale', 'dataset', 'seed'], []
-    for at, g in records[records.metric.isin(['accuracy', 'apgd'])].groupby(keys):
-        g = g.pivot_table(index='arm', columns='metric', values='value')
-        for family, names in FRONTS.items():
-            names = [a for a in names if a in paper.arms_at(*at[1:3])]
-            rivals = ['standard', 'at', *names]
-            if not (names and set(rivals) <= set(g.index)): continue
-            rows += [dict(zip(keys, at), arm=a, metric='lead', condition=family,
-                          value=g.accuracy[a] - front(g.apgd[rivals], g.accuracy[rivals], g.apgd[a]))
-                     for a in OURS if a in g.index]
-    return pd.concat([records, pd.DataFrame(rows)], ignore_index=True) if rows else records
+def leads(r):
+    "Clean accuracy of ARREST and its parts above each rival's front (equation 5)"
+    arms_here, g = paper.arms_at(*r.iloc[0][['scale', 'dataset']]), r[r.metric.isin(['accuracy', 'apgd'])]
+    g = g.pivot_table(index='arm', columns='metric', values='value')
+    for family, names in FRONTS.items():
+        names = [a for a in names if a in arms_here]
+        rivals = ['standard', 'at', *names]
+        if not (names and set(rivals) <= set(g.index)): continue
+        for a in (a for a in OURS if a in g.index):
+            yield dict(arm=a, metric='lead', condition=family,
+                       value=g.accuracy[a] - front(g.apgd[rivals], g.accuracy[rivals], g.apgd[a]))
 
 # %% ../../nbs/robustness/07_arrest.ipynb #f292773b
 def fronts(metric, title=str, **labels):
@@ -188,5 +185,5 @@ metrics = {
     'flattered': Metric('accuracy under APGD above that under AutoAttack', 'points', 'lower')}
 paper = Paper('arrest', 'Adversarial Finetuning with Latent Representation Constraint to Mitigate Accuracy-Robustness '
               'Tradeoff', 'Suzuki, Yamaguchi, Takeda, Kanai, Makishima, Ando, Masumura', 2023, '2308.16454', claims,
-              arms, settings, run, derive=derive, metrics=metrics,
+              arms, settings, run, derive=per_seed(leads), metrics=metrics,
               figures={'Clean and robust accuracy': front_figure, 'The same under AutoAttack': whole_figure})

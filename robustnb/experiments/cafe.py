@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['LRS', 'fixed', 'tuned', 'arms', 'time_figure', 'RIVALS', 'claim', 'claims', 'recipe', 'longer', 'FIVE', 'shared',
            'settings', 'metrics', 'paper', 'pooled', 'worn', 'streams', 'ordered', 'plain', 'to_source', 'by_groups',
-           'best', 'known', 'followed', 'milliseconds', 'run', 'derive', 'accuracy_figure', 'both_of']
+           'best', 'known', 'followed', 'milliseconds', 'run', 'over_streams', 'accuracy_figure', 'both_of']
 
 # %% ../../nbs/adaptation/01_cafe.ipynb #62e0b464
 import time
 from functools import partial
-import pandas as pd
+import numpy as np
 import torch
 from torch import nn
 from ..adaptation.baselines import (Statistics, bn, coral, eata, mean_alignment, shot_im, source, statistics,
@@ -19,7 +19,7 @@ from ..adaptation.cafe import cafe, frechet, group_gap, grouped, in_groups, matc
 from ..corruptions import EXTRA, KINDS, corrupt, stream
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import dots, line_figure, panels
-from ..evidence.trials import Arm, Paper, Setting
+from ..evidence.trials import Arm, Paper, Setting, per_seed
 from ..models import Normalize, init_
 from ..training import Recipe, one_cycle
 
@@ -146,23 +146,21 @@ def run(trial):
     return out
 
 # %% ../../nbs/adaptation/01_cafe.ipynb #25195b1c
-def derive(records):
-    """The records, and by arm and seed: 'extra', accuracy on the mixed stream minus that on single ones, each at its
-    own rate; 'wider', the same of the gap at one rate; 'failed', whether a covariance degenerated"""
-    keys, rows = ['paper', 'scale', 'dataset', 'seed'], []
-    lost = records[(records.metric == 'accuracy') & records.condition.isna()]      # of a run that gave nothing else
-    records = pd.concat([records.drop(lost.index), *(lost.assign(condition=c) for c in ('mixed', 'single'))])
-    for at, g in records[records.metric.isin(['accuracy', 'gap'])].groupby(keys):
-        v = g.set_index(['metric', 'arm', 'condition']).value.to_dict()
-        def add(arm, metric, value): rows.append(dict(zip(keys, at), arm=arm, metric=metric, value=value))
-        for a in dict.fromkeys(g.arm):
-            b = a if a in fixed else f'{a}_single'
-            mixed, single = v.get(('accuracy', a, 'mixed')), v.get(('accuracy', b, 'single'))
-            if None not in (mixed, single): add(a, 'extra', mixed - single)
-            mixed, single = (v.get(('gap', a, c)) for c in ('mixed', 'single'))
-            if None not in (mixed, single): add(a, 'wider', mixed - single)
-            add(a, 'failed', float(g[(g.arm == a) & (g.metric == 'accuracy')].value.isna().any()))
-    return pd.concat([records, pd.DataFrame(rows)], ignore_index=True)
+def over_streams(r):
+    """By arm 'extra', accuracy on the mixed stream minus that on single ones, each at its own rate; 'wider', the same
+    of the gap at one rate; 'failed', whether a covariance degenerated"""
+    r = r[r.metric.isin(['accuracy', 'gap'])]
+    v, mixed, single = r.set_index(['metric', 'arm', 'condition']).value.to_dict(), 'mixed', 'single'
+    for a in r.arm[(r.metric == 'accuracy') & r.condition.isna()]:    # of a run that gave nothing else
+        for c in (mixed, single):
+            v['accuracy', a, c] = np.nan
+            yield dict(arm=a, metric='accuracy', condition=c, value=np.nan)
+    for a in dict.fromkeys(r.arm):
+        pairs = dict(extra=[('accuracy', a, mixed), ('accuracy', a if a in fixed else f'{a}_single', single)],
+                     wider=[('gap', a, mixed), ('gap', a, single)])
+        for metric, (one, other) in pairs.items():
+            if {one, other} <= set(v): yield dict(arm=a, metric=metric, value=v[one] - v[other])
+        yield dict(arm=a, metric='failed', value=float(r[(r.arm == a) & (r.metric == 'accuracy')].value.isna().any()))
 
 # %% ../../nbs/adaptation/01_cafe.ipynb #3e9fafc9
 def accuracy_figure(records):
@@ -247,5 +245,5 @@ metrics = {
     'valid_single': Metric('accuracy on held-out corruptions, single', '%', 'higher')}
 paper = Paper('cafe', 'Covariance-aware Feature Alignment with Pre-computed Source Statistics for Test-time Adaptation '
               'to Multiple Image Corruptions', 'Adachi, Yamaguchi, Kumagai', 2023, '2204.13263', claims, arms, settings,
-              run, derive=derive, metrics=metrics,
+              run, derive=per_seed(over_streams), metrics=metrics,
               figures={'Accuracy': accuracy_figure, 'Time': time_figure})

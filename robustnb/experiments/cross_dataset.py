@@ -6,17 +6,16 @@
 __all__ = ['MANY', 'SEARCH', 'SEARCH_FEW', 'FEW', 'ALL', 'FRESH', 'arms', 'perceptron', 'wide', 'colour', 'recipe', 'turns',
            'settings', 'abstracts', 'figure', 'far', 'dense', 'claims', 'angle_figure', 'arm_figure', 'metrics',
            'paper', 'Plan', 'planned', 'turned', 'halved', 'setting', 'views', 'end', 'reduced', 'few', 'ordered',
-           'updated', 'merged', 'measured', 'run', 'derive', 'distance_figure']
+           'updated', 'merged', 'measured', 'run', 'over_90', 'distance_figure']
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #b8911813
 from dataclasses import dataclass, replace
 from functools import partial
 import numpy as np
-import pandas as pd
 from ..data import Data
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import dot_figure, line_figure
-from ..evidence.trials import Arm, Paper, Setting, digest, splits
+from ..evidence.trials import Arm, Paper, Setting, digest, per_seed, splits
 from ..merging.condensation import coreset, condense
 from ..merging.cross_dataset import (Ensemble, Steps, accuracies, best_point, finetuned, flipped_loss,
                                             line_terms, rotated, scaled, search, stacked, union)
@@ -191,12 +190,11 @@ def run(trial):
     last = rows[angles[-1]]
     return last | {k: {a: float(r[m]) for a, r in rows.items()} for k, m in over.items() if m in last}
 
-def derive(records):
-    "The records, and by how much the accuracy half way changes over 90 degrees: a straight line through all angles"
-    rows = [one.iloc[0].to_dict() | dict(metric='over_90', condition=None,
-                                         value=90*np.polyfit(one.condition.astype(float), one.value, 1)[0])
-            for _, one in records[records.metric == 'by_angle'].groupby(['dataset', 'arm', 'seed']) if len(one) > 2]
-    return pd.concat([records, pd.DataFrame(rows)], ignore_index=True) if rows else records
+def over_90(r):
+    "By how much the accuracy half way changes over 90 degrees: a straight line through all angles"
+    for arm, one in r[r.metric == 'by_angle'].groupby('arm'):
+        if len(one) < 3: continue
+        yield dict(arm=arm, metric='over_90', value=90*np.polyfit(one.condition.astype(float), one.value, 1)[0])
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #9fa468a8
 abstracts, figure = 'abstracts of versions 1 and 2', 'read off the figure in the README of the code'
@@ -266,6 +264,6 @@ metrics = {
 paper = Paper(
     'cross_dataset', 'Toward Data Efficient Model Merging between Different Datasets without Performance Degradation',
     'Yamada, Yamashita, Yamaguchi, Chijiwa', 2024, '2306.05641', claims, arms, settings, run, choose='valid',
-    derive=derive, metrics=metrics,
+    derive=per_seed(over_90), metrics=metrics,
     figures={'Accuracy of the arms': arm_figure, 'Accuracy over the angle': angle_figure,
              'Accuracy over the distance': distance_figure})

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RATES', 'LADDER', 'FINE', 'arms', 'SMALL', 'settings', 'OTHER', 'MEASURES', 'CHOICES', 'MIDDLE', 'claims', 'metrics',
            'paper', 'stack', 'permuted', 'cut', 'graded', 'setting', 'source_images', 'source_network', 'measured',
-           'run', 'alike', 'table', 'derive', 'picked', 'agree', 'depth_figure', 'similarity_figure']
+           'run', 'alike', 'table', 'found', 'picked', 'agree', 'depth_figure', 'similarity_figure']
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #f23ef486
 import math
@@ -20,7 +20,7 @@ from ..data import Batches, load
 from ..evaluation import predict
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import panels
-from ..evidence.trials import Arm, Paper, Setting
+from ..evidence.trials import Arm, Paper, Setting, per_seed
 from ..models import Normalize, init_
 from ..training import Recipe, cosine, cross_entropy, recompute_bn
 from ..transfer.defrosting import (blocks_of, cka, defrosted, discriminative, gradual, imbalance, lasting,
@@ -157,26 +157,22 @@ def table(r, metric, names):
 # %% ../../nbs/transfer/05_defrosting.ipynb #96c97419
 CHOICES = {'between': LADDER[1:-1], 'chosen': LADDER, 'fine-tuned between': FINE[1:-1]}
 
-def derive(records):
+def found(r):
     "Best cuts on test images, arms that choose a cut on validation images, and what similarity says of the best cut"
-    more = []
-    for (d, seed), r in records.groupby(['dataset', 'seed']):
-        def add(arm, metric, values):
-            more.extend(dict(r.iloc[0], arm=arm, metric=metric, condition=c, value=v, chosen=None, runs=None)
-                        for c, v in values.items())
-        for by, x in (('n', np.log10), ('dose', float)):
-            t = table(r, f'by_{by}', LADDER)
-            best = {x(c): float(max(range(t.shape[1]), key=lambda j: (v.iloc[j], j))) for c, v in t.iterrows()}
-            add('best cut', f'depth_{by}', best)
-            for arm, names in CHOICES.items(): add(arm, f'by_{by}', picked(r, by, names))
-        if (free := picked(r, 'untrained', LADDER[1:-1])):
-            add('untrained', 'by_n', {float(settings[r.scale.iloc[0], d].tuned): free[0.]})
-        for m in MEASURES:
-            held = r[r.metric == f'untrained_{m}']
-            add('untrained', m, dict(zip(held.condition, held.value)))
-            lasts = r[r.metric == f'lasts_{m}'].set_index('condition').value.astype(float)
-            if len(lasts) > 2 and best: add(m, 'predicts', {None: agree(lasts, pd.Series(best))})
-    return pd.concat([records, pd.DataFrame(more, columns=records.columns)], ignore_index=True)
+    def rows(arm, metric, values):
+        return [dict(arm=arm, metric=metric, condition=c, value=v) for c, v in values.items()]
+    best, tuned = {}, settings[tuple(r.iloc[0][['scale', 'dataset']])].tuned
+    for by, x in (('n', np.log10), ('dose', float)):
+        t = table(r, f'by_{by}', LADDER)
+        best = {x(c): float(max(range(t.shape[1]), key=lambda j: (v.iloc[j], j))) for c, v in t.iterrows()}
+        yield from rows('best cut', f'depth_{by}', best)
+        for arm, names in CHOICES.items(): yield from rows(arm, f'by_{by}', picked(r, by, names))
+    if (free := picked(r, 'untrained', LADDER[1:-1])): yield from rows('untrained', 'by_n', {float(tuned): free[0.]})
+    for m in MEASURES:
+        held = r[r.metric == f'untrained_{m}']
+        yield from rows('untrained', m, dict(zip(held.condition, held.value)))
+        lasts = r[r.metric == f'lasts_{m}'].set_index('condition').value.astype(float)
+        if len(lasts) > 2 and best: yield from rows(m, 'predicts', {None: agree(lasts, pd.Series(best))})
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #6e2d4272
 def picked(r, by, names):
@@ -257,5 +253,5 @@ metrics = {
     'predicts': Metric('rank correlation with the best cut'), 'valid': Metric('validation accuracy', '%', 'higher')}
 paper = Paper('defrosting', 'Optimal transfer protocol by incremental layer defrosting',
               'Gerace, Doimo, Sarao Mannelli, Saglietti, Laio', 2023, '2303.01429', claims, arms, settings, run,
-              choose='valid', derive=derive, metrics=metrics,
+              choose='valid', derive=per_seed(found), metrics=metrics,
               figures={'Accuracy and depth': depth_figure, 'Similarity': similarity_figure})

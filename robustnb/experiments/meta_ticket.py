@@ -20,7 +20,7 @@ from ..data import load
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import line_figure, panels
 from ..evidence.trials import Arm, Paper, Setting
-from ..models import mlp
+from ..models import device_of, mlp
 from ..training import Diverged, Recipe, cosine, fit, update
 from ..transfer.few_shot import (Episodes, Sinusoids, anil, boil, maml, nearest_mean, rotated, task_accuracies,
                                         with_classes)
@@ -102,7 +102,9 @@ def measured(trial, width):
     near = trial.arm.startswith('nearest mean')
     learner = trial.method(support) if near else trial.method(support, lr=.4)
     try: net = trained(trial, net, learner, train, width) if trial.arm in LEARNT else net
-    except Diverged: return lost(trial)
+    except Diverged:
+        if trial.tuning: raise
+        return lost(trial)
     if not near: learner = replace(learner, steps=s.steps)
     def right(data, net=net, n=s.tests):
         return task_accuracies(net, learner, Episodes(data, s.ways, s.shots, 15, seed=99), n)
@@ -118,8 +120,7 @@ def measured(trial, width):
         f'sparsity_{i + 1}': v for i, v in enumerate(left.drop('all'))}
 
 def lost(trial):
-    "What a training that diverged counts: nothing as a candidate, else chance"
-    if trial.tuning: return {'valid': math.nan}
+    "What a training that diverged counts: chance"
     names = ['accuracy'] + ['mnist', 'fashion']*(trial.setting.source == 'omniglot')
     chance = dict.fromkeys(names, 1/trial.setting.ways)
     return chance | (dict(sparsity=0., mask_gain=0.) if trial.arm in TICKETS else {})
@@ -173,7 +174,7 @@ def regressed(trial):
 
 def squared_error(net, learner, tasks, n):
     "Mean over the queries of n tasks"
-    device, s = next(net.parameters()).device, tasks.support
+    device, s = device_of(net), tasks.support
     def error(x, y): return F.mse_loss(learner.predict(net, x[:s], y[:s], x[s:]), y[s:]).item()
     return sum(error(*(t.to(device) for t in tasks[i])) for i in range(n)) / n
 

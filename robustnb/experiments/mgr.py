@@ -5,17 +5,16 @@
 # %% auto #0
 __all__ = ['T', 'consistent', 'generated', 'foreign', 'real', 'WEIGHTS', 'arms', 'BOTH', 'ALL_ARMS', 'SHARES', 'claims',
            'augmented', 'small', 'settings', 'words', 'metrics', 'paper', 'images', 'parts', 'samples', 'judged',
-           'extra', 'loop', 'run', 'generator_metrics', 'derive', 'setting', 'accuracy_figure', 'norm_figure']
+           'extra', 'loop', 'run', 'generator_metrics', 'fewer', 'setting', 'accuracy_figure', 'norm_figure']
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #19835c15
 from functools import partial
-import pandas as pd
 import torch
 from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import look, order_of, panels
-from ..evidence.trials import Arm, Paper, Setting, splits
-from ..models import features
+from ..evidence.trials import Arm, Paper, Setting, per_seed, splits
+from ..models import features, seeded
 from ..synthesis.generators import quality, sample_data, trained_gan
 from ..synthesis.mgr import MGR, Finder, filtered, gda, pcr, penalty, pool, regularised
 from ..synthesis.ssl import Steps, accuracy, balanced, fitted, small_cnn, strong
@@ -57,9 +56,7 @@ def loop(rate):
     def of(trial, weight):
         def parts(own, meta, made):
             g = made()
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(trial.seed)
-                finder = Finder(g.latent_shape)
+            with seeded(trial.seed): finder = Finder(g.latent_shape)
             return cross_entropy, MGR(g, finder, meta, T, weight, rate, seed=trial.seed)
         return parts
     return of
@@ -107,13 +104,11 @@ def generator_metrics(trial):
     return out
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #87dd7b0d
-def derive(records):
-    "The records, and 'fewer': accuracy with the fewest images minus that with the most, by arm and seed"
-    keys, rows = ['paper', 'scale', 'dataset', 'seed', 'arm'], []
-    for at, r in records[records.metric == 'accuracy'].groupby(keys):
-        v = r.set_index('condition').value
-        if {'few', 'many'} <= set(v.index): rows.append(dict(zip(keys, at), metric='fewer', value=v['few'] - v['many']))
-    return pd.concat([records, pd.DataFrame(rows)], ignore_index=True) if rows else records
+def fewer(r):
+    "Accuracy with the fewest images minus that with the most"
+    for arm, one in r[r.metric == 'accuracy'].groupby('arm'):
+        v = one.set_index('condition').value
+        if {'few', 'many'} <= set(v.index): yield dict(arm=arm, metric='fewer', value=v['few'] - v['many'])
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #9262c9dd
 BOTH = dict(at=['few', 'many'], matters=.5)
@@ -193,5 +188,5 @@ metrics = {
 metrics |= {m: Metric(m, '%', 'higher', **words) for m in ('precision', 'recall', 'density', 'coverage')}
 paper = Paper('mgr', 'Regularizing Neural Networks with Meta-Learning Generative Models',
               'Yamaguchi, Chijiwa, Kanai, Kumagai, Kashima', 2023, '2307.13899', claims, arms, settings, run,
-              choose='mean', derive=derive, metrics=metrics,
+              choose='mean', derive=per_seed(fewer), metrics=metrics,
               figures={'Gain over augmentation': accuracy_figure, 'Norm of the features': norm_figure})

@@ -90,7 +90,6 @@ def diagnosed(trial, net, loss):
 # %% ../../nbs/robustness/09_nib.ipynb #3fe35abe
 def run(trial):
     "Accuracy, under corruptions and attacks and certified, AUROC of strangers by each score, and what the codes tell"
-    torch.manual_seed(trial.seed) # of the codes' draws
     net, s = trial.model(), trial.setting
     loss = trial.method(net)
     own = [*loss.parameters()] if isinstance(loss, nn.Module) else []

@@ -12,7 +12,6 @@ import math
 import warnings
 from functools import partial
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from ..attacks.gradient import pgd
@@ -20,7 +19,7 @@ from ..attacks.threat_models import L2
 from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import line_figure
-from ..evidence.trials import Arm, Paper, Setting
+from ..evidence.trials import Arm, Paper, Setting, per_seed
 from ..models import mlp, preact_resnet18
 from ..robustness.baselines import adversarial
 from ..robustness.battery import accuracy
@@ -130,12 +129,11 @@ def run(trial):
     return out | dict(rise=rise('eigenvalue'), scaled_rise=rise('scaled'))
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #0a0f1a8d
-def rising(records):
-    "The records, and for each run whether eigenvalue and scaled eigenvalue rise at every step of eps: 1 or 0"
-    r = records[records.metric.isin(['eigenvalue', 'scaled'])].astype({'condition': float}).sort_values('condition')
-    each = r.groupby(['paper', 'arm', 'seed', 'scale', 'dataset', 'metric']).value
-    found = each.agg(lambda v: float((np.diff(v) > 0).all())).reset_index()
-    return pd.concat([records, found.assign(metric='rising_' + found.metric, condition=None)], ignore_index=True)
+def rising(r):
+    "Whether eigenvalue and scaled eigenvalue rise at every step of eps: 1 or 0"
+    for (arm, metric), one in r[r.metric.isin(['eigenvalue', 'scaled'])].groupby(['arm', 'metric']):
+        v = one.astype({'condition': float}).sort_values('condition').value
+        yield dict(arm=arm, metric=f'rising_{metric}', value=float((np.diff(v) > 0).all()))
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #efad9504
 LINEAR, NETWORK = (sorted({d for (_, d), s in settings.items() if bool(s.build) == deep}) for deep in (False, True))
@@ -173,6 +171,6 @@ metrics = {
     'rising_scaled': Metric('draws in which every step of eps raises eigenvalue times squared norm', '%')}
 paper = Paper('sharpness', 'Adversarial Training Makes Weight Loss Landscape Sharper in Logistic Regression',
               'Yamada, Kanai, Iwata, Takahashi, Yamanaka, Takahashi, Kumagai', 2021, '2102.02950', claims, arms,
-              settings, run, derive=rising, metrics=metrics, figures={
+              settings, run, derive=per_seed(rising), metrics=metrics, figures={
                   'Largest eigenvalue': sharpness_figure,
                   'Largest eigenvalue times squared norm': scaled_figure})

@@ -20,7 +20,7 @@ from ..evaluation import evaluate
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import line_figure
 from ..evidence.trials import Arm, Paper, Setting
-from ..models import convnet, init_, with_head
+from ..models import convnet, init_, seeded, with_head
 from ..training import Recipe, cosine, cross_entropy, fit
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #83b442e1
@@ -161,7 +161,7 @@ def adapted_at(trial, task, keep, iterations):
     masks = within(task.net, trial.method(task, keep), keep)
     small = compact(task.net, {} if trial.arm == 'dense' else masks)
     if trial.arm == 'scratch':
-        with torch.random.fork_rng(devices=[]): torch.manual_seed(trial.seed); init_(small)
+        with seeded(trial.seed): init_(small)
     small, out, done, opt = started(small, task.x, task.y), {}, 0, None
     for n in iterations:
         opt, done = updated(small, task.few, n - done, trial.values['lr'], n + task.number, opt), n

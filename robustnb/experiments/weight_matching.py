@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'arms', 'adam', 'sgd', 'mnist', 'fashion', 'thin', 'resnets', 'settings', 'wide', 'nats', 'source',
-           'claims', 'curve_figure', 'metrics', 'paper', 'setting', 'perceptrons', 'run', 'derive', 'scatter_figure']
+           'claims', 'curve_figure', 'metrics', 'paper', 'setting', 'perceptrons', 'run', 'rank', 'scatter_figure']
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #9ceb8a07
 from functools import partial
-import pandas as pd
 import torch
 from ..data import Batches
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import line_figure, panels, tradeoff
-from ..evidence.trials import Arm, Paper, Setting
+from ..evidence.trials import Arm, Paper, Setting, per_seed
 from ..merging.matching import curve, interpolate, match_all
 from ..merging.permutations import permutations, permuted
 from ..merging.weight_matching import alignment, directions, distance, distance_reduction, line_report
@@ -120,19 +119,11 @@ claims = [
 ]
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #30844638
-def derive(records):
-    """The records and, from five arms on, arm 'all': Spearman's correlation of R at 0.3 with the barrier, per data
-    set and seed"""
-    r = records[(records.metric == 'barrier') | (records.metric == 'R') & (records.condition == 0.3)]
-    keys = ['paper', 'scale', 'dataset', 'seed']
-    runs = r.pivot_table(index=[*keys, 'arm'], columns='metric',
-                         values='value').reindex(columns=['R', 'barrier']).dropna()
-    rows = [
-        dict(zip(keys, at), arm='all', metric='rank', value=g.R.rank().corr(g.barrier.rank()))
-        for at, g in runs.groupby(keys)
-        if len(g) > 4
-    ]
-    return pd.concat([records, pd.DataFrame(rows)], ignore_index=True) if rows else records
+def rank(r):
+    "From five arms on, arm 'all': Spearman's correlation of R at 0.3 with the barrier"
+    r = r[(r.metric == 'barrier') | (r.metric == 'R') & (r.condition == 0.3)]
+    runs = r.pivot_table(index='arm', columns='metric', values='value').reindex(columns=['R', 'barrier']).dropna()
+    if len(runs) > 4: yield dict(arm='all', metric='rank', value=runs.R.rank().corr(runs.barrier.rank()))
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #e23d163f
 curve_figure = line_figure('loss', 't, from A to B', ['none', 'wm', 'am', 'ste', 'many'], marker='', ylabel='test loss')
@@ -156,6 +147,6 @@ metrics = {
     'R': Metric('agreement R of singular directions', '', 'higher', 'above {}'),
     'rank': Metric('rank correlation of R and barrier', '', 'lower')}
 paper = Paper('weight_matching', 'Analysis of Linear Mode Connectivity via Permutation-Based Weight Matching',
-              'Ito, Yamada, Kumagai', 2025, '2402.04051', claims, arms, settings, run, version=2, derive=derive,
+              'Ito, Yamada, Kumagai', 2025, '2402.04051', claims, arms, settings, run, version=2, derive=per_seed(rank),
               metrics=metrics,
               figures={'Loss between two networks': curve_figure, 'Alignment and barrier': scatter_figure})

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from ..data import Data, as_float, check_xy, unknown
 from ..evaluation import predict
 from ..evidence.trials import checksum
-from ..models import Normalize, architecture, features
+from ..models import Normalize, architecture, features, seeded
 from ..training import Recipe, load_state, multistep, save_state
 
 # %% ../../nbs/merging/03_condensation.ipynb #8b16ce08
@@ -290,8 +290,7 @@ class _Condensation:
 
     def network(self, i):
         "The network of iteration `i`"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=_draws(self.seed, 2, i))))
+        with seeded(int(torch.randint(2**31, (), generator=_draws(self.seed, 2, i)))):
             return self.build().to(self.labels.device)
 
     def fakes(self): return self.x.flatten(0, 1), self.labels.repeat_interleave(self.x.shape[1])
@@ -460,8 +459,7 @@ def accuracy_of(
 )->list: # in [0,1], one for each seed
     "Accuracy on `test` of networks that were trained from scratch on `data` alone"
     def one(seed):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             net = build()
             recipe.fit(net, data, seed=seed, progress=False)
         return float((predict(net, test.x, 1000).argmax(1) == test.y).float().mean())

@@ -19,7 +19,7 @@ from ..data import Batches, Data, as_float, check_xy
 from ..evaluation import predict
 from .matching import straight_through
 from .permutations import Spec
-from ..models import clone
+from ..models import clone, device_of
 from ..training import cosine, cross_entropy, train
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #2cbecd9e
@@ -212,7 +212,7 @@ def accuracies(
     if state is not None:
         model = clone(model)
         model.load_state_dict(state)
-    return [float((predict(model, d.x, 2000).argmax(1) == d.y.to(next(model.parameters()).device)).float().mean())
+    return [float((predict(model, d.x, 2000).argmax(1) == d.y.to(device_of(model))).float().mean())
             for d in tests]
 
 def best_point(

@@ -27,7 +27,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import unknown
 from .permutations import Spec, compose, index, inside, inverse, permuted, wrapping
-from ..models import check_module, clone, find_head, floating_type, logits_of
+from ..models import check_module, clone, device_of, find_head, floating_type, logits_of
 from ..training import cross_entropy
 
 # %% ../../nbs/merging/01_matching.ipynb #8b947f20
@@ -179,7 +179,7 @@ def _xy(batch):
 def _loss_accuracy(model, batches):
     """Mean cross-entropy and accuracy over all examples. Where a logit is NaN the loss is, and the example counts as
     wrong"""
-    total, right, n, device = 0., 0., 0, next(model.parameters()).device
+    total, right, n, device = 0., 0., 0, device_of(model)
     for x, y in map(_xy, batches):
         if not x.is_floating_point():
             raise TypeError(

@@ -18,7 +18,7 @@ from torch import nn
 from torch.func import functional_call
 from ..data import as_float
 from ..evaluation import as_input, predict
-from ..models import Normalize, check_module, eval_mode, init_
+from ..models import Normalize, check_module, device_of, eval_mode, init_, seeded
 from ..training import classified, cross_entropy
 
 # %% ../../nbs/robustness/09_nib.ipynb #07641eb0
@@ -110,7 +110,7 @@ def encoded(
     batch_size:int=500,
 )->Codes: # on the model's device
     "The codes of `x` in evaluation mode, without gradients"
-    device = next(model.parameters()).device
+    device = device_of(model)
     with eval_mode(model):
         return Codes(*map(torch.cat, zip(*(model.codes(as_input(model, b.to(device))) for b in x.split(batch_size)))))
 
@@ -169,7 +169,7 @@ class NuisanceBottleneck(nn.Module):
         self.decoder = decoder(k + m, model.shape, width) if alpha else None
         self.probe = critic(m, classes, hidden) if nuisance else None
         self.discriminator = critic(k + m, 1, hidden) if independence else None
-        self.to(next(model.parameters()).device)
+        self.to(device_of(model))
 
     def forward(self, model, x, y):
         if any(p.grad is not None for p in self.parameters()):
@@ -259,8 +259,7 @@ def fresh_probe(
     "Test accuracy of a new network that reads the label from codes: at the frequency of the largest class, it can't"
     (a, y), (b, yb) = train, test
     mean, std = a.mean(0), a.std(0) + 1e-8
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         probe = critic(a.shape[1], int(y.max()) + 1, hidden)[1:].to(a.device)
     opt = torch.optim.Adam(probe.parameters(), 1e-2)
     with torch.enable_grad():

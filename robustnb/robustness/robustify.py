@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from ..data import as_float, unknown
-from ..models import check_module, clone, eval_mode, features, find_head, logits_of
+from ..models import check_module, clone, device_of, eval_mode, features, find_head, logits_of
 from .ardir import softened
 from .baselines import kl
 from ..training import Recipe, classified, cosine
@@ -304,7 +304,7 @@ def answers(
     batch_size:int=250,
 )->tuple: # logits (N,K) of the clean head, of the robust one
     "What both heads say of all images, in evaluation mode"
-    device = next(model.parameters()).device
+    device = device_of(model)
     with eval_mode(model):
         parts = [model.heads(as_float(part.to(device))) for part in x.split(batch_size)]
     return tuple(torch.cat(p) for p in zip(*parts))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..data import Batches, Data, as_float, check_xy
 from ..evidence.trials import checksum, described
-from ..models import architecture, eval_mode
+from ..models import architecture, eval_mode, seeded
 from .generators import Generator, conditions, latents
 from ..training import EMA, cosine, fit
 
@@ -282,8 +282,7 @@ def reconstruct(
 def _new(data, width, predict, noise, guidance, seed, device=None):
     "A generator for `data` whose network has learnt nothing yet"
     shape, classes = tuple(data.x.shape[1:]), len(data.classes) or int(data.y.max()) + 1
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         net = unet(shape, classes, width, predict).to(device)
     return Diffusion(net, shape, classes, noise, guidance=guidance).eval()
 

@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ..data import Batches, Data, as_float, check_xy
 from ..evaluation import predict
 from ..evidence.trials import checksum, described
-from ..models import architecture, eval_mode, features, floating_type
+from ..models import architecture, eval_mode, features, floating_type, seeded
 from ..training import fit
 
 # %% ../../nbs/synthesis/00_generators.ipynb #d4a983c0
@@ -282,8 +282,7 @@ def linear_decay(
 def gan_of(data, latent=32, width=32, seed=0):
     "An untrained `GAN` for the images and classes of `data`"
     shape, classes = tuple(data.x.shape[1:]), len(data.classes) or int(data.y.max()) + 1
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return GAN(dcgan(shape, classes, latent, width), Critic(shape, classes, width))
 
 def train_gan(

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.func import functional_call
 from ..data import as_float
-from ..models import eval_mode, features
+from ..models import eval_mode, features, seeded
 from .generators import check_generator
 from .ssl import semi_supervised
 from ..training import cross_entropy, update
@@ -66,8 +66,7 @@ class Finder(nn.Module):
     ):
         super().__init__()
         d, self.temperature = math.prod(latent_shape), temperature
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.net = nn.Sequential(nn.Linear(d, width), nn.LeakyReLU(.2), nn.Linear(width, d))
         for p in self.net[2].parameters(): nn.init.zeros_(p)
         self.preference = nn.Parameter(torch.zeros(classes))

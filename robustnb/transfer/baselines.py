@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Data, unknown
 from ..evaluation import as_input
-from ..models import check_module, clone, eval_mode, find_head, logits_of
+from ..models import check_module, clone, device_of, eval_mode, find_head, logits_of
 from ..training import classified
 
 # %% ../../nbs/transfer/00_baselines.ipynb #6168ef3e
@@ -56,7 +56,7 @@ def embedded(
     batch_size:int=250,
 )->torch.Tensor: # (N,D)
     "Features of all examples, in evaluation mode"
-    device = next(model.parameters()).device
+    device = device_of(model)
     with eval_mode(model):
         parts = [penultimate(model, as_input(model, x.to(device)))[0] for x in data.x.split(batch_size)]
     return torch.cat(parts)

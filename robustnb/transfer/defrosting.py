@@ -8,7 +8,6 @@ __all__ = ['RECIPE', 'blocks_of', 'freeze', 'restarted', 'activations', 'upper',
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #e95798d0
 import math
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 import torch
@@ -16,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Batches, Data, check_xy, unknown
 from ..evaluation import as_input, predict
-from ..models import check_module, eval_mode, find_head, with_head
+from ..models import check_module, device_of, eval_mode, find_head, seeded, with_head
 from ..training import Recipe, cosine, cross_entropy, recompute_bn
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #c14f8197
@@ -71,15 +70,6 @@ def freeze(
     return model
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #d7a725c8
-@contextmanager
-def _drawing(model, seed):
-    "Random numbers of `seed`; afterwards those of the caller go on"
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
-        torch.manual_seed(seed)
-        yield
-
-# %% ../../nbs/transfer/05_defrosting.ipynb #5d48e80d
 def restarted(
     model:nn.Module, # trained on the source; untouched
     depth:int, # blocks whose weights and statistics are kept
@@ -90,7 +80,7 @@ def restarted(
     "A copy with a new head whose layers behind the cut are as PyTorch makes them, each by its `reset_parameters`"
     net = with_head(model, classes, seed=seed)
     kept, fixed = _state(net, depth, blocks, below=True), _below(net, depth, blocks)
-    with _drawing(net, seed):
+    with seeded(seed, device_of(net)):
         for k, m in net.named_modules():
             if hasattr(m, 'reset_parameters'): m.reset_parameters()
             elif k not in fixed and any(True for _ in m.parameters(recurse=False)):
@@ -114,7 +104,7 @@ def activations(
 )->dict: # depth -> (N,...)
     "What enters the layer behind each cut, in evaluation mode"
     depths = range(1, len(blocks_of(model, blocks)) + 1) if depths is None else depths
-    seen, device = {d: [] for d in depths}, next(model.parameters()).device
+    seen, device = {d: [] for d in depths}, device_of(model)
     hooks = [model.get_submodule(_behind(model, d, blocks)).register_forward_pre_hook(
         lambda m, args, d=d: seen[d].append(args[0].clone())) for d in depths]
     try:
@@ -157,7 +147,7 @@ def _train(net, depth, data, recipe, loss, blocks=None, cached=None, seed=0, **k
         z = activations(net, data.x, [depth], blocks)[depth]
         net = nn.Sequential(nn.Unflatten(1, z.shape[1:]), top)    # `Batches` takes rows, or images in [0,1]
         data = replace(data, x=z.flatten(1), y=data.y.to(z.device))
-    with _drawing(net, seed): recipe.fit(net, data, loss, seed, **kw)
+    with seeded(seed, device_of(net)): recipe.fit(net, data, loss, seed, **kw)
 
 def _classes(data):
     "How many classes a data set has that can be trained on"

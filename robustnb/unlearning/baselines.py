@@ -13,7 +13,6 @@ __all__ = ['without', 'class_number', 'method', 'gone_classes', 'within', 'retra
 import hashlib, math, time, warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
@@ -28,7 +27,7 @@ from ..curvature import diagonal_fisher
 from ..data import Batches, Data, as_float, unknown
 from ..evaluation import as_input, membership_attack, predict, wilson
 from ..evidence.claims import interval
-from ..models import check_module, clone, find_head, modes, unwrapped
+from ..models import check_module, clone, device_of, find_head, modes, seeded, unwrapped
 from ..training import Diverged, Recipe, cross_entropy, fit, train, update
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #ab5614e1
@@ -62,13 +61,6 @@ def class_number(
     raise ValueError(unknown('class', name, [data.classes[c] for c in there] if isinstance(name, str) else there))
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #2bab35a3
-@contextmanager
-def _seeded(seed):
-    "A random state that depends on `seed` alone; the caller's is as before afterwards"
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
 def _check(model, forgotten, kept):
     "One sentence for what no method can work with"
     check_module(model)
@@ -86,7 +78,7 @@ def method(
     "`edit` behind the contract: forget(model, forgotten, kept) -> model"
     def forget(model, forgotten, kept):
         _check(model, forgotten, kept)
-        with _seeded(seed), torch.inference_mode(False), torch.enable_grad():
+        with seeded(seed, device_of(model)), torch.inference_mode(False), torch.enable_grad():
             net = clone(unwrapped(model))
             with modes(net): other = edit(net, forgotten, kept)
         out = net if other is None else other.train(model.training)
@@ -152,7 +144,7 @@ def retrained(
 ):
     "A new network that is trained on what is kept: the reference of every measure"
     def edit(net, forgotten, kept):
-        device = next(net.parameters()).device
+        device = device_of(net)
         new = make_model().to(device).train()
         recipe.fit(new, kept, seed=seed, **dict(progress=False) | fit_kw)
         return new
@@ -244,7 +236,7 @@ def impair_repair(
     "An epoch on error-maximising noise among kept examples, then one on these alone, which mends the rest"
     def edit(net, forgotten, kept):
         few, net = per_class(kept, kept_per_class, seed), net.eval()
-        like = as_float(few.x[:1])[0].to(next(net.parameters()).device)
+        like = as_float(few.x[:1])[0].to(device_of(net))
         labels = forgotten.y.unique().tolist()
         noise = torch.cat([error_maximising(net, c, like) for c in labels])
         y = torch.tensor(labels, device=like.device).repeat_interleave(len(noise) // len(labels))
@@ -310,7 +302,7 @@ def batch_fisher(
     what SSD's published code takes for the Fisher information"""
     net = clone(unwrapped(model)).eval().requires_grad_()
     params, batches = dict(net.named_parameters()), Batches(data, batch_size=batch, seed=seed)
-    total, device = {k: torch.zeros_like(p) for k, p in params.items()}, next(net.parameters()).device
+    total, device = {k: torch.zeros_like(p) for k, p in params.items()}, device_of(net)
     for x, y in batches:
         value = cross_entropy(net, x.to(device), y.to(device))[0]
         grads = torch.autograd.grad(value, [*params.values()], allow_unused=True, materialize_grads=True)
@@ -511,7 +503,7 @@ def untrained(
 )->nn.Module:
     "A network like `model` with new random weights and statistics"
     net = clone(unwrapped(model))
-    with _seeded(seed):
+    with seeded(seed, device_of(net)):
         for k, m in net.named_modules():
             reset = getattr(m, 'reset_parameters', getattr(m, '_reset_parameters', None))
             if reset: reset()
@@ -555,7 +547,7 @@ def relearn_time(
     net, data = _ready(clone(unwrapped(model)).requires_grad_()), _joined(forgotten, kept)
     g = torch.Generator().manual_seed(seed)
     opt = torch.optim.SGD(net.parameters(), lr)
-    with _seeded(seed), torch.enable_grad():
+    with seeded(seed, device_of(net)), torch.enable_grad():
         if fresh_head: find_head(net)[1].reset_parameters()
         for step in range(1, most + 1):
             drawn = data.pick(torch.randint(len(data), (sample,), generator=g).to(data.y.device))

@@ -14,7 +14,7 @@ from torch import nn
 from ..curvature import diagonal_fisher
 from ..data import Data, as_float, check_xy
 from ..evaluation import predict
-from ..models import clone, eval_mode, features, find_head
+from ..models import clone, device_of, eval_mode, features, find_head
 from ..training import cross_entropy
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #abef426e
@@ -222,6 +222,6 @@ def probe(
 
 def _features(model, data):
     "Penultimate features (N,D) of the images, float64, in evaluation mode"
-    device = next(model.parameters()).device
+    device = device_of(model)
     with eval_mode(model):
         return torch.cat([features(model, as_float(x.to(device))).flatten(1).double() for x in data.x.split(1000)])

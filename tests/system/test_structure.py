@@ -95,3 +95,11 @@ def test_exported_code_fits_its_column(tmp_path):
     assert list(check.long_lines(ROOT)) == []
     page(tmp_path, 'a/00_b', f'#| export\nx = 1\ny = "{"-" * 130}"', f'#| fig-cap: {"c" * 130}\nx', f'#| experiment\nz = "{"-" * 115}"')
     assert [s.partition(': ')[2][:14] for s in check.long_lines(tmp_path)] == ['136 characters', '121 characters']
+
+def test_random_numbers_are_seeded_in_one_place():
+    "`torch.manual_seed` also seeds every GPU, for good, whatever is put back afterwards: methods use `models.seeded`"
+    own = {'models.py', 'attacks/checks.py'}   # `seeded`; the checks, which seed while they put back more than numbers
+    found = [f'{p.relative_to(ROOT)}: {line.strip()}' for p in sorted((ROOT/'robustnb').rglob('*.py'))
+             for line in p.read_text().splitlines()
+             if ('torch.manual_seed(' in line or 'fork_rng(' in line) and str(p.relative_to(ROOT/'robustnb')) not in own]
+    assert found == ['robustnb/commands/train.py: torch.manual_seed(args.seed)']    # a process of its own
