@@ -53,12 +53,12 @@ def test_seeded():
     expected = torch.rand(3)
     torch.manual_seed(7)
     with mock.patch('torch.cuda.manual_seed_all') as others:
-        with seeded(3): first = torch.rand(2), mlp((4,), 3, (5,)).head.weight
+        with seeded(3): first = torch.rand(2), nn.Linear(4, 3).weight
         with pytest.raises(KeyError), seeded(4): raise KeyError
     assert not others.called                                 # no GPU is seeded
     assert torch.equal(torch.rand(3), expected)              # the caller's numbers go on
     assert torch.equal(first[0], torch.rand(2, generator=torch.Generator().manual_seed(3)))
-    with seeded(3): again = torch.rand(2), mlp((4,), 3, (5,)).head.weight
+    with seeded(3): again = torch.rand(2), nn.Linear(4, 3).weight
     assert all(map(torch.equal, first, again))
 
 # %% ../nbs/01_models.ipynb #4f4fc88e
