@@ -64,13 +64,14 @@ def test_seeded():
 # %% ../nbs/01_models.ipynb #4f4fc88e
 @pytest.mark.gpu
 def test_seeded_on_a_gpu():
-    x = torch.empty(2, device='cuda')
-    torch.cuda.manual_seed(7)
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    x = torch.empty(2, device=there)
+    torch.manual_seed(7)
     expected = torch.rand_like(x)
-    torch.cuda.manual_seed(7)
-    with seeded(3, 'cuda'): first = torch.rand_like(x)
+    torch.manual_seed(7)
+    with seeded(3, there): first = torch.rand_like(x)
     assert torch.equal(torch.rand_like(x), expected)
-    with seeded(3, 'cuda'): assert torch.equal(torch.rand_like(x), first)
+    with seeded(3, there): assert torch.equal(torch.rand_like(x), first)
 
 # %% ../nbs/01_models.ipynb #6f7c2301
 def test_mlp_starts_as_linear_layers_do():
