@@ -555,8 +555,8 @@ def test_awp_composes_with_other_steps():
     a, b = stepped(proximal(shrink, awp(0.)), cross_entropy)[0], stepped(proximal(shrink), cross_entropy)[0]
     assert equal(a, b)
     model, x, y = trained()
-    batches, logs = [], awp(0.01)(copy.deepcopy(model), x, y, cross_entropy, torch.optim.SGD(model.parameters(), 0.),
-                                  clip=1.)
+    model = copy.deepcopy(model)
+    logs = awp(0.01)(copy.deepcopy(model), x, y, cross_entropy, torch.optim.SGD(model.parameters(), 0.), clip=1.)
     assert 'grad_norm' in logs and 'accuracy' in logs and logs['loss'] > cross_entropy(model, x, y)[0] # the loss at w + v
     def part(n, **kw): # eval mode: batch norm would see the difference between a part and the whole
         m = copy.deepcopy(model).eval()
@@ -751,8 +751,10 @@ def test_every_floating_type_and_every_integer_label():
         for labels in (torch.int32, torch.uint8): assert torch.equal(value(torch.float32, y.to(labels)), base), name
         assert abs(value(torch.float64, y).item() - base.item()) < 0.01 * base.item() and value(
             torch.float64, y).dtype == torch.float64, name
-        assert abs(value(torch.bfloat16, y).item() - base.item()) < 0.1 * base.item() and value(
-            torch.bfloat16, y).dtype == torch.float32, name
+        x_adv = loss.attack(copy.deepcopy(model).eval(), x, y)   # the same in both: bfloat16 would send it elsewhere
+        outer = lambda dtype: loss.outer(copy.deepcopy(model).eval().to(dtype), x, x_adv, y)[0]
+        assert abs(outer(torch.bfloat16) - outer(torch.float32)) < 0.1 * outer(torch.float32), name
+        assert value(torch.bfloat16, y).isfinite() and value(torch.bfloat16, y).dtype == torch.float32, name
         m = copy.deepcopy(model).to(torch.bfloat16)
         update(m, x, y, loss, torch.optim.SGD(m.parameters(), 0.01))
         assert all(p.isfinite().all() for p in m.parameters()) and value(torch.float32, y, x.double()).isfinite(), name
