@@ -226,7 +226,10 @@ claims = [
           datasets=['split-cifar10']),
     Claim('4c', 'Half way between the networks the order found with a sampled subset gains over weight matching',
           'half', 'ste subset', ['wm'], paper_value={'split-cifar10': 24}, source=abstracts,
-          datasets=['split-cifar10']),
+          datasets=['split-cifar10'])]
+
+# %% ../../nbs/merging/04_cross_dataset.ipynb #aae9271b
+claims += [
     Claim(5, 'Merging with all images beats the ensemble of the logits', 'accuracy', 'ste', ['ensemble'], matters=1,
           paper_value={'mnist-rotated': 8.9}, source=figure),
     Claim('5b', 'Merging with condensed images beats the ensemble of the logits', 'accuracy', 'ste condensed',

@@ -331,6 +331,33 @@ def learn(self:_Condensation, net, epochs, g):
             with torch.no_grad(): torch._foreach_add_(weights, slopes, alpha=-.01)
 
 # %% ../../nbs/merging/03_condensation.ipynb #584c27ae
+def _asked(method, images_per_class, iterations, lr, outer, inner, operations, init):
+    "(method, iterations, lr, outer, inner, operations) as asked for, or else as published"
+    if method not in _METHODS: raise ValueError(unknown('method', method, _METHODS))
+    if init not in ('real', 'noise'): raise ValueError(unknown('init', init, ['real', 'noise']))
+    own, rounds = _METHODS[method], rounds_of(images_per_class) if method != 'dm' else (1, 0)
+    outer, inner = (r if v is None else v for v, r in zip((outer, inner), rounds))
+    operations = own.operations if operations is None else tuple(operations)
+    augmented(operations)    # refuses unknown names
+    return own, iterations or own.iterations, lr or own.lr, outer, inner, operations
+
+def _elsewhere(c, spread, method, part):
+    "Parts of the classes, computed by `spread`; how many iterations are left to do here: none"
+    if method != 'dm':
+        raise ValueError(f"{method} trains its networks on the images of all classes: only 'dm' can be spread")
+    parts = [slice(i, None, n) for n in [min(spread.n, len(c.own))] for i in range(n)]
+    for some, x in zip(parts, spread(part, parts)): c.x[some] = x
+    return 0
+
+@patch
+def losses(self:_Condensation, i, outer, inner):
+    "The loss of each step of iteration `i`, the network trained in between"
+    net, g = self.network(i), _draws(self.seed, 3, i)
+    for o in range(outer):
+        yield self.step(net, g)
+        if o < outer - 1: self.learn(net, inner, g)
+
+# %% ../../nbs/merging/03_condensation.ipynb #f4509c75
 def condense(
     data:Data, # images
     method:str='dm', # 'dc', 'dsa' (matched gradients, without and with augmentation) or 'dm' (matched mean features)
@@ -353,31 +380,18 @@ def condense(
     spread=None, # for 'dm', whose classes are independent: computes parts elsewhere, see `evidence.cluster.Nodes`
 )->Data: # x float32, classes in order
     "Synthetic images that train a network nearly as the whole of `data` does. The result depends on the seed alone"
-    if method not in _METHODS: raise ValueError(unknown('method', method, _METHODS))
-    if init not in ('real', 'noise'): raise ValueError(unknown('init', init, ['real', 'noise']))
-    own, rounds = _METHODS[method], rounds_of(images_per_class) if method != 'dm' else (1, 0)
-    outer, inner = (r if v is None else v for v, r in zip((outer, inner), rounds))
-    iterations, operations = iterations or own.iterations, own.operations if operations is None else tuple(operations)
-    augmented(operations)    # refuses unknown names
-    made = (own, images_per_class, build or partial(_usual, data), lr or own.lr, momentum, real, operations, init, box,
-            seed)
+    own, iterations, lr, outer, inner, operations = _asked(method, images_per_class, iterations, lr, outer, inner,
+                                                           operations, init)
+    made = (own, images_per_class, build or partial(_usual, data), lr, momentum, real, operations, init, box, seed)
     c = _Condensation(data, *made)
-    if spread:
-        if method != 'dm':
-            raise ValueError(f"{method} trains its networks on the images of all classes: only 'dm' can be spread")
-        parts = [slice(i, None, n) for n in [min(spread.n, len(c.own))] for i in range(n)]
-        for some, x in zip(parts, spread(partial(_part, data, made, iterations, spread.device), parts)): c.x[some] = x
-        iterations = 0
-    about = dict(method=method, iterations=iterations, lr=lr or own.lr, momentum=momentum, real=c.real, outer=outer,
+    if spread: iterations = _elsewhere(c, spread, method, partial(_part, data, made, iterations, spread.device))
+    about = dict(method=method, iterations=iterations, lr=lr, momentum=momentum, real=c.real, outer=outer,
                  inner=inner, operations=list(operations), init=init, box=box, seed=seed,
                  data=f'{data} {checksum(dict(x=data.x.cpu(), y=data.y.cpu()))}', images=images_per_class,
                  network=type(c.network(0)).__name__)
     for i in tqdm(range(c.resume(checkpoint, about), iterations), disable=not progress):
-        net, g = c.network(i), _draws(seed, 3, i)
-        for o in range(outer):
-            value = c.step(net, g)
+        for value in c.losses(i, outer, inner):
             if history is not None: history.append(value)
-            if o < outer - 1: c.learn(net, inner, g)
         if not np.isfinite(value): raise ValueError(f'the loss is {value} at iteration {i}: choose a smaller lr')
         if checkpoint and ((i + 1) % every == 0 or i + 1 == iterations): c.save(checkpoint, about, i + 1)
     x, y = c.fakes()
@@ -389,7 +403,7 @@ def _part(data, made, iterations, device, some):
     "The images of some classes by distribution matching, computed elsewhere"
     c = _Condensation(replace(data, x=data.x.to(device), y=data.y.to(device)), *made)
     c.some = some
-    for i in range(iterations): c.step(c.network(i), _draws(c.seed, 3, i))
+    for i in range(iterations): list(c.losses(i, 1, 0))
     return c.x[some].cpu()
 
 # %% ../../nbs/merging/03_condensation.ipynb #c195fb9a

@@ -199,35 +199,41 @@ class maml:
         for name, known in ('adapts', ('all', 'head', 'body')), ('norm', NORMS):
             if getattr(self, name) not in known: raise ValueError(unknown(name, getattr(self, name), known))
 
-    def rates(self, model)->dict: # name -> step size
-        "Which parameters the inner steps move, and how far"
-        head = find_head(model)[0] + '.' if self.adapts != 'all' else ''
-        still = getattr(model, 'still', ())    # beginnings of names that a module of its own kind keeps out
-        named = dict(model.named_parameters())
-        each = self.lr if isinstance(self.lr, dict) else dict.fromkeys(named, self.lr)
-        for k in each:
-            if k not in named: raise ValueError(unknown('parameter', k, named))
-        return {k: v for k, v in each.items()
-                if k.startswith(head) == (self.adapts != 'body') and not k.startswith(tuple(still))}
+# %% ../../nbs/transfer/00_few_shot.ipynb #cd181433
+@patch
+def rates(self:maml, model)->dict: # name -> step size
+    "Which parameters the inner steps move, and how far"
+    head = find_head(model)[0] + '.' if self.adapts != 'all' else ''
+    still = getattr(model, 'still', ())    # beginnings of names that a module of its own kind keeps out
+    named = dict(model.named_parameters())
+    each = self.lr if isinstance(self.lr, dict) else dict.fromkeys(named, self.lr)
+    for k in each:
+        if k not in named: raise ValueError(unknown('parameter', k, named))
+    return {k: v for k, v in each.items()
+            if k.startswith(head) == (self.adapts != 'body') and not k.startswith(tuple(still))}
 
-    def predict(self, model, x, y, queries, weights=None):
-        "Outputs for `queries` (m,...) after adaptation to the support `x`, `y`"
-        task = adapted(model, x, y, self.rates(model), self.steps, self.loss, weights, self.first_order, self.norm)
-        buffers = {k: b.clone() for k, b in model.named_buffers()}
-        if self.norm == 'support':    # one more pass over the support leaves its statistics in the buffers
-            with _norms(model, True, momentum=1.), torch.no_grad(): functional_call(model, (task, buffers), (x,))
-        return _outputs(model, task, queries, self.norm, buffers)
+# %% ../../nbs/transfer/00_few_shot.ipynb #1a4b1de5
+@patch
+def predict(self:maml, model, x, y, queries, weights=None):
+    "Outputs for `queries` (m,...) after adaptation to the support `x`, `y`"
+    task = adapted(model, x, y, self.rates(model), self.steps, self.loss, weights, self.first_order, self.norm)
+    buffers = {k: b.clone() for k, b in model.named_buffers()}
+    if self.norm == 'support':    # one more pass over the support leaves its statistics in the buffers
+        with _norms(model, True, momentum=1.), torch.no_grad(): functional_call(model, (task, buffers), (x,))
+    return _outputs(model, task, queries, self.norm, buffers)
 
-    def __call__(self, model, x, y):
-        if x.ndim < 3 or not 0 < self.support < x.shape[1]:
-            raise ValueError(f'tasks have shape (tasks, examples, ...) with more than {self.support} examples, '
-                             f'got {tuple(x.shape)}')
-        s = self.support
-        out = [self.predict(model, x[t, :s], y[t, :s], x[t, s:]) for t in range(len(x))]
-        loss = torch.stack([self.loss(o, y[t, s:]) for t, o in enumerate(out)]).mean()
-        if y.is_floating_point(): return loss, {'loss': loss.detach()}
-        right = torch.stack([(o.argmax(1) == y[t, s:]).float().mean() for t, o in enumerate(out)])
-        return loss, {'loss': loss.detach(), 'accuracy': right.mean()}
+# %% ../../nbs/transfer/00_few_shot.ipynb #84bc303e
+@patch
+def __call__(self:maml, model, x, y):
+    if x.ndim < 3 or not 0 < self.support < x.shape[1]:
+        raise ValueError(f'tasks have shape (tasks, examples, ...) with more than {self.support} examples, '
+                         f'got {tuple(x.shape)}')
+    s = self.support
+    out = [self.predict(model, x[t, :s], y[t, :s], x[t, s:]) for t in range(len(x))]
+    loss = torch.stack([self.loss(o, y[t, s:]) for t, o in enumerate(out)]).mean()
+    if y.is_floating_point(): return loss, {'loss': loss.detach()}
+    right = torch.stack([(o.argmax(1) == y[t, s:]).float().mean() for t, o in enumerate(out)])
+    return loss, {'loss': loss.detach(), 'accuracy': right.mean()}
 
 # %% ../../nbs/transfer/00_few_shot.ipynb #3d56d714
 def anil(support, lr=.4, steps=1, **kw):
