@@ -390,21 +390,26 @@ def clone(model:nn.Module)->nn.Module: # in the same modes
                          f'{e}') from e
 
 # %% ../nbs/01_models.ipynb #527ee8ca
-_HEADS = {'head', 'heads', 'fc', 'classifier', 'linear', 'last_linear', 'output'}
+_HEADS = {'head', 'heads', 'classifier', 'last_linear', 'logits'}
+_LAST = {'fc', 'linear', 'out', 'output'}   # names of heads, but of hidden layers too
 
 def find_head(
     model:nn.Module,
 )->tuple: # (its name in `named_modules`, the nn.Linear)
-    """The classification layer: the last nn.Linear below one of the customary names (head, fc, classifier, ...),
-    else the last nn.Linear"""
+    """The classification layer: the last nn.Linear below a name that heads have (head, classifier, ...), else the last
+    one; a ValueError where that leaves out one called fc, linear, out or output, which might be meant"""
     linears = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    usual = [(n, m) for n, m in linears if _HEADS & set(n.split('.'))]
     if not linears:
         raise ValueError(
             f'{type(model).__name__} has no nn.Linear that could be its head: name it, e.g. features(model, x, '
             'head="classifier.1")'
         )
-    return (usual or linears)[-1]
+    usual, maybe = ([(n, m) for n, m in linears if some & set(n.split('.'))] for some in (_HEADS, _LAST))
+    if usual: return usual[-1]
+    if maybe and maybe[-1] != linears[-1]:
+        raise ValueError(f'which layer of {type(model).__name__} is the head, {maybe[-1][0]!r} or {linears[-1][0]!r}? '
+                         "Call it 'head'")
+    return linears[-1]
 
 def _module(model, name):
     "The submodule `name`, or one sentence with the near misses"
@@ -441,12 +446,16 @@ def _entering(model, x, name, layer, guessed):
             'which the head follows'
         )
     (into, out), = seen
-    if guessed and getattr(logits, 'shape', None) != out.shape:
+    if guessed: _check_head(name, out, logits)
+    return into
+
+def _check_head(name, out, logits):
+    "One sentence if a layer that was taken for the head gives something else than the model"
+    if getattr(logits, 'shape', None) != out.shape:
         raise ValueError(
             f'{name!r} is not the head, its output {tuple(out.shape)} is not the output of the model: give the name of '
             'the head'
         )
-    return into
 
 # %% ../nbs/01_models.ipynb #200c3143
 def with_head(
@@ -481,12 +490,14 @@ def represented(
     name, module = find_head(model) if layer is None else (layer, _module(model, layer))
     seen = []
     hook = module.register_forward_hook(
-        lambda m, args, out: seen.append(_rows(args[0] if layer is None else out, name, len(x))))
+        lambda m, args, out: seen.append((_rows(args[0] if layer is None else out, name, len(x)), out)))
     try: logits = logits_of(model, x)
     finally: hook.remove()
     if len(seen) != 1:
         raise ValueError(f'layer {name!r} runs {len(seen)} times in a forward pass: name one that runs once')
-    return logits, seen[0]
+    (h, out), = seen
+    if layer is None: _check_head(name, out, logits)
+    return logits, h
 
 def _rows(h, name, n):
     "One row per image, a copy: what comes later in the network may work in place"

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['classified', 'cross_entropy', 'update', 'train', 'cosine', 'multistep', 'one_cycle', 'Diverged', 'History', 'Average',
-           'EMA', 'SWA', 'recompute_bn', 'save_state', 'load_state', 'fit', 'Recipe', 'proximal', 'accelerated']
+           'EMA', 'SWA', 'recompute_bn', 'save_state', 'load_state', 'fit', 'Recipe', 'carrying', 'proximal',
+           'accelerated']
 
 # %% ../nbs/02_training.ipynb #9bd8b80c
-import copy, json, math, os, random, warnings, zlib
+import copy, json, math, os, random, warnings, weakref, zlib
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -909,6 +910,8 @@ def fit(
                _settings(batches, loss, step, schedule, averages, total, step_kw))
     if channels_last: model.to(memory_format=torch.channels_last)
     start = run.resume(total) if resume else 0
+    for part in (loss, step) if not start else ():
+        if hasattr(part, 'reset'): part.reset() # what counted or drew in another training begins anew
     updates = _updates(model, run.feed, loss, opt, epochs, step, schedule, start, step_kw)
     with _compiled(model, compile), tqdm(total=total, initial=start, disable=not (progress and _is_main()),
                                          unit='update') as bar:
@@ -973,6 +976,16 @@ class Recipe:
                    self.schedule, **kw)
 
 # %% ../nbs/02_training.ipynb #add77e90
+def carrying(
+    go, # a function that calls `inner`
+    inner, # an objective or a step, which may have a state
+): # go
+    "A function with the state of what it wraps: `state_dict`, `load_state_dict` and `reset`, where there are such"
+    for k in ('state_dict', 'load_state_dict', 'reset'):
+        if hasattr(inner, k): setattr(go, k, getattr(inner, k))
+    return go
+
+# %% ../nbs/02_training.ipynb #f706ae92
 def proximal(
     prox, # prox(model, lr): changes the weights in place
     step=update, # the step that comes first
@@ -982,7 +995,7 @@ def proximal(
         logs = step(model, x, y, loss, opt, **kw)
         with torch.no_grad(): prox(model, opt.param_groups[0]['lr'])
         return logs
-    return go
+    return carrying(go, step)
 
 # %% ../nbs/02_training.ipynb #45d3a5b6
 def accelerated(
@@ -990,17 +1003,20 @@ def accelerated(
     step=update, # the step whose gradients are added up: passes `reduce` on to `update`
     split=True, # every process has the joint batch and takes its part; False: batches are such parts already
 ):
-    """A step for several processes whose gradients are those of the joint batch;
-    model and optimiser are plain, not prepared"""
+    """A step for several processes whose gradients are those of the joint batch, if the objective is a mean over the
+    examples (one that compares them with each other sees its process's part); model and optimiser are plain, not
+    prepared"""
     if accelerator.mixed_precision not in ('no', 'bf16'):
         raise ValueError(f"mixed_precision of the accelerator is 'no' or 'bf16', not {accelerator.mixed_precision!r}")
     if accelerator.gradient_accumulation_steps != 1:
         raise ValueError('gradient accumulation is not supported: take smaller batches or more processes')
-    rank, world, aligned = accelerator.process_index, accelerator.num_processes, False
+    rank, world, aligned = accelerator.process_index, accelerator.num_processes, lambda: None
     own_kw = {'precision': 'bf16'} if accelerator.mixed_precision == 'bf16' else {}
     def go(model, x, y, loss, opt, **kw):
-        nonlocal aligned
-        if not aligned: _align(accelerator, model, x, split); aligned = True
+        nonlocal aligned # with which model, so that another one is aligned too
+        if aligned() is not model:
+            _align(accelerator, model, opt, x, split)
+            aligned = weakref.ref(model)
         n, share = len(x), 1/world if split else None
         if split and n >= world: # a smaller batch is done as a whole by each
             part = slice(n*rank//world, n*(rank + 1)//world)
@@ -1009,16 +1025,18 @@ def accelerated(
         logs = step(model, x, y, loss, opt, reduce=partial(_add_up, accelerator, share, len(x)), **(own_kw | kw))
         _same_statistics(accelerator, model)
         return logs
-    return go
+    return carrying(go, step)
 
 # %% ../nbs/02_training.ipynb #b9eef396
 @torch.no_grad()
-def _align(accelerator, model, x, split):
+def _align(accelerator, model, opt, x, split):
     "Before the first update: the main process's weights for all, and a look at whether the joint batches agree"
     from accelerate.utils import broadcast # costs seconds to import, and few need it
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise ValueError('accelerated takes the plain model, not a prepared one')
-    for t in model.state_dict().values(): t.copy_(broadcast(t.clone()))
+    own = {id(p) for p in model.parameters()}
+    others = (p for g in opt.param_groups for p in g['params'] if id(p) not in own)   # an objective's
+    for t in (*model.state_dict().values(), *others): t.copy_(broadcast(t.clone()))
     if not split: return
     order, wide = torch.arange(1, len(x) + 1, device=x.device), x.to(_wide(x.dtype))
     sums = accelerator.gather(

@@ -830,6 +830,29 @@ def test_proximal_step():
     for p, q in zip(a.parameters(), b.parameters()): torch.testing.assert_close(p, q)
     assert (a[1].weight == 0).any()
 
+# %% ../nbs/02_training.ipynb #edd12b84
+def test_a_wrapped_state_is_kept_and_reset():
+    class Warm:
+        "A step whose first updates are small"
+        def __init__(self): self.reset()
+        def reset(self): self.done = 0
+        def state_dict(self): return {'done': self.done}
+        def load_state_dict(self, state): self.done = state['done']
+        def __call__(self, model, x, y, loss, opt, **kw):
+            self.done += 1
+            return update(model, x, y, lambda *a: (loss(*a)[0]*min(self.done/20, 1), {}), opt, **kw)
+    def trained(step, epochs=4, **kw):
+        model, opt = tiny()
+        fit(model, Batches(digits, batch_size=50), cross_entropy, opt, epochs, step, progress=False, **kw)
+        return model.state_dict().values()
+    whole = trained(proximal(soft(.3), Warm()))
+    assert not all(map(torch.equal, whole, trained(proximal(soft(.3))))), 'the state matters'
+    with tempfile.TemporaryDirectory() as d:
+        trained(proximal(soft(.3), Warm()), 2, checkpoint=f'{d}/c')
+        assert all(map(torch.equal, whole, trained(proximal(soft(.3), Warm()), checkpoint=f'{d}/c')))
+    used = proximal(soft(.3), Warm())
+    assert all(map(torch.equal, whole, trained(used))) and all(map(torch.equal, whole, trained(used)))
+
 # %% ../nbs/02_training.ipynb #171c7691
 def test_gradients_of_parts_add_up():
     x, y = next(iter(Batches(digits, batch_size=33)))
