@@ -3,16 +3,19 @@
 import torch
 from torch import nn
 from robustnb.training import cross_entropy, update
-import copy, warnings
+import copy, tempfile, warnings
 import numpy as np
 import pandas as pd
 import pytest
+from robustnb.data import Batches, load
 from robustnb.evidence.runner import run_job
 from robustnb.evidence.store import Job
+from robustnb.models import lenet, preact_resnet8
+from robustnb.robustness.baselines import Later, awp
+from robustnb.training import fit, train
 from robustnb.models import lenet
-from robustnb.training import train
-from robustnb.robustness.absum import absum, absum_penalty, conv_filters, on_filters, prox_absum, prox_l1, prox_l2, shrink_spectral
-from robustnb.experiments.absum import as_robust, claims, frugal, paper, penalty, s
+from robustnb.robustness.absum import absum, absum_penalty, conv_filters, on_filters, prox_absum, prox_l1, prox_l2, relative_step_time, shrink_spectral
+from robustnb.experiments.absum import as_robust, claims, frugal, paper, penalty, s, whole
 
 # %% ../nbs/robustness/01_absum.ipynb #fb1f2189
 def test_the_method():
@@ -69,6 +72,39 @@ def test_step():
     torch.testing.assert_close(plain.head.weight, ours.head.weight)  # nothing but filters is touched
     for a, b in zip(one(absum(0)).parameters(), plain.parameters()): assert torch.equal(a, b)
 
+# %% ../nbs/robustness/01_absum.ipynb #5dfbed09
+def test_the_optimiser_says_which_filters_are_trained_and_how_fast():
+    x, y = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8)
+    m = lenet((1, 8, 8), width=2)
+    one_, two = conv_filters(m)
+    before = [w.detach().clone() for w in (one_, two)]
+    absum(.05)(m, x, y, cross_entropy, torch.optim.SGD(m.head.parameters(), lr=.1))
+    for a, w in zip(before, (one_, two)): assert torch.equal(a, w)     # their gradients are there, but nobody trains them
+    groups = [dict(params=[two], lr=.3), dict(params=m.head.parameters(), lr=.1)]
+    plain = copy.deepcopy(m)
+    absum(.05)(m, x, y, cross_entropy, torch.optim.SGD(groups, lr=.1))
+    w = conv_filters(plain)[1]
+    update(plain, x, y, cross_entropy, torch.optim.SGD([w], lr=.3))
+    assert torch.equal(one_, before[0])
+    torch.testing.assert_close(two, prox_absum(w, .3*.05))
+
+# %% ../nbs/robustness/01_absum.ipynb #a2a6a701
+def test_the_state_of_the_step_that_goes_before_is_the_step_s_own():
+    late = Later(6, update, awp(.05))
+    assert absum(.01, late).state_dict() == late.state_dict() and not hasattr(absum(.01), 'state_dict')
+    data = load('digits').take(120)
+    def weights(step, epochs=4, **kw):
+        torch.manual_seed(0)
+        m = lenet((1, 8, 8), width=2)
+        opt = torch.optim.SGD(m.parameters(), .1, momentum=.9)
+        fit(m, Batches(data, batch_size=40), cross_entropy, opt, epochs, step, progress=False, **kw)
+        return torch.cat([p.detach().flatten() for p in m.parameters()])
+    whole, used = weights(absum(.01, late)), weights(absum(.01, late))
+    assert torch.equal(whole, used) and not torch.equal(whole, weights(absum(.01, awp(.05))))
+    with tempfile.TemporaryDirectory() as d:
+        weights(absum(.01, Later(6, update, awp(.05))), 1, checkpoint=f'{d}/c')
+        assert torch.equal(whole, weights(absum(.01, Later(6, update, awp(.05))), checkpoint=f'{d}/c'))
+
 # %% ../nbs/robustness/01_absum.ipynb #eaf6fd06
 def test_models_as_people_have_them():
     x, y = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8)
@@ -120,6 +156,14 @@ def test_rivals():
     s = torch.linalg.svdvals(lead.flatten(1))
     torch.testing.assert_close(torch.linalg.svdvals(shrink_spectral(lead, 0.1).flatten(1)), torch.cat([s[:1] * 0.9, s[1:]]),
                                rtol=1e-3, atol=0)
+
+# %% ../nbs/robustness/01_absum.ipynb #53f80944
+def test_the_model_stays_as_it_is():
+    m, x, y = preact_resnet8((1, 8, 8), width=2).train(), torch.rand(8, 1, 8, 8), torch.arange(8)
+    before = copy.deepcopy(m.state_dict())
+    assert relative_step_time(m, x, y, 2) > 0
+    assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+    assert all(p.grad is None for p in m.parameters())
 
 # %% ../nbs/robustness/01_absum.ipynb #e636616e
 def test_rules():

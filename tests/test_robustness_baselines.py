@@ -472,6 +472,8 @@ def test_later_switches_and_counts():
     other.load_state_dict(loss.state_dict())
     assert other.turn() == 'c' and (other.done, other.then.done) == (6, 4)
     assert Later(0, 'a', 'b').turn() == 'b'
+    loss.reset()
+    assert (loss.done, loss.then.done) == (0, 0)
     refused('updates must be', lambda: Later(-1, 'a', 'b'), lambda: Later(2.5, 'a', 'b'))
     model, x, y = trained()
     whole = Later(2, adversarial(friendly(Linf(0.1), tau=0)),
@@ -689,6 +691,23 @@ def test_interrupted_training_goes_on_with_later_and_best():
         assert np.array_equal(whole[2].frame[['loss', 'score']].to_numpy(), resumed[2].frame[['loss', 'score']].to_numpy(),
                               equal_nan=True)
         assert Best(None, f'{folder}/best').best is not None and Best(None, f'{folder}/best', resume=False).best is None
+
+# %% ../nbs/robustness/00_baselines.ipynb #f09d6a91
+def test_a_step_inside_of_another_begins_anew_with_each_training_and_goes_on_after_a_checkpoint():
+    data = Batches(load('digits', n=120), batch_size=40)
+    def weights(loss, step, epochs=4, **kw):
+        torch.manual_seed(0)
+        model = mlp((1, 8, 8), 10, (16,))
+        fit(model, data, loss, torch.optim.SGD(model.parameters(), .1, momentum=.9), epochs, step, progress=False, **kw)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+    def parts(): return Later(6, cross_entropy, adversarial(fgsm(Linf(.1)))), awp(.01, Later(5, update, awp(.05)))
+    used = parts()
+    whole = weights(*used)
+    assert torch.equal(whole, weights(*used)) and used[0].done == 12 and used[1].state_dict()['done'] == 12
+    assert not torch.equal(whole, weights(parts()[0], awp(.01, awp(.05))))
+    with tempfile.TemporaryDirectory() as folder:
+        weights(*parts(), 1, checkpoint=f'{folder}/c')
+        assert torch.equal(whole, weights(*parts(), checkpoint=f'{folder}/c'))
 
 # %% ../nbs/robustness/00_baselines.ipynb #fb201914
 def test_attacks_keep_the_contract():

@@ -15,7 +15,7 @@ from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, features, load_model, mlp, save_model
 from robustnb.robustness.baselines import tanh_logits
 from robustnb.robustness.blf import Bound, FORMS, blf, bounded, flow, gamma_for, missed, norms, pre_logits, prelogit_attack, straight_through
-from robustnb.experiments.blf import PLAIN, arms, claims, paper
+from robustnb.experiments.blf import PLAIN, arms, claims, norm, paper
 
 # %% ../nbs/robustness/03_blf.ipynb #1ccaa472
 class _Times(nn.Module):
@@ -158,6 +158,16 @@ def test_straight_through():
     linear = lambda logits, y: (logits*torch.arange(10.)).sum(1)
     assert torch.equal(input_gradient(through, x, y, linear), input_gradient(pre_logits(model), x, y, linear))
     assert straight_through(pre_logits(model)) is pre_logits(model)
+
+# %% ../nbs/robustness/03_blf.ipynb #8185149b
+def test_every_layer_keeps_its_mode():
+    for whole, norm in ((True, False), (False, True), (True, True), (False, False)):
+        net = convnet((1, 8, 8), width=4).train(whole)
+        net.block1.bn.train(norm)                                            # perhaps frozen, perhaps measuring
+        before = [m.training for m in net.modules()]
+        through = straight_through(bound := blf(net))
+        assert [m.training for m in net.modules()] == before
+        assert bound.training == bound.g.training == through.training == whole
 
 # %% ../nbs/robustness/03_blf.ipynb #fb01d291
 def test_attack():

@@ -4,6 +4,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from robustnb.robustness.baselines import awp
 from robustnb.training import update
 import copy, tempfile
 from functools import partial
@@ -16,9 +17,11 @@ from robustnb.attacks.threat_models import L2, Linf
 from robustnb.data import Batches
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Trial
+from robustnb.models import mlp
 from robustnb.robustness.baselines import Later, adversarial
 from robustnb.training import cross_entropy, fit
 import copy, math
+from robustnb.robustness.baselines import Later, adversarial, awp
 from robustnb.training import cross_entropy, update
 from robustnb.robustness.smoothness import EntropySGD, descent, gradient_ratio, logistic_gradient, logistic_loss, sam, smoothness
 from robustnb.experiments.smoothness import objective, paper, run, watched
@@ -152,10 +155,40 @@ def test_entropysgd_in_fit_broken_off_and_resumed():
     training(2, checkpoint=path)                                       # 8 batches: in the middle of the third loop
     resumed, step = training(5, checkpoint=path)
     for p, q in zip(straight.parameters(), resumed.parameters()): assert torch.equal(p, q)
-    goal = [s.lerp(m, step.share) for s, m in zip(step.start, step.mean)]
+    goal = [s.lerp(step.mean[k], step.share) for k, s in step.start.items()]
     step.finish(resumed)
     for p, q in zip(resumed.parameters(), goal): assert torch.equal(p, q)
     assert step.done == 20 and not step.start
+
+# %% ../nbs/robustness/05_smoothness.ipynb #4889aa82
+def test_each_layer_has_noise_of_its_own_and_only_weights_that_are_trained_have_any():
+    net = nn.Sequential(*[nn.Linear(20, 20, bias=False) for _ in range(3)], nn.Linear(20, 4))
+    x, y, before = torch.rand(8, 20), torch.arange(8) % 4, [p.detach().clone() for p in net.parameters()]
+    EntropySGD(9, 0., noise=1.)(net, x, y, cross_entropy, torch.optim.SGD(net[1:].parameters(), lr=1e-12))
+    still, *moved = [(p.detach() - b).flatten()/1e-6 for p, b in zip(net.parameters(), before)]
+    assert not still.any() and torch.corrcoef(torch.stack(moved[:2]))[0, 1].abs() < .2
+    assert torch.corrcoef(torch.stack([m[:80] for m in moved[:3]])).triu(1).abs().max() < .4
+    assert all(abs(m.std() - 1) < .15 for m in moved[:2])
+    step = EntropySGD(2, noise=.01)
+    for _ in range(2): step(net, x, y, cross_entropy, torch.optim.SGD(net[1:].parameters(), lr=.1))
+    assert torch.equal(net[0].weight, before[0]) and not step.start
+
+# %% ../nbs/robustness/05_smoothness.ipynb #87fe8b1b
+def test_entropysgd_begins_each_training_of_fit_anew_and_its_state_is_that_of_a_wrapper_too():
+    def trained(step, seed):
+        _, x, y = batch()
+        torch.manual_seed(seed)
+        net = mlp((1, 2, 3), 4, (16,))
+        fit(net, Batches(x.float(), y, 5), cross_entropy, torch.optim.SGD(net.parameters(), lr=.1), 2, step, progress=False)
+        return [p.detach() for p in net.parameters()]
+    used = EntropySGD(3, noise=.01, seed=4)
+    trained(used, 0)                                                   # 8 batches: ends within a loop
+    assert used.start
+    fresh = trained(EntropySGD(3, noise=.01, seed=4), 1)
+    for p, q in zip(trained(used, 1), fresh): assert torch.equal(p, q)
+    assert awp(step=used).state_dict()['done'] == used.done == 8
+    awp(step=used).reset()
+    assert used.done == 0 and not used.start
 
 # %% ../nbs/robustness/05_smoothness.ipynb #f5ab203b
 def test_refusals():

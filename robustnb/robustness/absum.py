@@ -11,8 +11,8 @@ import time
 from functools import partial
 import torch
 from torch import nn
-from ..models import check_module
-from ..training import cross_entropy, proximal, update
+from ..models import check_module, clone
+from ..training import carrying, cross_entropy, update
 
 # %% ../../nbs/robustness/01_absum.ipynb #dfa1a00b
 def conv_filters(model:nn.Module)->list: # weights (out, in/groups, h, w)
@@ -42,7 +42,7 @@ def prox_absum(
 # %% ../../nbs/robustness/01_absum.ipynb #938b048c
 def on_filters(prox, strength:float):
     """prox(model, lr) that applies `prox(w, lr*strength)` to every convolution filter that is trained, in place and
-    in float32 or wider"""
+    in float32 or wider; an optimiser in the place of `lr` means the filters that it holds, each at its own rate"""
     if not 0 <= strength < float('inf'): raise ValueError(f'strength must be a number >= 0, not {strength!r}')
     def apply(model, lr):
         filters = conv_filters(model)
@@ -51,16 +51,27 @@ def on_filters(prox, strength:float):
                 'a filter is computed from other weights (weight_norm, spectral_norm or another parametrisation): what '
                 'is written into it would be lost'
             )
+        rates = _rates(filters, lr)
         for w in filters:
-            if w.requires_grad: w.copy_(prox(_wide(w), lr*strength))
+            if w.requires_grad and w in rates: w.copy_(prox(_wide(w), rates[w]*strength))
     return apply
+
+def _rates(filters, lr):
+    "The learning rate of each filter: `lr`, or that of its group; without those that an optimiser does not hold"
+    if not hasattr(lr, 'param_groups'): return dict.fromkeys(filters, lr)
+    return {p: g['lr'] for g in lr.param_groups for p in g['params']}
 
 def absum(
     strength:float, # lambda; 0.001 to 0.1 is a range to search
     step=update,    # the update that goes before
 ): # step for `train` and `fit`
-    "A training step followed by Absum's proximal operator"
-    return proximal(on_filters(prox_absum, strength), step)
+    "A training step followed by Absum's proximal operator on the filters that the optimiser holds"
+    prox = on_filters(prox_absum, strength)
+    def go(model, x, y, loss, opt, **kw):
+        logs = step(model, x, y, loss, opt, **kw)
+        with torch.no_grad(): prox(model, opt)
+        return logs
+    return carrying(go, step)
 
 # %% ../../nbs/robustness/01_absum.ipynb #fbbf3570
 def prox_l2(w, t):
@@ -82,12 +93,13 @@ def shrink_spectral(w, t):
 
 # %% ../../nbs/robustness/01_absum.ipynb #4c2d7696
 def relative_step_time(
-    model:nn.Module, # not changed: the learning rate is 0
+    model:nn.Module, # not changed: a copy makes the steps
     x, y, # a batch
     rounds:int=60,
 )->float:
     """Time of a step with Absum over that of a step with the optimiser's own weight decay:
     medians over rounds, measured in turns"""
+    model = clone(model)
     sgd, times = partial(torch.optim.SGD, list(model.parameters()), lr=0, momentum=0.9), []
     steps = [(absum(0.1), sgd()), (update, sgd(weight_decay=0.1))]
     for i in range(2*rounds):

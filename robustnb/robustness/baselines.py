@@ -20,7 +20,7 @@ from ..attacks.gradient import (_check_pgd, autocast, blind_warning, ce_loss, fi
 from ..attacks.threat_models import Linf
 from .. import training
 from ..models import logits_of
-from ..training import load_state, multistep, save_state, update
+from ..training import carrying, load_state, multistep, save_state, update
 
 # %% ../../nbs/robustness/00_baselines.ipynb #81b06e31
 def _at_least_0(**named):
@@ -379,7 +379,7 @@ def perturb(
 # %% ../../nbs/robustness/00_baselines.ipynb #354adbb1
 class Later:
     """Objective or step that is `before` for the first `updates` updates and `then` from there on;
-    given to `fit`, its count survives a checkpoint"""
+    given to `fit`, its count survives a checkpoint and begins anew with each training"""
     def __init__(self,
         updates:int, # how many
         before, # an objective, or a step
@@ -405,12 +405,18 @@ class Later:
         for o, part in zip((self.before, self.then), state['parts']):
             if part is not None: o.load_state_dict(part)
 
+    def reset(self): # `fit` calls it when a training begins
+        self.done = 0
+        for o in (self.before, self.then):
+            if hasattr(o, 'reset'): o.reset()
+
 # %% ../../nbs/robustness/00_baselines.ipynb #1c13cd3b
 def _ascent(model, x, y, objective, precision, reduce, opt):
     "Gradients of the objective for the parameters in order, None where there is none; buffers as they were"
     buffers, params = [(b, b.clone()) for b in model.buffers()], list(model.parameters())
     trained = [p for p in params if p.requires_grad]
     if not trained: raise ValueError('all weights are frozen: there is nothing to perturb')
+    opt.zero_grad() # what the last update left is none of the objective's business
     try:
         with autocast(x, precision): value = objective(model, x, y)[0]
         grads = torch.autograd.grad(value, trained, allow_unused=True)
@@ -459,7 +465,7 @@ def awp(
             with torch.no_grad():
                 # in low precision an update may vanish
                 for w, old, start in moved: w.copy_(torch.where(w == start, old, w - (start - old)))
-    return go
+    return carrying(go, step)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #57861fc9
 def fgsm_rs(

@@ -116,7 +116,8 @@ def blf(
     if not isinstance(model, nn.Module): raise TypeError(f'model is a {type(model).__name__}; expected an nn.Module')
     if isinstance(model, Bounded):
         raise ValueError('the logits of this model are bounded already: wrap model.model to bound them otherwise')
-    out = Bounded(model, Bound(gamma, form)).train(model.training)
+    out = Bounded(model, Bound(gamma, form))
+    out.training = out.g.training = model.training # below, each layer keeps the mode that it has
     spec = getattr(model, 'spec', None)
     if spec is not None: out.spec = dict(name='bounded', kwargs=dict(inner=spec, gamma=gamma, form=form))
     return out
@@ -174,7 +175,10 @@ def straight_through(
 )->nn.Module: # the same weights
     "The same function as `model`, whose gradient passes a bound on the logits as if it were not there"
     bound = _bounded(model)
-    return model if bound is None else _StraightThrough(bound).train(bound.training)
+    if bound is None: return model
+    through = _StraightThrough(bound)
+    through.training = bound.training
+    return through
 
 # %% ../../nbs/robustness/03_blf.ipynb #27dc05b4
 def prelogit_attack(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from ..attacks.gradient import ce_loss
-from ..models import eval_mode, logits_of
+from ..models import eval_mode, logits_of, unwrapped
 from .baselines import awp
 from ..training import classified, update
 
@@ -156,14 +156,14 @@ class EntropySGD:
         for name, v in dict(alpha=alpha, share=share).items():
             if not 0 < v <= 1: raise ValueError(f'{name} is above 0 and at most 1, not {v!r}')
         self.inner, self.gamma, self.alpha, self.noise, self.share, self.seed = inner, gamma, alpha, noise, share, seed
-        self.done, self.start, self.mean = 0, [], []
+        self.reset()
 
     def __call__(self, model, x, y, loss, opt, reduce=None, **kw):
         params = self._begin(model, opt)
         def pulled(model, opt, logs):
             if reduce: reduce(model, opt, logs)
-            for p, s in zip(params, self.start):
-                if p.grad is not None: p.grad.add_(p.detach() - s, alpha=self.gamma)
+            for k, p in params.items():
+                if p.grad is not None: p.grad.add_(p.detach() - self.start[k], alpha=self.gamma)
         logs = update(model, x, y, loss, opt, reduce=pulled, **kw)
         self._take(params, opt.param_groups[0]['lr'])
         if self.done % self.inner == 0: self.finish(model)
@@ -172,23 +172,25 @@ class EntropySGD:
 # %% ../../nbs/robustness/05_smoothness.ipynb #e1331637
 @patch
 def _begin(self:EntropySGD, model, opt):
-    "The parameters; at the start of a loop they are kept, and the optimiser forgets its momentum"
-    params = [p for p in model.parameters() if p.requires_grad]
+    "The parameters that `opt` trains; at the start of a loop they are kept, and it forgets its momentum"
+    held = {id(p) for g in opt.param_groups for p in g['params']}
+    params = {k: p for k, p in unwrapped(model).named_parameters() if p.requires_grad and id(p) in held}
     if not self.start:
-        self.start, self.mean = ([p.detach().clone() for p in params] for _ in range(2))
+        self.start, self.mean = ({k: p.detach().clone() for k, p in params.items()} for _ in range(2))
         opt.state.clear()
     # a checkpoint holds them on the CPU
-    self.start, self.mean = ([t.to(p) for t, p in zip(ts, params)] for ts in (self.start, self.mean))
+    self.start, self.mean = ({k: ts[k].to(p) for k, p in params.items()} for ts in (self.start, self.mean))
     return params
 
 @patch
 @torch.no_grad()
 def _take(self:EntropySGD, params, lr):
     "Add the noise, and take the copy into the mean"
-    for p, m in zip(params, self.mean):
-        g = torch.Generator(p.device).manual_seed(self.seed*10**6 + self.done)
-        p.add_(torch.randn(p.shape, generator=g, device=p.device, dtype=p.dtype), alpha=self.noise*float(lr)**.5)
-        m.lerp_(p, self.alpha)
+    # one stream for all layers: seeded anew for each, layers of one shape would get the same noise
+    g = torch.Generator(next(iter(params.values())).device).manual_seed(self.seed*10**6 + self.done)
+    for k, p in params.items():
+        noise = torch.randn(p.shape, generator=g, device=g.device, dtype=p.dtype).to(p.device)
+        self.mean[k].lerp_(p.add_(noise, alpha=self.noise*float(lr)**.5), self.alpha)
     self.done += 1
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #8bcf2d55
@@ -196,16 +198,21 @@ def _take(self:EntropySGD, params, lr):
 @torch.no_grad()
 def finish(self:EntropySGD, model):
     "End a loop: put the weights between where it started and its mean"
-    params = [p for p in model.parameters() if p.requires_grad]
-    for p, s, m in zip(params, self.start, self.mean): p.copy_(s.lerp(m, self.share))
-    self.start, self.mean = [], []
+    params = dict(unwrapped(model).named_parameters())
+    for k, s in self.start.items(): params[k].copy_(s.lerp(self.mean[k], self.share))
+    self.start, self.mean = {}, {}
+
+@patch
+def reset(self:EntropySGD):
+    "Forget what was trained before: `fit` calls it when a training begins"
+    self.done, self.start, self.mean = 0, {}, {}
 
 @patch
 def state_dict(self:EntropySGD): return dict(done=self.done, start=self.start, mean=self.mean)
 
 @patch
 def load_state_dict(self:EntropySGD, state):
-    self.done, self.start, self.mean = state['done'], list(state['start']), list(state['mean'])
+    self.done, self.start, self.mean = state['done'], dict(state['start']), dict(state['mean'])
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #a99945e4
 def uphill(
