@@ -145,6 +145,18 @@ def test_different_widths():
     with pytest.raises(ValueError, match='4 numbers in the representation, the student 3'): named(student, x, y)
     assert mapped(student, teacher, x, ('block1', 'block2')).bridge.weight.shape == (4, 3)
 
+# %% ../nbs/robustness/06_ardir.ipynb #963fee61
+def test_a_map_of_any_type_and_on_any_device():
+    teacher, student, x, y = batch(width=3)
+    for one, other in ((torch.float64, torch.float64), (torch.float64, torch.float32), (torch.bfloat16, torch.bfloat16),
+                       (torch.float32, torch.float64)):
+        pupil, tutor = copy.deepcopy(student).to(one), copy.deepcopy(teacher).to(other)
+        pupil = mapped(pupil, tutor, x)
+        assert {p.dtype for p in pupil.parameters()} == {one}
+        ardir(distil_pgd(Linf(.1), 1, teacher=tutor, weight=1.), tutor)(pupil, x, y)[0].backward()
+        assert pupil.bridge.weight.grad.abs().sum() > 0
+    assert mapped(student.to('meta'), teacher.to('meta'), x.to('meta')).bridge.weight.is_meta
+
 # %% ../nbs/robustness/06_ardir.ipynb #c15e36a8
 def test_ard():
     teacher, student, x, y = batch()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from ..attacks.gradient import autocast, pgd
 from ..data import unknown
-from ..models import check_module, eval_mode, logits_of, represented
+from ..models import check_module, device_of, eval_mode, floating_type, logits_of, represented
 from .baselines import Objective, _at_least_0, kl, scores
 
 # %% ../../nbs/robustness/06_ardir.ipynb #c2547d36
@@ -35,6 +35,7 @@ class Mapped(nn.Module):
     ):
         super().__init__()
         self.student, self.bridge = student, nn.Linear(width, target, bias=False)
+        self.bridge.to(device_of(student), floating_type(student))
 
     def forward(self, x): return self.student(x)
 
@@ -47,7 +48,7 @@ def aligned(
     "`represented`, in the teacher's dimensions where the student is `Mapped`"
     if not isinstance(model, Mapped): return represented(model, x, layer)
     logits, h = represented(model.student, x, layer)
-    return logits, model.bridge(h)
+    return logits, model.bridge(h.to(floating_type(model.bridge))).to(h)
 
 # %% ../../nbs/robustness/06_ardir.ipynb #98a51a13
 def unit_distance(
@@ -175,7 +176,7 @@ def mapped(
     own, other = _names(layer)
     with eval_mode(student), torch.no_grad(): width = aligned(student, x, own)[1].shape[1]
     target = seen_by(teacher, x, other)[1].shape[1]
-    return student if width == target else Mapped(student, width, target).to(x.device)
+    return student if width == target else Mapped(student, width, target)
 
 # %% ../../nbs/robustness/06_ardir.ipynb #1a30951f
 def _check_temperature(temperature):

@@ -18,7 +18,7 @@ from torch import nn
 from torch.func import functional_call
 from ..data import as_float
 from ..evaluation import as_input, predict
-from ..models import Normalize, check_module, device_of, eval_mode, init_, seeded
+from ..models import Normalize, check_module, device_of, eval_mode, floating_type, init_, seeded
 from ..training import classified, cross_entropy
 
 # %% ../../nbs/robustness/09_nib.ipynb #07641eb0
@@ -30,6 +30,14 @@ def feature_statistics(
     return torch.cat([s for m in flat for s in (m.mean(2), (m.var(2, unbiased=False) + 1e-5).sqrt())], 1)
 
 # %% ../../nbs/robustness/09_nib.ipynb #5b4021f9
+def _blank(model, shape):
+    "Two black images as `model` takes them"
+    return torch.zeros(2, *shape, device=device_of(model), dtype=floating_type(model))
+
+def _wide(model):
+    "The type of what is computed from the model's codes: float32, or float64"
+    return torch.promote_types(floating_type(model), torch.float32)
+
 class StatisticsEncoder(nn.Module):
     "Statistics of all feature maps of a sequential ConvNet, and its last map: (N,D); what follows the maps is left out"
     def __init__(self,
@@ -41,13 +49,13 @@ class StatisticsEncoder(nn.Module):
         check_module(net)
         if not isinstance(net, nn.Sequential):
             raise TypeError(f'the layers of {type(net).__name__} have no order: give an nn.Sequential of them')
-        self.whole, self.body, x = whole, nn.Sequential(), torch.zeros(2, *shape)
+        self.whole, self.body, x = whole, nn.Sequential(), _blank(net, shape)
         with eval_mode(net), torch.no_grad():
             for name, layer in net.named_children():
                 x = layer(x)
                 if x.ndim != 4: break
                 self.body.add_module(name, layer)
-            if not self.maps(torch.zeros(2, *shape)):
+            if not self.maps(_blank(net, shape)):
                 raise ValueError(f'no layer of the network makes a feature map of images {tuple(shape)}')
 
     def maps(self, x):
@@ -80,14 +88,19 @@ class SplitCode(nn.Module):
     ):
         super().__init__()
         check_module(encoder)
-        with eval_mode(encoder), torch.no_grad(): h = encoder(torch.zeros(2, *shape))
+        with eval_mode(encoder), torch.no_grad(): h = encoder(_blank(encoder, shape))
         if h.ndim != 2: raise ValueError(f'the encoder returns shape {tuple(h.shape)} for two images; expected (2,D)')
         self.encoder, self.shape, self.sizes = encoder, tuple(shape), (semantic, semantic, nuisance, nuisance)
         self.coder = nn.Sequential(nn.Linear(h.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, sum(self.sizes)))
         self.head = nn.Linear(semantic, classes)
+        self.to(h) # where the encoder is, and in its type
 
-    def codes(self, x): return Codes(*self.coder(self.encoder(x)).split(self.sizes, 1))
-    def forward(self, x): return self.head(self.codes(x).mean)
+    def codes(self, x): # in float32 or wider, as `logits_of` gives logits
+        return Codes(*self.coder(self.encoder(x.to(floating_type(self)))).to(_wide(self)).split(self.sizes, 1))
+
+    def forward(self, x): return _logits(self, self.codes(x).mean)
+
+def _logits(model, z): return model.head(z.to(floating_type(model.head))).to(z)
 
 # %% ../../nbs/robustness/09_nib.ipynb #22935877
 def coded_convnet(
@@ -159,7 +172,7 @@ class NuisanceBottleneck(nn.Module):
         if not hasattr(model, 'codes'):
             raise TypeError(f'{type(model).__name__} has no codes: make a SplitCode of its layers')
         self.weights = dict(price=beta, reconstruction=alpha, label=nuisance, pairing=independence)
-        for k, v in self.weights.items():
+        for k, v in (self.weights | dict(share=share)).items():
             if not 0 <= v < math.inf: raise ValueError(f'the weight of {k} must be a finite number >= 0, not {v!r}')
         k, _, m, _ = model.sizes
         classes, self.share = model.head.out_features, share
@@ -169,14 +182,14 @@ class NuisanceBottleneck(nn.Module):
         self.decoder = decoder(k + m, model.shape, width) if alpha else None
         self.probe = critic(m, classes, hidden) if nuisance else None
         self.discriminator = critic(k + m, 1, hidden) if independence else None
-        self.to(device_of(model))
+        self.to(device_of(model), _wide(model))
 
     def forward(self, model, x, y):
         if any(p.grad is not None for p in self.parameters()):
             warnings.warn('gradients of the objective were not cleared: give loss.parameters() to the optimiser too')
         c = model.codes(x)
         z, zn = sampled(c.mean, c.log_var), sampled(c.nuisance, c.nuisance_log_var)
-        logits, y = classified(model.head(z), y)
+        logits, y = classified(_logits(model, z), y)
         terms, rivals = self.terms(c, z, zn, x, y)
         error = F.cross_entropy(logits, y)
         value = error + sum(self.weights[k]*v for k, v in terms.items()) + sum(rivals.values())
@@ -191,7 +204,7 @@ def terms(self:NuisanceBottleneck, c, z, zn, x, y):
     if list(self.parameters()): # else nothing asks for a nuisance code
         out['price'] = out['price'] + self.share*kl_to_normal(c.nuisance, c.nuisance_log_var).mean()
     if self.decoder:
-        out['reconstruction'] = F.mse_loss(self.decoder(both), x)
+        out['reconstruction'] = F.mse_loss(self.decoder(both), x.to(both))
     if self.probe:
         out['label'] = kl_from(self.prior, held(self.probe)(zn)).mean()
         rivals['probe'] = F.cross_entropy(self.probe(zn.detach()), y)
@@ -260,7 +273,7 @@ def fresh_probe(
     (a, y), (b, yb) = train, test
     mean, std = a.mean(0), a.std(0) + 1e-8
     with seeded(seed):
-        probe = critic(a.shape[1], int(y.max()) + 1, hidden)[1:].to(a.device)
+        probe = critic(a.shape[1], int(y.max()) + 1, hidden)[1:].to(a)
     opt = torch.optim.Adam(probe.parameters(), 1e-2)
     with torch.enable_grad():
         for _ in range(steps):

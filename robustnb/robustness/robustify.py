@@ -8,13 +8,13 @@ __all__ = ['OPERATIONS', 'FORMS', 'RULES', 'RECIPE', 'augmix', 'js', 'Viewed', '
            'Robustified', 'distilled', 'answers', 'calibrated', 'robustify', 'between', 'training_flops']
 
 # %% ../../nbs/robustness/08_robustify.ipynb #ae23edcb
-import math
+import copy, math
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from ..data import as_float, unknown
-from ..models import check_module, clone, device_of, eval_mode, features, find_head, logits_of
+from ..models import check_module, clone, device_of, eval_mode, features, find_head, logits_of, unwrapped
 from .ardir import softened
 from .baselines import kl
 from ..training import Recipe, classified, cosine
@@ -108,8 +108,11 @@ class Viewed:
         objective, # objective(model, x, y, view) -> (scalar, dict of scalars), view(x) -> augmented x
         augment, # augment(x, generator) -> x
         seed:int=0,
-    ): self.objective, self.augment, self.generator = objective, augment, torch.Generator().manual_seed(seed)
+    ):
+        self.objective, self.augment, self.seed, self.generator = objective, augment, seed, torch.Generator()
+        self.reset()
 
+    def reset(self): self.generator.manual_seed(self.seed) # `fit` calls it when a training begins
     def __call__(self, model, x, y): return self.objective(model, x, y, lambda x: self.augment(x, self.generator))
     def state_dict(self): return {'generator': self.generator.get_state()}
     def load_state_dict(self, state): self.generator.set_state(state['generator'])
@@ -134,6 +137,21 @@ def consistent(
     return Viewed(objective, augment, seed)
 
 # %% ../../nbs/robustness/08_robustify.ipynb #1ce162d5
+def _before_head(model, x, sure):
+    """What enters the head; unless that is `sure` already, a ValueError where its output is not what the model returns:
+    a bound or a temperature that follows would be lost"""
+    if sure: return features(model, x)
+    seen, net = [], unwrapped(model)
+    name, head = find_head(net)
+    hooks = [m.register_forward_hook(lambda m, args, out: seen.append(out.detach().double())) for m in (head, net)]
+    try: h = features(model, x)
+    finally:
+        for hook in hooks: hook.remove()
+    if torch.allclose(*seen[-2:], equal_nan=True): return h
+    raise ValueError(f'something follows the head {name!r} of the {type(net).__name__}, whose output is not the logits: '
+                     'give the network without it')
+
+# %% ../../nbs/robustness/08_robustify.ipynb #c7d5f1f5
 def thinned(
     teacher:nn.Module, # copied; any network with a head
     draws:int=8, # S: heads
@@ -147,9 +165,11 @@ def thinned(
     teacher = clone(teacher).eval().requires_grad_(False)
     head = find_head(teacher)[1]
     masks = torch.rand(draws, 1, head.in_features, generator=torch.Generator().manual_seed(seed)) >= dropout
+    sure = False
     @torch.no_grad()
     def ask(x):
-        h = features(teacher, x)
+        nonlocal sure
+        h, sure = _before_head(teacher, x, sure), True
         return head(h), head(h*masks.to(h)/(1 - dropout))
     return ask
 
@@ -234,7 +254,7 @@ class Robustified(nn.Module):
         check_module(model)
         self.base = clone(model).eval().requires_grad_(False)
         self.tuned, self.fixed = _with_own_tail(self.base, tail)
-        self.clean, self.tail, self.rule = clone(find_head(self.tuned)[1]), tail, rule
+        self.clean, self.tail, self.rule, self.sure = clone(find_head(self.tuned)[1]), tail, rule, False
         self.register_buffer('threshold', torch.tensor(0.))
         self.eval()
 
@@ -242,7 +262,7 @@ class Robustified(nn.Module):
 
     def heads(self, x)->tuple: # logits (N,K) of the clean head, of the robust one
         "What both heads say, in one pass"
-        h = features(self.tuned, x)
+        h, self.sure = _before_head(self.tuned, x, self.sure), True
         return self.clean(h), find_head(self.tuned)[1](h)
 
     def forward(self, x):
@@ -256,7 +276,8 @@ def train(self:Robustified, mode:bool=True):
     nn.Module.train(self, mode)
     self.base.eval()
     for k, m in self.tuned.named_modules():
-        m.training = mode and (k not in self.fixed or f'{self.tail}.'.startswith(f'{k}.'))
+        above = not k or f'{self.tail}.'.startswith(f'{k}.') # of the tail
+        m.training = mode and (above or k not in self.fixed)
     return self
 
 @patch(as_prop=True)
@@ -352,11 +373,15 @@ def between(
 
 def training_flops(
     model:nn.Module, # untouched
-    loss, # loss(model, x, y) -> (scalar, dict)
+    loss, # loss(model, x, y) -> (scalar, dict); its state stays too
     x:torch.Tensor, y:torch.Tensor, # a batch
 )->float: # per image
     "Multiplications and additions of one update, both ways, of convolutions and matrix products"
     from torch.utils.flop_counter import FlopCounterMode # here, since it brings half of the compiler
-    net = clone(model).train()
-    with FlopCounterMode(display=False) as counter: loss(net, x, y)[0].backward()
+    net, stateful = clone(model).train(), hasattr(loss, 'load_state_dict')
+    learnt = [p for m in (net, loss) if isinstance(m, nn.Module) for p in m.parameters() if p.requires_grad]
+    before = copy.deepcopy(loss.state_dict()) if stateful else None
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.grad(loss(net, x, y)[0], learnt, allow_unused=True)
+    if stateful: loss.load_state_dict(before)
     return counter.get_total_flops()/len(x)
