@@ -15,7 +15,7 @@ from robustnb.training import Recipe, load_state
 import pytest
 from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
-from robustnb.merging.condensation import OPERATIONS, _CORESETS, _Condensation, _METHODS, _draws, accuracy_of, augment, augmented, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, perceptron_layers, save_data
+from robustnb.merging.condensation import OPERATIONS, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, perceptron_layers, save_data
 
 # %% ../nbs/merging/03_condensation.ipynb #5cc8e7b0
 def naive_distance(net, real, fake, y, eps=1e-6):
@@ -68,6 +68,8 @@ def test_coresets():
     centers = as_float(coreset(ones, 4, 'k_center').x).flatten(1)
     radius = torch.cdist(f, centers).amin(1).max()
     assert torch.pdist(centers).min() >= radius    # greedy: every centre was farther than any image is now
+    alike = torch.cat([torch.zeros(5, 4), torch.ones(5, 4)])
+    assert all(len(set(choose(alike, 8).tolist())) == 8 for choose in _CORESETS.values())
     flat = coreset(ones, 2, 'k_center', embed=lambda x: x.mean((1, 2, 3))[:, None])
     gray = f.mean(1)
     assert abs(as_float(flat.x[1]).mean() - as_float(flat.x[0]).mean()) == (gray - as_float(flat.x[0]).mean()).abs().max()
@@ -151,6 +153,12 @@ def test_augmentation():
     assert augment(x, 'flip', 0*half).equal(x.flip(3)) and augment(x, 'flip', half).equal(x)
     holes = augment(torch.ones(4, 1, 20, 20), 'cutout', half)
     assert (holes == 0).sum() == 4*100 and (holes[0, 0, 5:15, 5:15] == 0).all()
+    for height, width in ((16, 64), (64, 16), (32, 32)):    # a line through the centre, turned by 15 degrees
+        bar = torch.zeros(1, 1, height, width); bar[:, :, height//2 - 1:height//2 + 1] = 1
+        rows, columns = augment(bar, 'rotate', torch.ones(1, 3))[0, 0].gt(.3).nonzero().T.double()
+        middle = (columns - width/2).abs() < 6
+        slope = np.polyfit(columns[middle], rows[middle], 1)[0]
+        assert abs(abs(np.degrees(np.arctan(slope))) - 15) < 1.5, (height, width)
     bright = torch.zeros(1, 1, 16, 16); bright[..., 8, 8] = 1.
     moved = augment(bright, 'crop', torch.tensor([[1., 0., 0.]]))    # an eighth of 16 pixels
     assert moved[0, 0].argmax() == bright[0, 0].argmax() + 2*16 - 2
@@ -234,6 +242,25 @@ def test_stopped_and_resumed():
             digits = load('digits')    # as many images, of other pixels
             with pytest.raises(ValueError, match='another condensation: its data is'):
                 quick(method, data=replace(digits, x=digits.x.flip(3)), **stopped)
+            # as many layers, of other width; the same weights, with dropout between
+            for other in (lambda: mlp((1, 8, 8), hidden=(17,)), lambda: nn.Sequential(*mlp((1, 8, 8), hidden=(16,)), nn.Dropout())):
+                with pytest.raises(ValueError, match='another condensation: its network is'):
+                    quick(method, build=other, **stopped)
+
+# %% ../nbs/merging/03_condensation.ipynb #bf9c049a
+def test_dropout_depends_on_the_seed_alone():
+    drop = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(.3), nn.Linear(16, 10))
+    state = torch.get_rng_state()
+    few = dict(data=load('digits').take(200), build=drop)
+    for method in ('dm', 'dsa'):
+        one, two = (quick(method, **few) for _ in 'ab')
+        assert one.x.equal(two.x) and not one.x.equal(quick(method, **few, seed=1).x)
+        with tempfile.TemporaryDirectory() as folder:
+            kept, calls = few | dict(checkpoint=Path(folder)/'state', every=1), []
+            def stopping(): calls.append(1); return drop() if len(calls) < 5 else 1/0
+            with pytest.raises(ZeroDivisionError): quick(method, **kept | dict(build=stopping))
+            assert quick(method, **kept).x.equal(one.x)
+    assert torch.get_rng_state().equal(state)
 
 # %% ../nbs/merging/03_condensation.ipynb #7b3a7ec0
 def test_classes_are_independent_in_dm():
@@ -244,6 +271,9 @@ def test_classes_are_independent_in_dm():
     def run(method='dm', **kw):
         return condense(data, method, 2, partial(mlp, (1, 8, 8), hidden=(16,)), 5, real=20, seed=1, progress=False, **kw)
     one, spread = run(), run(spread=Parts())
+    with pytest.raises(ValueError, match='dropout draws for all classes together'):
+        dropping = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(), nn.Linear(16, 10))
+        condense(data, 'dm', 2, dropping, 5, spread=Parts(), progress=False)
     assert torch.allclose(one.x, spread.x, atol=1e-5) and one.y.equal(spread.y) and not torch.equal(one.x, coreset(data, 2, seed=1).x)
     with pytest.raises(ValueError, match="dsa trains its networks on the images of all classes"): run('dsa', spread=Parts())
 
@@ -255,13 +285,21 @@ def test_hard_data():
         for small in (*(quick(method, data) for method in _METHODS), *(coreset(data, 1, how) for how in _CORESETS)):
             assert as_float(small.x).isfinite().all() and small.y.equal(data.y.unique())
 
+# %% ../nbs/merging/03_condensation.ipynb #be0bcb5c
+def test_the_usual_network_sees_all_classes():
+    x = torch.cat([torch.zeros(1000, 1, 8, 8), torch.rand(1000, 1, 8, 8)])
+    blank = Data(x, torch.arange(2000)//1000, ['blank', 'noise'])    # sorted by class, as folders are
+    torch.testing.assert_close(_usual(blank).normalize.std.item(), x.std().item(), atol=.01, rtol=0)
+    assert _usual(blank.take(900)).normalize.std == 1
+
 # %% ../nbs/merging/03_condensation.ipynb #ede57686
 def test_condense_refuses():
     data = load('digits')
     for text, kw in (("method 'dx'", dict(method='dx')), ("init 'nois'", dict(init='nois')),
                      ('batch norm mixes', dict(build=lambda: convnet((1, 8, 8), width=2))),
                      ("operation 'turn'", dict(operations=['turn'])),
-                     ('images_per_class is -1', dict(images_per_class=-1))):
+                     ('iterations is 0; expected', dict(iterations=0)), ('lr is 0.0; expected', dict(lr=0.)),
+                     ('outer is 0; expected', dict(outer=0)), ('images_per_class is -1', dict(images_per_class=-1))):
         with pytest.raises(ValueError, match=text): quick(**kw)
     with pytest.raises(ValueError, match='x has values in .* expected'):
         quick(data=Data(2*as_float(data.x), data.y, data.classes))
@@ -291,3 +329,5 @@ def test_the_reported_figure_is_that_of_the_ordinary_fit():
     recipe.fit(net, again, seed=4, progress=False)
     assert said == [float((net(as_float(test.x)).argmax(1) == test.y).float().mean())] and said[0] > .4
     assert accuracy_of(small, test, build, recipe, [4]) == said
+    with pytest.raises(ValueError, match='digits-dc-1-unbounded has pixels outside'):
+        accuracy_of(quick(box=False, lr=5.), test, build)

@@ -5,14 +5,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call
 from robustnb.data import as_float
 from robustnb.evaluation import predict
 from robustnb.training import train
-import tempfile
+import copy, tempfile
 from pathlib import Path
 from unittest.mock import patch
 import pytest
+from torch.func import functional_call
 from robustnb.data import load
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Trial, splits
@@ -26,7 +26,7 @@ from robustnb.evidence.trials import splits
 from robustnb.merging.condensation import coreset, condense
 from robustnb.merging.permutations import permutations, permuted
 from robustnb.merging.cross_dataset import Ensemble, Steps, accuracies, best_point, finetuned, flipped_loss, line_terms, mean_distance, rotated, scaled, search, stacked, union
-from robustnb.experiments.cross_dataset import few, paper
+from robustnb.experiments.cross_dataset import few, paper, wide
 
 # %% ../nbs/merging/04_cross_dataset.ipynb #db792722
 def pair(width=16, epochs=10):
@@ -59,6 +59,18 @@ def test_line_terms():
         assert all(6 < e/f < 10 for e, f in zip(errors, errors[1:]))    # third order: 8
     same = line_terms(net, a, a, *batches)
     assert all(v == 0 for part in same.values() for v in part.values())
+    class Shifted(Quadratic):
+        "The same with a buffer, as `Normalize` has"
+        def __init__(self): super().__init__(); self.register_buffer('mean', torch.rand(3))
+        def forward(self, x): return super().forward(x - self.mean)
+    one, two = Shifted().double(), Shifted().double()
+    loss = lambda net: F.cross_entropy(net(batches[0][0]), batches[0][1]).item()
+    for model in (one, two):    # which of them is given does not matter
+        terms = line_terms(model, one.state_dict(), two.state_dict(), *batches, t=1.)
+        np.testing.assert_allclose(terms['first']['excess'], loss(two) - loss(one))
+    with pytest.raises(ValueError, match='no derivative along running statistics'):
+        normed = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)).double().eval()
+        line_terms(normed, normed.state_dict(), normed.state_dict(), *batches)
     swapped = line_terms(net, {k: v + step[k] for k, v in a.items()}, a, *batches[::-1], t=.7)
     straight = line_terms(net, a, {k: v + step[k] for k, v in a.items()}, *batches, t=.3)
     for k, v in swapped['second'].items(): np.testing.assert_allclose(v, straight['first'][k], rtol=1e-9)
@@ -110,11 +122,19 @@ def test_what_it_has_to_beat():
     one = finetuned(na, start, few, 1, .05)    # a single step is plain gradient descent
     slope = torch.autograd.grad(value({k: v.requires_grad_() for k, v in start.items()}), start['fc1.weight'])[0]
     torch.testing.assert_close(one['fc1.weight'], start['fc1.weight'].detach() - .05*slope, atol=1e-6, rtol=1e-4)
+    dropping = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(), nn.Linear(32, 10))
+    start, state = dropping.state_dict(), torch.get_rng_state()
+    one, two = (finetuned(dropping, start, few, 5) for _ in 'ab')
+    assert all(v.equal(two[k]) for k, v in one.items())
     double = scaled(na, a, 2.)
     assert double['fc1.bias'].equal(a['fc1.bias']) and double['fc2.weight'].equal(2*a['fc2.weight'])
     assert double['normalize.std'].equal(a['normalize.std']) and all(scaled(na, a, 1.)[k].equal(v) for k, v in a.items())
     for t, net in ((0., na), (1., nb)): torch.testing.assert_close(Ensemble(na, nb, t)(x), net(x))
-    both = stacked(na, nb, union(*sets))
+    both = stacked(na.train(), nb, union(*sets))
+    assert na.training and not both.a.training and torch.get_rng_state().equal(state)
+    na.eval()
+    wide = stacked(*(copy.deepcopy(n).double() for n in (na, nb)), union(*sets))
+    torch.testing.assert_close(wide(x.double()).float(), both(x), atol=.01, rtol=.01)
     score = lambda net: np.mean(accuracies(net, None, tests))
     assert score(both) > max(map(score, (na, nb, Ensemble(na, nb))))
     from sklearn.linear_model import LogisticRegression

@@ -560,6 +560,18 @@ def test_fused_and_wrapped_agree():
         torch.testing.assert_close(u.mean(0), wrapped.get_submodule('bn' + name).bias.data, atol=5e-3, rtol=1e-3)
     assert all(v.equal(a[k]) for k, v in ma.state_dict().items()) and not ma.fc1._forward_hooks and not ma.training
 
+# %% ../nbs/merging/01_matching.ipynb #dd7d1924
+def test_repair_with_few_images():
+    (ma, mb), x = trained(2, (64, 64, 64)), as_float(load('digits').x)
+    a, spec = ma.state_dict(), mlp_spec(ma)
+    b = permuted(mb.state_dict(), spec, weight_matching(a, mb, spec))
+    def reached(n):
+        "Spread of the deepest units after REPAIR on the first images, as a part of their target"
+        state = repair(ma, interpolate(a, b, .5), (a, b), [x[:n]])
+        sa, sb, s = (_statistics(ma, w, ['fc3'], [x[:n]])['fc3'][1].sum() for w in (a, b, state))
+        return float(2*s/(sa + sb))
+    assert .5 < reached(4) < reached(20) < reached(100) < 1.001 and reached(100) > .99
+
 # %% ../nbs/merging/01_matching.ipynb #ea70a537
 def test_repair_convolutions_and_refusals():
     x, y = as_float(load('digits').x)[:200], load('digits').y[:200]
@@ -663,6 +675,19 @@ def test_repair_does_not_depend_on_the_batches():
         for k in out: torch.testing.assert_close(out[k], once[k], rtol=2e-4, atol=2e-5)
         net.load_state_dict(out)
         assert (net(x) - logits).abs().max() < 1e-4*logits.abs().max()
+
+# %% ../nbs/merging/01_matching.ipynb #0d6b6196
+def test_every_pass_has_the_same_images():
+    (ma, mb), data, spec = trained(), load('digits').take(150), mlp_spec(trained()[0])
+    a, b = ma.state_dict(), mb.state_dict()
+    batches = Batches(data, batch_size=100, drop_last=True)    # other images in each epoch
+    line = curve(ma, a, a, batches, 4)
+    assert line.loss.nunique() == 1 and barrier(line) == 0 and batches.epoch == 0
+    assert len({curve(ma, a, b, batches, 2).loss[1] for _ in range(2)}) == 1
+    activation_matching(ma, mb, spec, None, batches)
+    repair(ma, interpolate(a, b, .5), (a, b), batches)
+    reset_batch_norm(convnet((1, 8, 8), width=4), batches)
+    assert batches.epoch == 0
 
 # %% ../nbs/merging/01_matching.ipynb #103ed0fb
 def test_match_all():

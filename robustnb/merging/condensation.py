@@ -8,7 +8,7 @@ __all__ = ['OPERATIONS', 'LESSON', 'by_class', 'coreset', 'instance_convnet', 'r
            'load_data', 'accuracy_of', 'contact_sheet']
 
 # %% ../../nbs/merging/03_condensation.ipynb #b598bdb6
-import json, os, tempfile
+import json, os, re, tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.func import functional_call, grad
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from tqdm.auto import tqdm
 from ..data import Data, as_float, check_xy, unknown
 from ..evaluation import predict
@@ -45,6 +46,7 @@ def _k_center(f, k):
     taken = [int((f - f.mean(0)).norm(dim=1).argmin())]
     near = (f - f[taken[0]]).norm(dim=1)
     for _ in range(k - 1):
+        near[taken[-1]] = -torch.inf    # never again, where all that is left are duplicates
         taken.append(int(near.argmax()))
         near = torch.minimum(near, (f - f[taken[-1]]).norm(dim=1))
     return torch.tensor(taken)
@@ -233,8 +235,8 @@ def augment(
     if operation == 'scale':
         wide, high = (1.2**(2*u[:, i] - 1) for i in (0, 1))
         return _affine(x, wide, zero, zero, high, zero, zero)
-    angle = np.pi/6*(u[:, 0] - .5)    # 15 degrees to either side
-    return _affine(x, angle.cos(), -angle.sin(), angle.sin(), angle.cos(), zero, zero)
+    angle, sides = np.pi/6*(u[:, 0] - .5), x.shape[2]/x.shape[3]    # 15 degrees to either side
+    return _affine(x, angle.cos(), -angle.sin()*sides, angle.sin()/sides, angle.cos(), zero, zero)
 
 # %% ../../nbs/merging/03_condensation.ipynb #599e1531
 def augmented(
@@ -269,6 +271,8 @@ def _draws(seed, *at):
     "A generator that depends on its arguments alone"
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, *at]).generate_state(1, np.uint64)[0]))
 
+def _number(g): return int(torch.randint(2**31, (), generator=g))
+
 # %% ../../nbs/merging/03_condensation.ipynb #60fdd5dc
 class _Condensation:
     "Synthetic images on their way: what a step changes, and what a checkpoint holds"
@@ -290,7 +294,7 @@ class _Condensation:
 
     def network(self, i):
         "The network of iteration `i`"
-        with seeded(int(torch.randint(2**31, (), generator=_draws(self.seed, 2, i)))):
+        with seeded(_number(_draws(self.seed, 2, i))):
             return self.build().to(self.labels.device)
 
     def fakes(self): return self.x.flatten(0, 1), self.labels.repeat_interleave(self.x.shape[1])
@@ -339,12 +343,17 @@ def _asked(method, images_per_class, iterations, lr, outer, inner, operations, i
     outer, inner = (r if v is None else v for v, r in zip((outer, inner), rounds))
     operations = own.operations if operations is None else tuple(operations)
     augmented(operations)    # refuses unknown names
-    return own, iterations or own.iterations, lr or own.lr, outer, inner, operations
+    iterations, lr = own.iterations if iterations is None else iterations, own.lr if lr is None else lr
+    for name, v in dict(iterations=iterations, lr=lr, outer=outer).items():
+        if not v > 0: raise ValueError(f'{name} is {v!r}; expected more than 0, or None: as published')
+    return own, iterations, lr, outer, inner, operations
 
 def _elsewhere(c, spread, method, part):
     "Parts of the classes, computed by `spread`; how many iterations are left to do here: none"
     if method != 'dm':
         raise ValueError(f"{method} trains its networks on the images of all classes: only 'dm' can be spread")
+    if any(isinstance(m, _DropoutNd) for m in c.network(0).modules()):
+        raise ValueError('dropout draws for all classes together: condense without spread')
     parts = [slice(i, None, n) for n in [min(spread.n, len(c.own))] for i in range(n)]
     for some, x in zip(parts, spread(part, parts)): c.x[some] = x
     return 0
@@ -352,10 +361,12 @@ def _elsewhere(c, spread, method, part):
 @patch
 def losses(self:_Condensation, i, outer, inner):
     "The loss of each step of iteration `i`, the network trained in between"
-    net, g = self.network(i), _draws(self.seed, 3, i)
-    for o in range(outer):
-        yield self.step(net, g)
-        if o < outer - 1: self.learn(net, inner, g)
+    net, g, found = self.network(i), _draws(self.seed, 3, i), []
+    with seeded(_number(_draws(self.seed, 4, i)), self.labels.device):    # what dropout draws
+        for o in range(outer):
+            if o: self.learn(net, inner, g)
+            found.append(self.step(net, g))
+    return found
 
 # %% ../../nbs/merging/03_condensation.ipynb #f4509c75
 def condense(
@@ -388,10 +399,11 @@ def condense(
     about = dict(method=method, iterations=iterations, lr=lr, momentum=momentum, real=c.real, outer=outer,
                  inner=inner, operations=list(operations), init=init, box=box, seed=seed,
                  data=f'{data} {checksum(dict(x=data.x.cpu(), y=data.y.cpu()))}', images=images_per_class,
-                 network=type(c.network(0)).__name__)
+                 network=_known_by(c.network(0)))
     for i in tqdm(range(c.resume(checkpoint, about), iterations), disable=not progress):
-        for value in c.losses(i, outer, inner):
-            if history is not None: history.append(value)
+        found = c.losses(i, outer, inner)
+        if history is not None: history += found
+        value = found[-1]
         if not np.isfinite(value): raise ValueError(f'the loss is {value} at iteration {i}: choose a smaller lr')
         if checkpoint and ((i + 1) % every == 0 or i + 1 == iterations): c.save(checkpoint, about, i + 1)
     x, y = c.fakes()
@@ -403,15 +415,21 @@ def _part(data, made, iterations, device, some):
     "The images of some classes by distribution matching, computed elsewhere"
     c = _Condensation(replace(data, x=data.x.to(device), y=data.y.to(device)), *made)
     c.some = some
-    for i in range(iterations): list(c.losses(i, 1, 0))
+    for i in range(iterations): c.losses(i, 1, 0)
     return c.x[some].cpu()
 
 # %% ../../nbs/merging/03_condensation.ipynb #c195fb9a
 def _usual(data):
-    x = as_float(data.x[:1000])
-    return instance_convnet(tuple(x.shape[1:]), len(data.classes), mean=x.mean().item(), std=x.std().item())
+    x = as_float(data.x[::-(-len(data)//1000)])    # a thousand at most, from all over the set
+    return instance_convnet(tuple(x.shape[1:]), len(data.classes), mean=x.mean().item(), std=x.std().item() or 1.)
 
 # %% ../../nbs/merging/03_condensation.ipynb #d483e124
+def _known_by(net):
+    "What tells networks apart: their type, and a checksum of their first weights and of all that they print"
+    said = torch.tensor([*re.sub(' at 0x[0-9a-f]+', '', repr(net)).encode()], dtype=torch.uint8)
+    weights = {k: v.cpu().contiguous() for k, v in net.state_dict().items()}
+    return f'{type(net).__name__} {checksum(weights | {" ": said})}'
+
 @patch
 def resume(self:_Condensation, path, about):
     "The iteration to go on with, after taking over the images in a checkpoint"
@@ -464,6 +482,8 @@ def load_data(
 LESSON = Recipe(300, lr=.01, batch=256, optimiser=partial(torch.optim.SGD, momentum=.9, weight_decay=5e-4),
                 schedule=multistep([.5]))
 
+def _unbounded(data): return data.x.is_floating_point() and bool(((data.x < 0) | (data.x > 1)).any())
+
 def accuracy_of(
     data:Data, # a few images, as `condense` and `coreset` return them
     test:Data,
@@ -472,6 +492,8 @@ def accuracy_of(
     seeds=range(3), # a network for each
 )->list: # in [0,1], one for each seed
     "Accuracy on `test` of networks that were trained from scratch on `data` alone"
+    if _unbounded(data):
+        raise ValueError(f'{data.name} has pixels outside [0,1], on which nothing here trains: condense with box=True')
     def one(seed):
         with seeded(seed):
             net = build()
@@ -494,6 +516,5 @@ def contact_sheet(
         for ax, x in zip(row, as_float(images)):
             ax.imshow(x.clamp(0, 1).permute(1, 2, 0).squeeze(2), cmap='gray', vmin=0, vmax=1)
         row[0].text(-.15, .5, data.classes[c], ha='right', va='center', transform=row[0].transAxes, fontsize='small')
-    out = data.x.is_floating_point() and bool(((data.x < 0) | (data.x > 1)).any())
-    fig.suptitle(data.name + ' (clipped)'*out, fontsize='small')
+    fig.suptitle(data.name + ' (clipped)'*_unbounded(data), fontsize='small')
     return fig

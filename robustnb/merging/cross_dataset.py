@@ -14,17 +14,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call
 from ..data import Batches, Data, as_float, check_xy
 from ..evaluation import predict
-from .matching import straight_through
+from .matching import _line, straight_through
 from .permutations import Spec
-from ..models import clone, device_of
+from ..models import clone, device_of, seeded
 from ..training import cosine, cross_entropy, train
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #2cbecd9e
 def line_terms(
-    model:nn.Module, # the architecture, in evaluation mode; not changed
+    model:nn.Module, # the architecture without running statistics, in evaluation mode; not changed
     a:Mapping, # state dict
     b:Mapping, # state dict, its units in the order of a
     batch_a, # (x, y) of the first data set, x float in [0,1]
@@ -33,18 +32,12 @@ def line_terms(
 )->dict: # name of the set -> {slope, curvature, excess}, in nats
     """How much each loss rises from its own end to the merged weights (excess), and the first- and second-order term
     of that in the distance (equation 3)"""
-    names = [k for k, _ in model.named_parameters()]
-    def along(start, end, x, y, u):
-        state = {k: start[k].detach() + u*(end[k] - start[k]).detach() for k in names}
-        return F.cross_entropy(functional_call(model, state, (x.to(start[names[0]].dtype),)), y)
     def terms(start, end, batch, part):
-        u = torch.zeros((), dtype=start[names[0]].dtype, requires_grad=True)
-        value = along(start, end, *batch, u)
-        slope, = torch.autograd.grad(value, u, create_graph=True)
-        bend, = torch.autograd.grad(slope, u)
-        with torch.no_grad(): rise = along(start, end, *batch, u + part) - value
-        return dict(slope=float(part*slope.detach()), curvature=float(part**2/2*bend), excess=float(rise))
-    with torch.enable_grad(): return dict(first=terms(a, b, batch_a, t), second=terms(b, a, batch_b, 1 - t))
+        loss, at = _line(model, start, end, batch)
+        value, slope, bend = at(0.)
+        with torch.no_grad(): rise = loss(part) - value
+        return dict(slope=float(part*slope), curvature=float(part**2/2*bend), excess=float(rise))
+    return dict(first=terms(a, b, batch_a, t), second=terms(b, a, batch_b, 1 - t))
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #c43acf0d
 def union(
@@ -110,7 +103,8 @@ def finetuned(
     net = clone(model)
     net.load_state_dict(state)
     opt, batches = torch.optim.SGD(net.parameters(), lr, momentum=.9), Steps(data, steps, batch_size, seed)
-    for _ in train(net.train(), batches, cross_entropy, opt, schedule=cosine()): pass
+    with seeded(seed, device_of(net)):    # what dropout draws
+        for _ in train(net.train(), batches, cross_entropy, opt, schedule=cosine()): pass
     return {k: v.detach().clone() for k, v in net.state_dict().items()}
 
 def scaled(
@@ -153,18 +147,18 @@ def stacked(
 )->Stacked:
     "A logistic regression on the logits of both networks, fitted to `data`"
     z = torch.cat([predict(net, data.x) for net in (a, b)], 1)
-    size = z.std()
-    head = nn.Linear(z.shape[1], z.shape[1]//2)
+    size, y = z.std(), data.y.to(z.device)
+    head = nn.utils.skip_init(nn.Linear, z.shape[1], z.shape[1]//2, device=z.device, dtype=z.dtype)
     nn.init.zeros_(head.weight); nn.init.zeros_(head.bias)
     opt = torch.optim.LBFGS(head.parameters(), max_iter=steps, line_search_fn='strong_wolfe')
     def loss():
         opt.zero_grad()
-        value = F.cross_entropy(head(z/size), data.y) + decay*head.weight.square().sum()
+        value = F.cross_entropy(head(z/size), y) + decay*head.weight.square().sum()
         value.backward()
         return value
     opt.step(loss)
     with torch.no_grad(): head.weight.div_(size)
-    return Stacked(a, b, head).eval()
+    return Stacked(clone(a), clone(b), head).eval()
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #55b16e72
 def rotated(

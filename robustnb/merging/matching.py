@@ -28,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import unknown
 from .permutations import Spec, compose, index, inside, inverse, permuted, wrapping
 from ..models import check_module, clone, device_of, find_head, floating_type, logits_of
-from ..training import cross_entropy
+from ..training import _same_epoch, cross_entropy
 
 # %% ../../nbs/merging/01_matching.ipynb #8b947f20
 _STATISTICS = {'running_mean', 'running_var', 'num_batches_tracked'}
@@ -213,7 +213,8 @@ def curve(
     for t in np.linspace(0, 1, points).tolist():
         state = interpolate(a, b, t)
         _load(net, after(t, state) if after else state)
-        rows.append(dict(t=t, **(evaluate(net) if callable(evaluate) else _loss_accuracy(net, evaluate))))
+        with _same_epoch(evaluate):    # the same images at every point
+            rows.append(dict(t=t, **(evaluate(net) if callable(evaluate) else _loss_accuracy(net, evaluate))))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/merging/01_matching.ipynb #56006ae5
@@ -227,6 +228,25 @@ def barrier(
     t, v = curve['t'].to_numpy(), curve[metric].to_numpy()
     base = (v[0] + v[-1])/2 if ends == 'mean' else (1 - t)*v[0] + t*v[-1]
     return float(((v - base)*(-1 if 'acc' in metric else 1)).max())
+
+# %% ../../nbs/merging/01_matching.ipynb #fb9206c3
+def _line(model, a, b, batch): # (loss(t), at(t) -> (loss, slope, bend))
+    "The cross-entropy at `a + t (b - a)`, parameters and buffers, and its derivatives by t; refuses running statistics"
+    if any(getattr(m, 'running_mean', None) is not None for m in model.modules()):
+        raise ValueError('PyTorch has no derivative along running statistics: measure this line with curve')
+    _same_keys(a, b)
+    (x, y), names = batch, [k for k, v in a.items() if _averaged(k, v, b[k])]
+    dtype = a[next(k for k, _ in model.named_parameters())].dtype
+    def loss(t):
+        state = {k: a[k].detach() + t*(b[k] - a[k]).detach() for k in names}
+        return F.cross_entropy(functional_call(model, state, (x.to(dtype, copy=True),)), y.long())
+    @torch.enable_grad()
+    def at(t):
+        t = torch.tensor(t, dtype=dtype, device=x.device, requires_grad=True)
+        value = loss(t)
+        slope, = torch.autograd.grad(value, t, create_graph=True)
+        return value.detach(), slope.detach(), torch.autograd.grad(slope, t)[0]
+    return loss, at
 
 # %% ../../nbs/merging/01_matching.ipynb #2ae61951
 def _bids(profit, rest=0.1, rounds=30):
@@ -676,16 +696,17 @@ def activation_matching(
     sums, read, nets, seen, shown = {s: _Moments()
                                      for s in spec.sizes}, {}, [clone(net).eval() for net in (a, b)], {}, None
     modules = dict(nets[0].named_modules())
-    for x in map(_inputs, batches):
-        if shown is None:
-            shown = _shown(spec, observed(nets[0], spec, x[:2]) if where is None else where, modules)
-            if cost == 'correlation': read = _before(spec, shown, modules)
-            for i, net in enumerate(nets): _watch(net, {name for name, _ in shown.values()} | set(read), seen, i)
-        seen.clear()
-        for net in nets: _ask(net, x)
-        read = {s: m for s, m in read.items() if (0, s) in seen}
-        for of, at in ((sums, shown), (read, {s: (s, 0) for s in read})):
-            for s, m in of.items(): m.add(*(_rows_of(seen, i, s, spec.sizes[s], at[s], modules) for i in (0, 1)))
+    with _same_epoch(batches):
+        for x in map(_inputs, batches):
+            if shown is None:
+                shown = _shown(spec, observed(nets[0], spec, x[:2]) if where is None else where, modules)
+                if cost == 'correlation': read = _before(spec, shown, modules)
+                for i, net in enumerate(nets): _watch(net, {name for name, _ in shown.values()} | set(read), seen, i)
+            seen.clear()
+            for net in nets: _ask(net, x)
+            read = {s: m for s, m in read.items() if (0, s) in seen}
+            for of, at in ((sums, shown), (read, {s: (s, 0) for s in read})):
+                for s, m in of.items(): m.add(*(_rows_of(seen, i, s, spec.sizes[s], at[s], modules) for i in (0, 1)))
     if shown is None: raise ValueError('batches is empty: activation matching needs data')
     for s, m in sums.items():
         if not m.finite():
@@ -908,7 +929,7 @@ def _in_turn(net, names, batches, see, put=None):  # ({(layer, number of its cal
     gives that instead of `out` as soon as its own sums are complete: a pass per layer, but one only
     if there is one batch"""
     batches, known, calls, count = _rounds(batches), {}, Counter(), 0
-    whole, epoch = put is None or length_hint(batches, 2) == 1, getattr(batches, 'epoch', None)
+    whole = put is None or length_hint(batches, 2) == 1
     def watch(name):
         def hook(layer, args, kwargs, out):
             key, x = (name, calls[name]), next(chain(args, kwargs.values()))
@@ -921,13 +942,12 @@ def _in_turn(net, names, batches, see, put=None):  # ({(layer, number of its cal
     for n in names: net.get_submodule(n).register_forward_hook(watch(n), with_kwargs=True)
     while True:
         fresh, ends, n = {}, set(), 0
-        # the same images in every pass
-        if epoch is not None and hasattr(batches, 'set_epoch'): batches.set_epoch(epoch)
-        for n, x in enumerate(map(_inputs, batches), 1):
-            calls.clear()
-            try: _ask(net, x); ends.add(None)
-            except _Reached as e: ends.add(e.args[0])
-            if not whole and ends == {None}: return known, count    # nothing left to be reached
+        with _same_epoch(batches):    # the same images in every pass
+            for n, x in enumerate(map(_inputs, batches), 1):
+                calls.clear()
+                try: _ask(net, x); ends.add(None)
+                except _Reached as e: ends.add(e.args[0])
+                if not whole and ends == {None}: return known, count    # nothing left to be reached
         _check_pass(fresh, ends, n)
         known, count = known | fresh, n
         if whole: return known, count
@@ -1036,14 +1056,14 @@ def repair(
     model:nn.Module, # the architecture; not changed
     merged:Mapping, # the interpolated state dict
     parents, # both state dicts, the second one's units in the order of the first; not needed with batch norm
-    batches, # of (x, y); one large one costs three passes, several cost a pass per layer
+    batches, # of (x, y), a hundred examples or more; one large one costs three passes, several cost a pass per layer
     alpha:float=0.5, # where between the parents
     # names of linear or convolutional layers, norms, or blocks of them; None: all linear and convolutional ones with a
     # bias but the head
     layers=None,
 )->dict: # state dict
-    """The merged weights with each unit's mean and standard deviation as interpolated between the parents;
-    batch norm statistics are measured anew"""
+    """The merged weights with each unit's mean and standard deviation as interpolated between the parents. With batch
+    norm and no `layers` its statistics are measured anew instead; with `layers` they stay: reset them first"""
     if layers is None and _norms(model): return reset_batch_norm(model, batches, merged)
     if not isinstance(parents, (tuple, list)) or len(parents) != 2:
         raise ValueError('without batch norm REPAIR needs both parents: give (a, b), two state dicts')

@@ -8,11 +8,9 @@ __all__ = ['directions', 'leading', 'alignment', 'distance', 'distance_reduction
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #939af5bd
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
-from .matching import barrier, curve, matched_keys, overlap, repair
+from .matching import _line, barrier, curve, matched_keys, overlap, repair
 from .permutations import Spec, permuted
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #b4899b55
@@ -20,7 +18,8 @@ def directions(
     state, # state dict
     spec:Spec,
 )->dict: # key -> (U (O,k), s (k,), Vh (k,I)), float64; biases and norms are no matrices and have no entry
-    "Singular value decompositions of the layers, a convolution as the matrix of its outputs by all else"
+    """Singular value decompositions of the layers, a convolution as the matrix of its outputs by all else, a transposed
+    one, whose weights begin with its inputs, of those by all else"""
     keys = [k for k in matched_keys(spec, state) if state[k].ndim > 1]
     if not keys: raise ValueError('the state has no matrix among the keys of the spec: nothing has singular directions')
     bad = next((k for k in keys if not state[k].double().isfinite().all()), None)
@@ -85,26 +84,16 @@ def singular_change(
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #7caadab0
 def taylor_excess(
-    model:nn.Module, # the architecture, in evaluation mode; not changed
+    model:nn.Module, # the architecture without running statistics, in evaluation mode; not changed
     a, # state dict
     b, # state dict with the same keys
     batch, # (x, y)
 )->tuple: # (true, estimated)
     """Loss half way between `a` and `b` above the mean of the ends, and its second-order estimate from the ends
     (equation 5)"""
-    (x, y), names = batch, [k for k, _ in model.named_parameters()]
-
-    def f(t):
-        return F.cross_entropy(
-            functional_call(model, {k: a[k].detach() + t * (b[k] - a[k]).detach()
-                                    for k in names}, (x.to(a[names[0]].dtype, copy=True),)), y.long())
-    def at(t):
-        t = torch.tensor(t, dtype=a[names[0]].dtype, device=x.device, requires_grad=True)
-        value = f(t)
-        slope, = torch.autograd.grad(value, t, create_graph=True)
-        return value.detach(), slope.detach(), torch.autograd.grad(slope, t)[0]
-    with torch.enable_grad(): (f0, d0, h0), (f1, d1, h1) = at(0.), at(1.)
-    with torch.no_grad(): return float(f(0.5) - (f0 + f1) / 2), float((d0 - d1) / 4 + (h0 + h1) / 16)
+    loss, at = _line(model, a, b, batch)
+    (f0, d0, h0), (f1, d1, h1) = at(0.), at(1.)
+    with torch.no_grad(): return float(loss(0.5) - (f0 + f1) / 2), float((d0 - d1) / 4 + (h0 + h1) / 16)
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #bcf85332
 def line_report(
