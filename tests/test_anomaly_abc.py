@@ -71,6 +71,11 @@ def test_an_anomaly_that_is_reconstructed_perfectly_is_still_pushed_refusals():
     noisy = abc(noise=.5, seed=1)
     a, b = (noisy(same, x, torch.zeros(1))[0].item() for _ in range(2))
     assert a != b and a == abc(noise=.5, seed=1)(same, x, torch.zeros(1))[0].item()
+    noisy.reset()
+    assert a == noisy(same, x, torch.zeros(1))[0].item()     # another training draws the same again
+    after = abc(noise=.5, seed=9)
+    after.load_state_dict(noisy.state_dict())                # and one that is resumed what would have come next
+    assert b == after(same, x, torch.zeros(1))[0].item()
     for kw, text in (dict(push='hing'), "unknown push 'hing'"), (dict(weight=-1.), 'weight must be'), (dict(noise=-.1), 'noise must be'):
         with pytest.raises(ValueError, match=text): abc(**kw)
 
@@ -130,6 +135,9 @@ def test_conventions_of_scikit_learn_and_pyod():
     np.testing.assert_allclose(alone, d.decision_function(X[:20]), rtol=1e-9)
     assert roc_auc_score(y, d.decision_scores_) > .95
     np.testing.assert_allclose((d.residuals(X)**2).mean(1), d.scores(X), rtol=1e-4)
+    far = d.center_ + d.scale_*[[0, 1000, 0, 0, 20]]         # what the network does not see is a deviation all the same
+    np.testing.assert_allclose(d.residuals(far), [[0, 1000, 0, 0, 20]], atol=10)
+    assert abs(d.residuals(far)).argsort(1)[0, -2:].tolist() == [4, 1]
 
 # %% ../nbs/anomaly/00_abc.ipynb #8db14a9c
 def test_tables_of_every_kind_other_labels():
@@ -139,7 +147,13 @@ def test_tables_of_every_kind_other_labels():
     for X2, y2 in ((pd.DataFrame(X, columns=names), pd.Series(y)), (torch.from_numpy(X), torch.from_numpy(y)), (X.tolist(), y == 1)):
         d = ABC(**small).fit(X2, y2)
         assert (d.decision_function(X2) == want).all()
-    words = ABC(**small).fit(X, np.where(y == 1, 'fraud', 'clean'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        words = ABC(**small).fit(X, np.where(y == 1, 'fraud', 'clean'))
+    with pytest.warns(UserWarning, match='normal is taken for the anomaly.* 120 of 132 rows'):
+        ABC(**small).fit(X, np.where(y == 1, 'attack', 'normal'))
+    half = torch.from_numpy(X).bfloat16()
+    assert (ABC(**small).fit(half, y).scores(half) == ABC(**small).fit(half.float(), y).scores(half.float())).all()
     assert words.classes_.tolist() == ['clean', 'fraud'] and set(words.predict(X)) == {'clean', 'fraud'}
     with pytest.warns(UserWarning, match='1 is taken for the anomaly'): ABC(**small).fit(X, 2*y - 1)
 
@@ -159,6 +173,21 @@ def test_random_state_pipeline_grid_search():
     pipe = make_pipeline(StandardScaler(), ABC(standardize=False, **small))
     search = GridSearchCV(pipe, dict(abc__distance=['norm', 'mean'], abc__anomaly_weight=[None, 1.]), scoring='roc_auc', cv=2)
     assert search.fit(X, y).best_score_ > .7 and clone(search.best_estimator_).get_params()['abc__lr'] == .01
+
+# %% ../nbs/anomaly/00_abc.ipynb #baaa051c
+def test_dropout_and_columns_that_are_constant():
+    X, y = rows()
+    pair = dict(encoder=nn.Sequential(nn.Linear(5, 16), nn.Dropout(.3), nn.Linear(16, 2)), decoder=nn.Linear(2, 5))
+    before = torch.get_rng_state()
+    a, b = (ABC(**small, **pair).fit(X, y).decision_scores_ for _ in range(2))
+    assert (a == b).all() and torch.equal(before, torch.get_rng_state())
+    for constant in (0., .1, -1e9):
+        X[:, 0] = constant
+        d, moved = ABC(**small).fit(X, y), X + [1e-9*abs(constant), 0, 0, 0, 0]
+        assert d.scale_[0] == 1 and (d.scale_[1:] > .9).all()
+        np.testing.assert_allclose(d.scores(moved), d.scores(X), atol=1.1)
+    X[:, 0] = 1e6 + 1e-3*X[:, 1]                             # narrow, but not constant
+    assert ABC(**small).fit(X, y).scale_[0] < .1
 
 # %% ../nbs/anomaly/00_abc.ipynb #83d4f2d1
 def test_early_stopping():
@@ -222,6 +251,11 @@ def test_save_and_load():
         own = ABC(**small | dict(epochs=1), **kw).fit(images)
         own.save(at/'own.safetensors')
         assert (ABC.load(at/'own.safetensors', **kw).scores(images) == own.scores(images)).all()
+    odd = small | dict(epochs=np.int64(2), lr=np.float32(.01), hidden=tuple(np.array([8, 4])), device=torch.device('cpu'))
+    d = ABC(**odd).fit(X, y)
+    d.save(at/'odd.safetensors')
+    assert (ABC.load(at/'odd.safetensors').scores(X) == d.scores(X)).all()
+    assert ABC.load(at/'odd.safetensors', device='meta').net_[0][0].weight.device.type == 'meta'     # where it is asked for
     with pytest.raises(ValueError, match='holds ABC, not DeepSAD'): DeepSAD.load(at/'abc.safetensors')
 
 # %% ../nbs/anomaly/00_abc.ipynb #30610daf

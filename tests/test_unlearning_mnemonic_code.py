@@ -6,6 +6,7 @@ from torch import nn
 from robustnb.data import Data, as_float
 from robustnb.evaluation import predict
 from robustnb.training import cross_entropy
+import copy
 import tempfile
 from pathlib import Path
 import numpy as np
@@ -17,9 +18,10 @@ from robustnb.evidence.figures import values_of
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Trial
 from robustnb.models import Normalize, convnet
-from robustnb.training import fit
+from robustnb.training import Diverged, fit
 from robustnb.unlearning.baselines import forget_statistics, without
 from robustnb.models import convnet
+from robustnb.training import Diverged, cross_entropy
 from robustnb.unlearning.mnemonic_code import WithCodes, by_class, displacement, edited, fisher, load_codes, mnemonic_code, mnemonic_codes, probe, recalled, save_codes, score
 from robustnb.experiments.mnemonic_code import arms, counted, derive, paper, run
 
@@ -95,6 +97,9 @@ def test_training_resumes_exactly():
     outer, again = (WithCodes(codes, .5, loss, seed=2) for loss in (inner, WithCodes(codes, seed=5)))
     outer(small_net(), torch.rand(3, 1, 8, 8), torch.arange(3)); again.load_state_dict(outer.state_dict())
     assert torch.equal(again.loss.generator.get_state(), inner.generator.get_state())
+    outer.reset()                                                            # both streams, as `fit` does at the beginning
+    for loss, seed in ((outer, 2), (inner, 1)):
+        assert torch.equal(loss.generator.get_state(), torch.Generator().manual_seed(seed).get_state())
     with tempfile.TemporaryDirectory() as dir:
         whole = run(f'{dir}/whole', 4)
         run(f'{dir}/parts', 2)
@@ -229,6 +234,22 @@ def test_refusals():
     with pytest.raises(ValueError, match='expected .0, 1.'): mnemonic_code(2*codes)(net, 3)
     for kw in (dict(rate=-1.), dict(cap=float('nan'))):
         with pytest.raises(ValueError, match='finite number, 0 or above'): mnemonic_code(codes, **kw)(net, 3)
+    with pytest.raises(TypeError, match='reads images: forgotten is a Data, not int'): mnemonic_code(codes, data=True)(net, 3)
+    with pytest.raises(TypeError, match='kept is a Data, not NoneType'):
+        mnemonic_code(codes, data=True)(net, test.pick(test.y == 3))
+    inner = nn.Sequential(net, nn.Unflatten(1, (10, 1, 1)), nn.Conv2d(10, 11, 1), nn.Flatten()) # what was found is no head
+    with pytest.raises(ValueError, match="'0.3' is not the head"): mnemonic_code(codes, head=True, known=0)(inner, 3)
+    with pytest.raises(Diverged, match='not finite'): mnemonic_code(codes, 1e38, 3e38)(copy.deepcopy(net).half(), 3)
+
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #79d3a182
+def test_float16():
+    net, codes = with_codes(seed=2, epochs=20)
+    test, half = load('digits', 'test'), copy.deepcopy(net).half()
+    assert all(v.dtype == torch.float32 and (v > 0).all() for v in fisher(half, (codes, torch.arange(10))).values())
+    for rate in (1e-3, None):
+        new, wide = (mnemonic_code(codes, rate)(m, 3) for m in (half, copy.deepcopy(half).float()))
+        assert all(p.dtype == torch.float16 and p.isfinite().all() for p in new.parameters())
+        assert (predict(new, test.x).argmax(1) == predict(wide, test.x).argmax(1)).float().mean() > .95
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #ac7572d6
 def test_codes_on_disk():

@@ -79,6 +79,8 @@ def abc(
         each = torch.where(bad, PUSHES[push](error), error)
         value = each.mean() if weight is None else mean_where(each, ~bad) + weight*mean_where(each, bad)
         return value, dict(normal=mean_where(error.detach(), ~bad), anomaly=mean_where(error.detach(), bad))
+    loss.state_dict, loss.load_state_dict = lambda: dict(noise=g.get_state()), lambda state: g.set_state(state['noise'])
+    loss.reset = lambda: g.manual_seed(seed)
     return loss
 
 # %% ../../nbs/anomaly/00_abc.ipynb #4bda613e
@@ -167,7 +169,7 @@ def _cut(self:Detector, scores, normal):
 @patch
 def _labels(self:Detector, y, n):
     "Which of the `n` rows are anomalies; sets `classes_`"
-    if isinstance(y, torch.Tensor): y = y.detach().cpu().numpy()
+    if isinstance(y, torch.Tensor): y = _array(y)
     y = np.zeros(n, dtype=int) if y is None else column_or_1d(y, warn=True)
     if (kind := type_of_target(y, input_name='y', raise_unknown=True)) != 'binary':
         raise ValueError(f'Only binary classification is supported. The type of the target is {kind}.')
@@ -177,13 +179,21 @@ def _labels(self:Detector, y, n):
     else: raise ValueError(f'there are no normals: all rows are of the class {seen[0]}')
     if seen.tolist() == [-1, 1]:
         warnings.warn("of the labels -1 and 1, 1 is taken for the anomaly; scikit-learn's outlier detectors mean -1")
-    return y == self.classes_[1]
+    bad = y == self.classes_[1]
+    if 2*bad.sum() > n: warnings.warn(
+        f'{self.classes_[1]} is taken for the anomaly, the later of the two labels, and {bad.sum()} of {n} rows are '
+        'of that class: if it should be the normals, give 0 for these and 1 for anomalies')
+    return bad
 
 # %% ../../nbs/anomaly/00_abc.ipynb #9503ead3
+def _array(t):
+    "A tensor as an array; numpy has no bfloat16"
+    return (t.float() if t.dtype == torch.bfloat16 else t).detach().cpu().numpy()
+
 @patch
 def _checked(self:Detector, X, y=None, reset=False):
     "X as float64 rows or float32 images, finite and of the shape that was fitted"
-    if isinstance(X, torch.Tensor): X = X.detach().cpu().numpy()
+    if isinstance(X, torch.Tensor): X = _array(X)
     if getattr(X, 'ndim', 2) < 3:
         X = validate_data(self, X, reset=reset, dtype=np.float64, order='C', ensure_min_samples=2 if reset else 1)
     elif X.ndim != 4: raise ValueError(f'X has shape {X.shape}; expected (N,D) for tables or (N,C,H,W) for images')
@@ -222,24 +232,39 @@ def _fit(self:NetworkDetector, X, bad):
     self._check_settings()
     rng = check_random_state(self.random_state)
     seed = int(rng.randint(2**31 - 1))
-    self.center_, self.scale_ = X[~bad].mean(0), X[~bad].std(0)
-    self.scale_[self.scale_ == 0] = 1
+    self.center_, self.scale_ = _center_and_scale(X[~bad])
     x, held = self._tensor(X).float(), self._held_out(bad, rng)
-    with seeded(seed): self.net_ = self._build(X.shape[1:]).to(x)
     def rows(mask): return x[torch.from_numpy(mask).to(x.device)]
     normals, few = rows(~bad & ~held), rows(bad & ~held)
     weight = len(few) / len(normals) if self.anomaly_weight is None else self.anomaly_weight
-    loss = self._loss(normals, weight if len(few) else None, seed)
-    self._train(Streams(normals, few, self.batch_size, seed=seed), loss, rows(held),
-                torch.from_numpy(bad[held]).to(x.device))
+    with seeded(seed, x.device): # of the weights, and of dropout
+        self.net_ = self._build(X.shape[1:]).to(x)
+        loss = self._loss(normals, weight if len(few) else None, seed)
+        self._train(Streams(normals, few, self.batch_size, seed=seed), loss, rows(held),
+                    torch.from_numpy(bad[held]).to(x.device))
     self.net_.eval()
     return held if self.early_stopping else None
 
+def _center_and_scale(X):
+    "Mean and standard deviation of each column, 1 for a constant one, whose deviation is its mean's rounding error"
+    center, scale = X.mean(0), X.std(0)
+    rounding = 10*np.finfo(X.dtype).eps*len(X)**.5*np.abs(center)
+    return center, np.where(scale <= rounding, 1, scale)
+
+# %% ../../nbs/anomaly/00_abc.ipynb #1cc24e46
+@patch
+def _standard(self:NetworkDetector, X):
+    "Tables in standard deviations of the normals from their mean, if standardised"
+    return (X - self.center_) / self.scale_ if X.ndim == 2 and self.standardize else X
+
 @patch
 def _tensor(self:NetworkDetector, X):
-    "On the device, tables standardised"
-    if X.ndim == 2 and self.standardize: X = np.clip((X - self.center_) / self.scale_, -10, 10)
-    return torch.from_numpy(X).to(self.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    "What the network sees, on the device: tables cut off"
+    if X.ndim == 2 and self.standardize: X = np.clip(self._standard(X), -10, 10)
+    return torch.from_numpy(X).to(self._device)
+
+@patch(as_prop=True)
+def _device(self:NetworkDetector): return self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
 
 # %% ../../nbs/anomaly/00_abc.ipynb #11898df1
 @patch
@@ -318,10 +343,12 @@ class ABC(NetworkDetector):
 def residuals(self:ABC,
     X, # as in `fit`
 )->np.ndarray: # of the shape of X
-    "What each row is more than its reconstruction: for tables in standard deviations of the normals, if standardised"
+    """What each row is more than its reconstruction: for tables in standard deviations of the normals, if standardised,
+    however many"""
     check_is_fitted(self, 'classes_')
-    x = self._tensor(self._checked(X)).float()
-    with torch.inference_mode(), eval_mode(self.net_): return (x - self.net_(x)).cpu().numpy()
+    X = self._checked(X)
+    with torch.inference_mode(), eval_mode(self.net_): out = self.net_(self._tensor(X).float())
+    return self._standard(X) - out.cpu().numpy()
 
 # %% ../../nbs/anomaly/00_abc.ipynb #88fd9dc2
 def dense(
@@ -352,7 +379,9 @@ def save(self:NetworkDetector,
     tensors = {f'net.{k}': v.cpu().contiguous() for k, v in self.net_.state_dict().items()}
     arrays = dict(center=self.center_, scale=self.scale_, decision_scores=self.decision_scores_)
     save_file(tensors | {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}, path,
-              dict(detector=json.dumps(about)))
+              dict(detector=json.dumps(about, default=_plain)))
+
+def _plain(v): return v.tolist() if isinstance(v, (np.generic, np.ndarray)) else str(v) # numbers; a torch.device
 
 # %% ../../nbs/anomaly/00_abc.ipynb #e9aadd69
 @patch(cls_method=True)
@@ -374,4 +403,5 @@ def load(cls:NetworkDetector,
     self.labels_ = (self.decision_scores_ > 0).astype(int)
     with seeded(0): self.net_ = self._build(self.shape_).eval()
     self.net_.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith('net.')})
+    self.net_.to(self._device)
     return self

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mnemonic_codes', 'WithCodes', 'recalled', 'by_class', 'fisher', 'displacement', 'moved', 'edited', 'score',
-           'classes_of', 'check_codes', 'mnemonic_code', 'save_codes', 'load_codes', 'probe']
+           'classes_of', 'check_images', 'check_codes', 'mnemonic_code', 'save_codes', 'load_codes', 'probe']
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #fea4b627
 import torch
@@ -14,8 +14,9 @@ from torch import nn
 from ..curvature import diagonal_fisher
 from ..data import Data, as_float, check_xy
 from ..evaluation import predict
-from ..models import clone, device_of, eval_mode, features, find_head
+from ..models import clone, device_of, eval_mode, features
 from ..training import cross_entropy
+from .baselines import finite, head_of
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #abef426e
 def mnemonic_codes(
@@ -43,8 +44,12 @@ class WithCodes:
         seed:int=0, # of the replacements
     ):
         if not 0 <= share <= 1: raise ValueError(f'share is a probability, in [0,1], not {share!r}')
-        self.codes, self.share, self.loss = codes, share, loss
+        self.codes, self.share, self.loss, self.seed = codes, share, loss, seed
         self.generator = torch.Generator().manual_seed(seed)
+
+    def reset(self): # `fit` calls it when a training begins
+        self.generator.manual_seed(self.seed)
+        if hasattr(self.loss, 'reset'): self.loss.reset()
 
     def __call__(self, model, x, y):
         if x.shape[1:] != self.codes.shape[1:]:
@@ -87,6 +92,8 @@ def fisher(
 )->dict: # name -> tensor
     "Diagonal empirical Fisher information, with the floor that keeps its logarithm finite (eq. 2)"
     n = len(data) if isinstance(data, Data) else len(data[1])
+    half = any(p.dtype == torch.float16 for p in model.parameters())
+    if half: model = clone(model).float()    # float16 has no 1e-16, nor squares of small gradients
     return {k: v + 1e-16/n for k, v in diagonal_fisher(model, data, names=names).items()}
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #ce95e50e
@@ -151,6 +158,11 @@ def classes_of(
     return gone
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #032ca369
+def check_images(forgotten, kept):
+    "TypeError unless both are images"
+    for name, d in dict(forgotten=forgotten, kept=kept).items():
+        if not isinstance(d, Data): raise TypeError(f'data=True reads images: {name} is a Data, not {type(d).__name__}')
+
 def check_codes(
     model:nn.Module,
     codes:torch.Tensor, # (K,...)
@@ -178,13 +190,14 @@ def mnemonic_code(
     "Forgetting of whole classes by one edit; `forgotten` are class numbers, or `Data` of which the labels are read"
     def forget(model, forgotten, kept=None):
         gone = classes_of(forgotten, len(codes), kept)
+        if data: check_images(forgotten, kept)
         check_codes(model, codes, known)
-        layer = find_head(model)[0] if head else None
+        layer = head_of(model, codes)[0] if head else None
         names = [k for k, _ in model.named_parameters() if k.rpartition('.')[0] == layer] if head else None
         fishers = [fisher(model, part, names) for part in ((forgotten, kept) if data else by_class(codes, gone))]
         def at(rate): return edited(model, codes, gone, fishers, rate, cap)
-        if rate is not None: return at(rate)
-        return at(3*max((1e-4*3**k for k in range(12)), key=lambda r: score(at(r), codes, gone)))
+        if rate is not None: return finite(at(rate))
+        return finite(at(3*max((1e-4*3**k for k in range(12)), key=lambda r: score(at(r), codes, gone))))
     return forget
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #55d3d26e
