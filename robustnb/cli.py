@@ -91,6 +91,7 @@ def voices():
 def sentence(e):
     "An error in one line, or None if it is a fault of this program"
     if isinstance(e, lib('evidence.claims').BadInput): return ' '.join(str(e).splitlines())
+    if isinstance(e, lib('training').Diverged): return one_line(e) # by settings that are the user's
     if isinstance(e, OSError): return f'{e.filename}: {e.strerror}' if e.filename and e.strerror else one_line(e)
     if type(e).__name__ == 'SafetensorError': return f'a safetensors file could not be read or written: {one_line(e)}'
     if not isinstance(e, (MemoryError, RuntimeError)): return None

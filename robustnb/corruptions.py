@@ -6,7 +6,7 @@
 __all__ = ['LEVELS', 'KINDS', 'EXTRA', 'Noise', 'plasma', 'corrupt', 'contact_sheet', 'Stream', 'stream']
 
 # %% ../nbs/05_corruptions.ipynb #f6150b41
-import functools, math, zlib
+import functools, math, operator, zlib
 from dataclasses import dataclass
 import numpy as np, torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ class Noise:
     ):
         pixels = (x.flatten(1) * 65535).round().to(torch.int64)
         at = torch.arange(1, pixels.shape[1] + 1, device=x.device)
-        start = _signed((seed << 32) + zlib.crc32(name.encode()))
+        start = _signed((operator.index(seed) << 32) + zlib.crc32(name.encode()))
         self.key, self.drawn = _hashed(_hashed((pixels * _hashed(at * _STEP)).sum(1)) + start), 0
 
     def uniform(self, *shape)->torch.Tensor: # (N, *shape) in the open interval (0,1)
@@ -346,9 +346,12 @@ KINDS = ('gaussian_noise', 'shot_noise', 'impulse_noise', 'defocus_blur', 'glass
 EXTRA = 'speckle_noise', 'gaussian_blur', 'saturate'    # held out: to choose hyperparameters on
 _FUNCTIONS = {name: globals()[f'_{name}'] for name in LEVELS}
 
-def _check(kind, severity):
+def _check(kind, severity): # (kind, severity as an int, whatever type of integer it is)
     if kind not in _FUNCTIONS: raise ValueError(unknown('corruption', kind, _FUNCTIONS))
-    if severity not in (1, 2, 3, 4, 5): raise ValueError(f'severity is 1, 2, 3, 4 or 5, got {severity!r}')
+    try: level = operator.index(severity)
+    except TypeError: level = 0
+    if not 1 <= level <= 5: raise ValueError(f'severity is 1, 2, 3, 4 or 5, got {severity!r}')
+    return kind, level
 
 def _one_kind(x, kind, severity, seed):
     f, level, scale = _FUNCTIONS[kind], LEVELS[kind][severity - 1], min(x.shape[-2:]) / 32
@@ -369,11 +372,11 @@ def corrupt(
     if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[-2:]) < 8:
         expected = 'expected images (N,1,H,W) or (N,3,H,W) of 8 x 8 pixels or more'
         raise ValueError(f'x has shape {tuple(x.shape)}; {expected}')
-    kinds, severities = ([v] * len(x) if isinstance(v, (str, int)) else list(v) for v in (kind, severity))
+    several = lambda v: np.iterable(v) and not isinstance(v, str)
+    kinds, severities = (list(v) if several(v) else [v] * len(x) for v in (kind, severity))
     for name, v in ('kind', kinds), ('severity', severities):
         if len(v) != len(x): raise ValueError(f'{name} has {len(v)} entries for {len(x)} images; expected one for each')
-    pairs = list(zip(kinds, map(int, severities)))
-    for p in sorted(set(pairs)): _check(*p)
+    pairs = list(map(_check, kinds, severities))
     x, out = as_float(x), torch.empty(x.shape, device=x.device)
     for p in sorted(set(pairs)):
         at = torch.tensor([i for i, q in enumerate(pairs) if q == p], device=x.device)
@@ -418,15 +421,15 @@ class Stream:
             at, now = self.index[a:a + self.batch_size], slice(a, a + self.batch_size)
             yield corrupt(self.data.x[at], self.kinds[now], self.severities[now], self.seed), self.data.y[at]
 
-def _arrival(y, classes, bursts, g):
+def _arrival(y, bursts, g):
     "The order in which images with labels `y` arrive"
     order = torch.randperm(len(y), generator=g)
     if bursts is None: return order
     rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=g)))
-    period = torch.empty(len(y))
-    for c in range(classes):
+    period, classes = torch.empty(len(y)), y.unique()
+    for c in classes:
         mine = order[(y[order] == c).nonzero()[:, 0]]
-        shares, place = rng.dirichlet([bursts] * classes), (np.arange(len(mine)) + .5) / max(len(mine), 1)
+        shares, place = rng.dirichlet([bursts] * len(classes)), (np.arange(len(mine)) + .5) / len(mine)
         period[mine] = torch.from_numpy(np.searchsorted(shares.cumsum(), place)).float()
     return order[period[order].argsort(stable=True)]
 
@@ -451,7 +454,7 @@ def stream(
     if not kinds or batch_size < 1: raise ValueError('a stream needs at least one kind and a positive batch_size')
     for k in kinds: _check(k, severity)
     g, n, y = torch.Generator().manual_seed(seed), len(data), data.y.cpu()
-    arrival = lambda: _arrival(y, len(data.classes), bursts, g)
+    arrival = lambda: _arrival(y, bursts, g)
     if order == 'mixed':
         drawn = [kinds[i] for i in torch.randint(len(kinds), (n,), generator=g)]
         return Stream(data, arrival(), drawn, [severity] * n, batch_size, seed)

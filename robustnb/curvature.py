@@ -8,6 +8,7 @@ __all__ = ['KINDS', 'hessian', 'gauss_newton', 'top_eigenvalues', 'trace', 'diag
 
 # %% ../nbs/04_curvature.ipynb #119788dd
 import functools, warnings
+from collections import Counter
 import numpy as np, pandas as pd, torch
 import torch.autograd.forward_ad as fwd
 import torch.nn.functional as F
@@ -74,6 +75,8 @@ def _weights(net, names):
     if not every: raise ValueError(f'{type(net).__name__} has no parameters, so its loss does not bend')
     if names is None: return every
     if isinstance(names, str): raise TypeError(f'names must be a list of parameter names, got {names!r}')
+    names = list(names)
+    if not names: raise ValueError('names is empty: name one parameter at least, or leave it out for all of them')
     for k in names:
         if k not in every: raise ValueError(unknown('parameter', k, every))
     return {k: t for k, t in every.items() if k in set(names)}
@@ -390,8 +393,9 @@ _RULES = {nn.Linear: _linear_squares} | dict.fromkeys(_CONV, _conv_squares) | di
 # %% ../nbs/04_curvature.ipynb #e6b0f58d
 def _layers(net, weights):
     """{module: {'weight' or 'bias': name}} of the layers that have a rule, so far as their parameters are among
-    `weights`"""
-    names = {id(p): k for k, p in net.named_parameters() if k in weights}
+    `weights` and no other layer's"""
+    owners = Counter(id(p) for m in net.modules() for _, p in m.named_parameters(recurse=False, remove_duplicate=False))
+    names = {id(p): k for k, p in net.named_parameters() if k in weights and owners[id(p)] == 1}
 
     def fits(m):
         return type(m) in _RULES and not isinstance(getattr(m, 'padding', None), str) and getattr(
@@ -406,17 +410,21 @@ def _layers(net, weights):
 
 # %% ../nbs/04_curvature.ipynb #9859156a
 def _layer_squares(net, layers, x, seeds):
-    "({name: sum of squares} of `layers` by one backward pass for each of the vectors `seeds(out)`, those vectors)"
-    total, anchor, due = {}, torch.zeros((), device=x.device, requires_grad=True), 0
+    """({name: sum of squares} of those of `layers` that are called once, on as many rows as `x` has, by one backward
+    pass for each of the vectors `seeds(out)`; those vectors)"""
+    total, once, anchor, due = {}, {}, torch.zeros((), device=x.device, requires_grad=True), 0
     def add(m, a, gs):
         for part, k in layers[m].items():
             new = (_RULES[type(m)] if part == 'weight' else _bias_squares)(m, a, gs)
             total[k] = total[k] + new if k in total else new
     def watch(m, args, out):
+        once[m] = m not in once and len(args) == 1 and len(args[0]) == len(x)
+        if not once[m]: return out
         # so that gradients come by, though no weight asks for any
         if not out.requires_grad: out = out + anchor.to(out.dtype)
         a, gs = args[0].detach(), []
         def take(g):
+            if not once[m]: return
             gs.append(g)
             if len(gs) == due: add(m, a, gs); gs.clear()
         out.register_hook(take)  # what later changes `out` in place does not change what it gets
@@ -433,9 +441,10 @@ def _layer_squares(net, layers, x, seeds):
     return total, us
 
 # %% ../nbs/04_curvature.ipynb #ee420a79
-def _trusted(net, weights, x, few=2):
-    "The layers of `_layers` without the parameters for which the rule differs from the loop on the first samples"
-    layers, x = _layers(net, weights), x[:few]
+def _trusted(net, weights, x, few=4):
+    """The layers of `_layers` without the parameters for which the rule differs from the loop on samples spread over
+    `x`, or the loop finds nothing"""
+    layers, x = _layers(net, weights), x[::max(1, len(x) // few)][:few]
     if not layers: return {}
     gen = torch.Generator().manual_seed(0)
     got, us = _layer_squares(net, layers, x, lambda out: [torch.randn(out.shape, generator=gen).to(out)])
@@ -443,8 +452,8 @@ def _trusted(net, weights, x, few=2):
         net, {k: t for k, t in weights.items() if any(k in parts.values() for parts in layers.values())}, x, us
     )
 
-    def right(k): return (got.get(k, torch.zeros_like(want[k])) - want[k]).abs().max() <= 1e-3 * want[k].max()
-    good = {k for k in want if right(k)}
+    def right(k): return (got[k] - want[k]).abs().max() <= 1e-3 * want[k].max() and want[k].any()
+    good = {k for k in got if right(k)}
     return {m: kept for m, parts in layers.items() if (kept := {part: k for part, k in parts.items() if k in good})}
 
 def _vmap_squares(net, weights, x, us):
@@ -485,7 +494,7 @@ def diagonal_fisher(
         if layers is None: layers, gen = _trusted(net, weights, x), torch.Generator(x.device).manual_seed(seed)
         squares, us = _layer_squares(
             net, layers, x, lambda out: _seeds(_of_family(out, y, family), y, kind, family, samples, gen))
-        rest = {k: t for k, t in weights.items() if not any(k in parts.values() for parts in layers.values())}
+        rest = {k: t for k, t in weights.items() if k not in squares}
         for k, s in (squares | _any_squares(net, rest, x, us)).items(): total[k] += s
         n += len(x)
     return {k: t / n for k, t in total.items()}

@@ -108,14 +108,16 @@ def _forward(model, x):
 # %% ../nbs/03_evaluation.ipynb #4071304a
 def predict(
     model:nn.Module, # model(x) -> logits
-    x:torch.Tensor, # uint8 or float in [0,1], (N,C,H,W) or (N,D)
+    x:torch.Tensor, # (N,...): uint8 images, or floats of any range without NaN
     batch_size:int=256,
     device=None, # where the batches go; default: where the model is
 ):
     """(N,K) logits on `device`, float32 or wider, computed in evaluation mode without gradients;
     model and `x` are left as they were"""
     check_module(model)
+    if not isinstance(x, torch.Tensor): raise TypeError(f'x is a {type(x).__name__}; expected a tensor')
     if len(x) == 0: raise ValueError('x is empty: there is nothing to predict')
+    if x.is_floating_point() and x.detach().amax().isnan(): raise ValueError('x contains NaN values') # it passes NaN on
     halves, forward = Halves(), lambda b: _forward(model, as_input(model, b.to(device or device_of(model))))
     return torch.cat([out for b in x.split(batch_size) for _, out in halves(forward, b)])
 

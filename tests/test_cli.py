@@ -7,6 +7,7 @@ from robustnb import __version__
 import platform, subprocess
 import pytest
 from robustnb.commands.common import bad
+from robustnb.training import Diverged
 from robustnb.cli import EXAMPLES, Voice, answer, known_commands, new_folder, parser, sentence
 
 # %% ../nbs/06_cli.ipynb #b8d2c97f
@@ -51,7 +52,8 @@ def test_sentences_for_errors():
     assert raised(OSError('odd\nfile')) == 'odd file' and raised(MemoryError('a')).startswith('out of memory')
     assert raised(RuntimeError("can't allocate memory: 9 bytes")).startswith('out of memory')
     assert raised(RuntimeError('two\nlines')).startswith('RuntimeError: two lines (')
-    assert raised(KeyError('a')) is raised(ValueError('a fault of the program')) is None
+    assert raised(Diverged('not finite:\ntake a lower rate')) == 'not finite: take a lower rate'
+    assert raised(KeyError('a')) is raised(ValueError('a fault of the program')) is raised(ZeroDivisionError('a')) is None
 
 # %% ../nbs/06_cli.ipynb #bb9e2adb
 def test_freed_memory_is_kept():

@@ -4,7 +4,7 @@ import argparse, io
 from contextlib import redirect_stderr
 import pytest
 import torch
-from robustnb.commands.common import Parser, amount, asked, columns, count, count_of, first_line, natural, placed, radius, readable, setting, shown_example, to_go_on, unknown
+from robustnb.commands.common import Parser, amount, asked, columns, count, count_of, first_line, natural, numbers, placed, radius, readable, setting, shown_example, to_go_on, typed, unknown
 
 # %% ../nbs/commands/00_common.ipynb #30e0d745
 line = '  robustnb reproduce absum --scale small --minutes 30    more seeds where a claim is open'
@@ -61,6 +61,17 @@ def test_types_of_arguments():
 # %% ../nbs/commands/00_common.ipynb #819f61fc
 def test_columns():
     assert columns([('', 'loss'), ('naive', '1.5'), ('a', '')]) == '       loss\nnaive   1.5\na'
+
+# %% ../nbs/commands/00_common.ipynb #61ab58bd
+def test_settings():
+    def make(x, rate:float=1, n=2, share=.5, batch:int|None=3, fast=False, seed=0): pass
+    known = numbers(make)
+    assert known == dict(rate=float, n=int, share=float, batch=int) and 'n' not in numbers(make, ('n',))
+    got = typed(dict(map(setting, ('n=3', 'rate=3', 'batch=1e2'))), known, 'make')
+    assert got == dict(n=3, rate=3., batch=100) and [type(v) for v in got.values()] == [int, float, int]
+    for given, of, words in ((dict(n=.5), known, 'n=0.5: expected a whole number'), (dict(n=1.), {}, 'has no settings'),
+                             (dict(rat=1.), known, "did you mean 'rate'")):
+        with pytest.raises(ValueError, match=words): typed(given, of, 'make')
 
 # %% ../nbs/commands/00_common.ipynb #d6bc9c0a
 def test_one_process():

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from PIL import Image
 from robustnb.data import as_float
 import colorsys, io
+from dataclasses import replace
 import pytest
 from scipy import ndimage, stats
 from robustnb.data import load
@@ -197,6 +198,9 @@ def test_corrupt_more():
     mixed = corrupt(digits, ['fog', 'contrast'] * 32, [1, 5] * 32, seed=3)
     assert torch.allclose(mixed[::2], corrupt(x, 'fog', 1, 3)[::2], atol=1e-6)
     assert torch.allclose(mixed[1::2], corrupt(x, 'contrast', 5, 3)[1::2], atol=1e-6)
+    for three in np.int64(3), np.uint8(3), torch.tensor(3), [np.int64(3)] * 64, torch.full((64,), 3), np.full(64, 3):
+        assert torch.equal(corrupt(digits, 'fog', three), corrupt(digits, 'fog', 3))
+    assert torch.equal(corrupt(digits, 'fog', seed=np.int64(2)), corrupt(digits, 'fog', seed=2))
     still = {'defocus_blur', 'zoom_blur', 'brightness', 'contrast', 'pixelate', 'jpeg_compression', 'gaussian_blur',
              'saturate'}
     for kind in KINDS + EXTRA: assert torch.equal(corrupt(x, kind, 5, 0), corrupt(x, kind, 5, 1)) == (kind in still), kind
@@ -211,7 +215,8 @@ def test_corrupt_more():
 def test_corrupt_refusals():
     x = torch.rand(2, 3, 32, 32)
     for args, words in [((x, 'fogg'), "did you mean 'fog'"), ((x, 'fog', 6), 'severity is 1'),
-                        ((x, 'fog', 0), 'severity is 1'),
+                        ((x, 'fog', 0), 'severity is 1'), ((x, 'fog', 2.5), 'got 2.5'), ((x, 'fog', [2, 2.7]), 'got 2.7'),
+                        ((x, 'fog', 3.), 'got 3.0'), ((x, 'fog', None), 'got None'), ((x, 'fog', '3'), "got '3'"),
                         ((x, ['fog']), '1 entries for 2 images'), ((x * 255, 'fog'), r'expected \[0, 1\]'),
                         ((x[:, :2], 'fog'), 'expected images'), ((x[..., :4], 'fog'), '8 x 8'),
                         ((x[0], 'fog'), r'expected \(N,C,H,W\)')]:
@@ -235,6 +240,13 @@ def test_streams():
     neighbours = lambda s: (data.y[s.index][1:] == data.y[s.index][:-1]).float().mean()
     shuffled, some, strong = (neighbours(stream(data, 'fog', order='single', bursts=b)) for b in (None, 1., .01))
     assert .05 < shuffled < .16 < some < strong and strong > .3
+    bursts = lambda d: stream(d, ['fog'], order='single', bursts=.1).index.tolist()
+    want = bursts(data)
+    with pytest.MonkeyPatch.context() as patch: # memory that is not written is what was there before
+        patch.setattr(torch, 'empty', lambda *shape, **kw: torch.rand(*shape, **kw))
+        assert bursts(replace(data, classes=[])) == want   # classes without names
+        named = replace(data, y=data.y * 3, classes=[str(c) for c in range(30)]) # and names without examples
+        assert bursts(named) == want
 
 # %% ../nbs/05_corruptions.ipynb #884fee93
 def test_stream_refusals():

@@ -93,6 +93,33 @@ class Odd(nn.Module):
         x = F.linear(self.tied(x).relu(), self.direct.weight) + self.direct(x)
         return self.head(x.mean(1))
 
+# %% ../nbs/04_curvature.ipynb #f180a3e3
+class Recurrent(nn.Module):
+    "Sequences padded by zeros, where a cell stays as it is: by a loop, or all steps of all sequences as rows"
+    def __init__(self, rows=False):
+        super().__init__()
+        self.rows, self.cell, self.head = rows, nn.Linear(3 if rows else 7, 4), nn.Linear(4, 3)
+    def forward(self, x):
+        x = x.view(len(x), 5, 3)
+        on = (x.abs().sum(2, keepdim=True) > 0).to(x)
+        if self.rows: return self.head((on * self.cell(x.flatten(0, 1)).tanh().unflatten(0, x.shape[:2])).sum(1))
+        h = x.new_zeros(len(x), 4)
+        for a, here in zip(x.unbind(1), on.unbind(1)):
+            h = here * self.cell(torch.cat([a, h], 1)).tanh() + (1 - here) * h
+        return self.head(h)
+
+class Gated(nn.Module):
+    "A layer whose weight is used twice, by samples with an open gate; `how` it comes by its inputs"
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.a, self.b, self.head = how, nn.Linear(15, 15), nn.Linear(15, 15), nn.Linear(15, 3)
+        if how == 'tied': self.b.weight = self.a.weight
+    def forward(self, x):
+        second = dict(twice=self.a, tied=self.b, direct=lambda h: F.linear(h, self.a.weight),
+                      keyword=lambda h: self.b(input=h))[self.how]
+        gate = (x[:, :1] > 0.3).to(x)
+        return self.head(second(self.a(x).tanh() * gate).tanh() * gate)
+
 # %% ../nbs/04_curvature.ipynb #a2ecfdf3
 def test_hessian_products_are_those_of_the_dense_matrix():
     for make in (small, small_conv):
@@ -250,13 +277,24 @@ def test_only_what_is_used_as_it_seems_has_a_rule():
     assert {k
             for parts in trusted.values()
             for k in parts.values()} == {
-                'first.weight', 'first.bias', 'sequence.bias', 'tied.bias', 'direct.bias', 'head.weight', 'head.bias',
-                'unused.weight', 'unused.bias'
+                'first.weight', 'first.bias', 'sequence.bias', 'tied.bias', 'direct.bias', 'head.weight', 'head.bias'
             }
     model = _copy(preact_resnet8((1, 8, 8), 3, 2), 'eval')
     assert {k for parts in _trusted(model, _weights(model, None), x.float()).values() for k in parts.values()} == {
         k for k, _ in model.named_parameters()
     }
+
+# %% ../nbs/04_curvature.ipynb #b7fcd674
+def test_fisher_in_any_order_of_the_samples():
+    torch.manual_seed(0)
+    x, y = torch.rand(40, 15).double(), torch.randint(3, (40,))
+    x[:2, 3:], x[:2, 0] = 0, .1 # two short sequences, their gates shut
+    nets = [Recurrent(), Recurrent(rows=True), *map(Gated, ('twice', 'tied', 'direct', 'keyword'))]
+    for model in nets:
+        want = by_definition(model.double(), x, y)
+        for order in torch.arange(40), torch.arange(40).flip(0):
+            assert far(diagonal_fisher(model, (x[order], y[order])), want) < 1e-10, model
+            assert far(diagonal_fisher(model, (x[order], y[order]), batch_size=2), want) < 1e-10, model
 
 # %% ../nbs/04_curvature.ipynb #0cff1953
 def test_true_fisher_is_the_diagonal_of_the_gauss_newton_matrix():
@@ -470,6 +508,8 @@ def test_refusals():
         ('no parameters', ValueError, lambda: hessian(nothing, (x, y))),
         ("mode must be 'eval' or 'train'", ValueError, lambda: hessian(model, (x, y), mode='test')),
         ("did you mean 'head.bias'", ValueError, lambda: diagonal_fisher(model, (x, y), names=['head.bais'])),
+        ('names is empty', ValueError, lambda: hessian(model, (x, y), names=[])),
+        ('names is empty', ValueError, lambda: diagonal_fisher(model, (x, y), names=iter(()))),
         ('give the attack', ValueError, lambda: hessian(model, (x, y), anew=True)),
         ('step is relative', ValueError, lambda: hessian(model, (x, y), attack=fgsm(L2(0.1)), anew=True, step=0)),
         ('k must be an integer in 1..123', ValueError, lambda: top_eigenvalues(hessian(model, (x, y)), 0)),

@@ -267,7 +267,10 @@ def test_refuses_data():
     with pytest.raises(ValueError, match='out of range'): evaluate(model, (x, y+1))
     for size in (0, 2.5):
         with pytest.raises(ValueError, match='batch_size'): evaluate(model, (x, y), batch_size=size)
-    with pytest.raises(ValueError, match='empty'): predict(model, x[:0])
+    hole = torch.where(x == x.max(), math.nan, x)
+    for odd, words in ((x[:0], 'empty'), (hole, 'NaN'), (x.numpy(), 'a ndarray; expected')):
+        with pytest.raises((TypeError, ValueError), match=words): predict(model, odd)
+    assert predict(model, 200 * x).isfinite().all() # what is no image has no box
 
 # %% ../nbs/03_evaluation.ipynb #bdda936a
 def test_refuses_attacks():

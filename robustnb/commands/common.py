@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'Command', 'lib', 'find_device', 'shown_example', 'Help', 'Parser', 'complain', 'bad', 'unknown', 'filled',
            'one_line', 'first_line', 'readable', 'asked', 'count_of', 'to_go_on', 'radius', 'count', 'natural',
-           'amount', 'setting', 'columns', 'options', 'cluster_options', 'check_settings', 'processes', 'placed']
+           'amount', 'setting', 'columns', 'options', 'cluster_options', 'numbers', 'typed', 'processes', 'placed']
 
 # %% ../../nbs/commands/00_common.ipynb #54554d8c
-import argparse, importlib, io, math, os, re, shlex, shutil, sys, textwrap
+import argparse, importlib, inspect, io, math, os, re, shlex, shutil, sys, textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -190,11 +190,19 @@ def cluster_options(p):
                    help='GPUs of a node that a job takes, or a part of one, such as 0.25 (default: 0)')
 
 # %% ../../nbs/commands/00_common.ipynb #ae74ee4c
-def check_settings(given, known, whose):
-    "One sentence if a setting that is given is not among those `known`"
-    for k in given:
+def numbers(make, leave=('seed',)): # {name: int or float}
+    "The arguments of `make` that are numbers, and of which type; `leave`: those that have options of their own"
+    parameters = inspect.signature(make).parameters
+    kinds = {k: p.annotation if p.annotation in (int, float) else type(p.default) for k, p in parameters.items()}
+    return {k: kind for k, kind in kinds.items() if kind in (int, float) and k not in leave}
+
+def typed(given, known, whose): # {name: value}
+    "The settings that are `given`, in the types that are `known`; one sentence for another name, or a broken number"
+    for k, v in given.items():
         if not known: raise bad(f'{whose} has no settings, so not {k!r} either')
         if k not in known: raise unknown(f'setting of {whose}', k, known)
+        if known[k] is int and v != int(v): raise bad(f'--set {k}={v}: expected a whole number')
+    return {k: known[k](v) for k, v in given.items()}
 
 # %% ../../nbs/commands/00_common.ipynb #5cdf919c
 def processes():

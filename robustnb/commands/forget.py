@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'FORGET', 'EXAMPLES', 'COMMANDS', 'maker', 'settings_of', 'arguments', 'data_arguments', 'check_options',
-           'numbers_of', 'forgotten', 'run', 'report', 'told']
+           'number_of', 'called', 'forgotten', 'run', 'report', 'told']
 
 # %% ../../nbs/commands/09_forget.ipynb #1bc02587
-import inspect, json
-from .common import (Command, asked, bad, check_settings, columns, count_of, find_device, lib, natural,
-                                      options, setting)
+import json
+from .common import (Command, asked, bad, columns, count_of, find_device, lib, natural, numbers,
+                                      options, setting, typed)
 from .files import model_name, put, weights_file, writable, writing
 from .models import both_sets, current_folder, model_of, try_out
 from .train import codes_in, written
@@ -24,13 +24,8 @@ def maker(name):
 
 def settings_of(name, given, seed):
     "What --set says, in the types that the method takes, and the seed where it draws"
-    parameters = inspect.signature(maker(name)).parameters
-    kinds = {k: p.annotation if p.annotation in (int, float) else type(p.default) for k, p in parameters.items()}
-    known = {k: kind for k, kind in kinds.items() if kind in (int, float) and k != 'seed'}
-    check_settings(dict(given), known, name)
-    for k, v in given:
-        if known[k] is int and v != int(v): raise bad(f'--set {k}={v}: expected a whole number')
-    return {k: known[k](v) for k, v in given} | ({'seed': seed} if 'seed' in parameters else {})
+    make = maker(name)
+    return typed(dict(given), numbers(make), name) | ({'seed': seed} if 'seed' in numbers(make, ()) else {})
 
 # %% ../../nbs/commands/09_forget.ipynb #39aa2855
 FORGET = '''Make a trained classifier forget one class or several.
@@ -49,7 +44,7 @@ def arguments(p):
     p.add_argument('--weights', required=True, metavar='FILE', help='.safetensors with the trained model')
     options(p, '--model')
     p.add_argument('--classes', required=True, nargs='+', metavar='CLASS',
-                   help='class numbers, or with --data class names')
+                   help='class numbers, or with --data class names; number=1 or name=1 where 1 could be either')
     p.add_argument('--codes', metavar='FILE', help='.safetensors with the codes that the model was trained with')
     p.add_argument('--own-rate', action='store_true',
                    help='with --codes: let the codes choose how far weights are moved')
@@ -82,14 +77,21 @@ def check_options(args, weights, out):
         raise bad('--own-rate lets the codes choose the rate: leave --set rate out')
     if out.exists() and out.samefile(weights): raise bad(f'--out {out} is the model itself: choose another name')
 
-def numbers_of(names, data):
-    "Class numbers; names are those of the data"
-    if data:
-        number = lib('unlearning.baselines').class_number
-        return [asked(number, data, int(c) if c.isdecimal() and c not in data.classes else c) for c in names]
-    for c in names:
-        if not c.isdecimal(): raise bad(f'class {c}: without --data a class is known by its number')
-    return [int(c) for c in names]
+def number_of(name, data):
+    "The number of a class, which is given by number or, where there are data, by name"
+    known, (how, _, said) = data.classes if data else [], name.rpartition('=')
+    if how not in ('number', 'name') or name in known: how, said = '', name
+    numeral, named = how != 'name' and said.isdecimal(), how != 'number' and said in known
+    if not (data or numeral): raise bad(f'class {name}: without --data a class is known by its number')
+    if numeral and named and known.index(said) != int(said) < len(known):
+        two = f'number {said} is called {known[int(said)]!r}, and {said!r} is the name of number {known.index(said)}'
+        raise bad(f'class {said}: {two}; give number={said} or name={said}')
+    number = int(said) if numeral and not named else said
+    return asked(lib('unlearning.baselines').class_number, data, number) if data else number
+
+def called(number, data):
+    "What a class is called, with its number"
+    return f'class {data.classes[number]!r} (number {number})' if data and data.classes else f'class {number}'
 
 # %% ../../nbs/commands/09_forget.ipynb #3d5a6475
 def forgotten(args, model, classes, codes, train):
@@ -110,11 +112,14 @@ def run(args, argv):
     model = model_of(args.model, weights).to(device).eval()
     train, test = both_sets(args) if args.data else (None, None)
     if train: try_out(model, train, device)
-    classes = numbers_of(args.classes, train)
+    classes = [number_of(c, train) for c in args.classes]
     new = asked(forgotten, args, model, classes, codes, train)
+    if args.head or args.method == 'masked': # `represented` refuses a head that does not give the logits
+        asked(lib('models').represented, model, lib('data').as_float((train.x if train else codes)[:2]).to(device))
     with writing(out): written(new, out)
     found = report(model, new, classes, codes, test or train)
-    print(f"{weights.stem}: {', '.join(args.classes)} forgotten by {args.method or 'codes'}, on {device}")
+    gone = ', '.join(called(c, train) for c in classes)
+    print(f"{weights.stem}: {gone} forgotten by {args.method or 'codes'}, on {device}")
     print(told(found))
     if test is None and train: print('on the training images, as there is no --test')
     if args.json: put(writable(args.json), lambda path: path.write_text(json.dumps(found, indent=1)))

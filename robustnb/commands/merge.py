@@ -10,10 +10,10 @@ __all__ = ['METHODS', 'MERGE', 'EXAMPLES', 'AVERAGED', 'COMMANDS', 'arguments', 
            'on_device', 'batches_of', 'write', 'names_of', 'report', 'write_curves']
 
 # %% ../../nbs/commands/07_merge.ipynb #97b2d69a
-import inspect, json, warnings
+import json, warnings
 from collections.abc import Mapping
-from .common import (Command, asked, bad, check_settings, columns, count, find_device, lib, natural,
-                                      options, setting)
+from .common import (Command, asked, bad, columns, count, find_device, lib, natural, numbers,
+                                      options, setting, typed)
 from .files import header, model_name, put, weights_file, writable
 from .models import both_sets, check_kinds, current_folder, few, found_model, loaded, model_of, try_out
 from .models import fill as fill_by_name
@@ -115,16 +115,10 @@ def check_many(args):
 # %% ../../nbs/commands/07_merge.ipynb #17f293a9
 def method_settings(args):
     "What --set says, in the types that the method takes"
-    m, found = lib('merging.matching'), {}
+    m = lib('merging.matching')
     weights = m.weight_matching if len(args.files) == 2 else m.merge_many
     makers = dict(weights=weights, activations=m.activation_matching, straight_through=m.straight_through)
-    parameters = inspect.signature(makers[args.method]).parameters if args.method in makers else {}
-    known = {k: type(p.default) for k, p in parameters.items() if type(p.default) in (int, float) and k != 'seed'}
-    check_settings(dict(args.set), known, args.method)
-    for k, v in args.set:
-        if known[k] is int and v != int(v): raise bad(f'--set {k}={v}: expected a whole number')
-        found[k] = known[k](v)
-    return found
+    return typed(dict(args.set), numbers(makers[args.method]) if args.method in makers else {}, args.method)
 
 # %% ../../nbs/commands/07_merge.ipynb #61396ea4
 class Whole(Mapping):

@@ -9,10 +9,10 @@ __all__ = ['DISTIL', 'OBJECTIVES', 'TRAIN', 'EXAMPLES', 'COMMANDS', 'made_attack
            'watch', 'choose', 'judged', 'recipe_of', 'step_of', 'run', 'header_of', 'finish']
 
 # %% ../../nbs/commands/06_train.ipynb #c638d9eb
-import inspect, sys, warnings, zlib
+import sys, warnings, zlib
 from .attack import said
-from .common import (Command, amount, asked, bad, check_settings, count, count_of, lib, natural,
-                                      one_line, options, placed, radius, readable, setting, to_go_on, unknown)
+from .common import (Command, amount, asked, bad, count, count_of, lib, natural, numbers,
+                                      one_line, options, placed, radius, readable, setting, to_go_on, typed, unknown)
 from .files import (header, model_name, put, reading, tensor_name, weights_file, writable,
                                      writing)
 from .models import (both_sets, current_folder, fill, first_logits, found_model, model_of, rounded,
@@ -56,10 +56,9 @@ def objective(
     taught = check_teacher(name, teacher, layer)
     module, function, attack = OBJECTIVES[name]
     make = getattr(lib(module), function)
-    numbers = [k for k, p in inspect.signature(make).parameters.items() if isinstance(p.default, (int, float))]
-    check_settings(settings, [k for k in numbers if k not in ('steps', 'seed')], name)
+    settings = typed(settings, numbers(make, ('steps', 'seed')), name)
     if attack is None: return lambda model, x, y: make(model, x, y, **settings)
-    if 'standard' in inspect.signature(make).parameters:
+    if name == 'arrest':
         if standard is None:
             raise bad(f'--objective {name} starts from a network trained on clean images: give its --weights')
         settings['standard'] = standard
@@ -160,7 +159,8 @@ def recipe_arguments(p):
     p.add_argument('--weight-decay', type=amount, default=5e-4, help='default: 0.0005')
     p.add_argument('--batch-size', type=count, default=128, metavar='N', help='default: 128')
     p.add_argument('--ema', type=amount, metavar='DECAY',
-                   help='keep an exponential moving average of the weights, such as 0.999, and save that')
+                   help='keep an exponential moving average of the weights too, such as 0.999; it is saved unless the '
+                        'best epoch withstands as much on the images held out')
     p.add_argument('--valid', type=natural, default=1000, metavar='N',
                    help='images held out to choose the epoch; 0: keep the last one (default: 1000)')
 
