@@ -176,12 +176,14 @@ def test_objective_and_a_resume_in_its_middle():
     for bad in (y.clamp(min=0), y*0 - 1):
         with pytest.raises(ValueError, match='images with a label and images without'): semi_supervised(uda, strong())(net, x, bad)
 
-    def trained(epochs, **kw):
-        model, loss = copy.deepcopy(net), semi_supervised(fixmatch, strong(), seed=1)
-        loss.loss = lambda before, after: fixmatch(before, after, .1)
+    def views(): return semi_supervised(lambda before, after: fixmatch(before, after, .1), strong(), seed=1)
+    def trained(epochs, loss=None, **kw):
+        model, loss = copy.deepcopy(net), loss or views()
         fit(model, Draws(few, 3, 6, unlabelled=rest), loss, torch.optim.Adam(model.parameters()), epochs, progress=False, **kw)
         return model
     with tempfile.TemporaryDirectory() as folder:
         trained(1, checkpoint=f'{folder}/a.safetensors')
         resumed = trained(2, checkpoint=f'{folder}/a.safetensors')
-    assert all(torch.equal(p, q) for p, q in zip(resumed.parameters(), trained(2).parameters()))
+    used = views()
+    for model in (trained(2), trained(2, used), trained(2, used)):                    # on an object used before as well
+        assert all(torch.equal(p, q) for p, q in zip(resumed.parameters(), model.parameters()))

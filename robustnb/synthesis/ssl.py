@@ -182,8 +182,9 @@ class semi_supervised:
         seed:int=0, # of the views
     ):
         self.loss, self.strong, self.weak, self.weight = loss, strong, weak, weight
-        self.g = torch.Generator().manual_seed(seed)
+        self.seed, self.g = seed, torch.Generator().manual_seed(seed)
 
+    def reset(self): self.g.manual_seed(self.seed) # `fit` calls it when a training begins
     def state_dict(self): return dict(g=self.g.get_state())
     def load_state_dict(self, state): self.g.set_state(state['g'])
 
