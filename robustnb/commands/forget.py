@@ -114,8 +114,6 @@ def run(args, argv):
     if train: try_out(model, train, device)
     classes = [number_of(c, train) for c in args.classes]
     new = asked(forgotten, args, model, classes, codes, train)
-    if args.head or args.method == 'masked': # `represented` refuses a head that does not give the logits
-        asked(lib('models').represented, model, lib('data').as_float((train.x if train else codes)[:2]).to(device))
     with writing(out): written(new, out)
     found = report(model, new, classes, codes, test or train)
     gone = ', '.join(called(c, train) for c in classes)
