@@ -691,6 +691,9 @@ def test_interrupted_training_goes_on_with_later_and_best():
         assert np.array_equal(whole[2].frame[['loss', 'score']].to_numpy(), resumed[2].frame[['loss', 'score']].to_numpy(),
                               equal_nan=True)
         assert Best(None, f'{folder}/best').best is not None and Best(None, f'{folder}/best', resume=False).best is None
+        again = Best(lambda model: -math.inf, f'{folder}/best')
+        again(nn.Linear(1, 1), 0)
+        assert again.best is None, 'another training does not give back the network of the first'
 
 # %% ../nbs/robustness/00_baselines.ipynb #f09d6a91
 def test_a_step_inside_of_another_begins_anew_with_each_training_and_goes_on_after_a_checkpoint():

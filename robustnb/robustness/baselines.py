@@ -548,6 +548,7 @@ class Best:
 
     def __call__(self, model, epoch):
         value = float(self.score(model))
+        if epoch == 0: self.best = None # a training that begins anew has nothing to do with what is kept
         if value > (self.best['score'] if self.best else -math.inf):  # NaN is never the best
             self.best = dict(
                 score=value, epoch=epoch, model={k: v.detach().clone() for k, v in model.state_dict().items()}
