@@ -148,8 +148,8 @@ def _before_head(model, x, sure):
     finally:
         for hook in hooks: hook.remove()
     if torch.allclose(*seen[-2:], equal_nan=True): return h
-    raise ValueError(f'something follows the head {name!r} of the {type(net).__name__}, whose output is not the logits: '
-                     'give the network without it')
+    raise ValueError(f'something follows the head {name!r} of the {type(net).__name__}, whose output is not the '
+                     'logits: give the network without it')
 
 # %% ../../nbs/robustness/08_robustify.ipynb #c7d5f1f5
 def thinned(
