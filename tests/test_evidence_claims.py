@@ -5,7 +5,7 @@ import pandas as pd
 import json
 import pytest
 from scipy import stats
-from robustnb.evidence.claims import BadInput, CannotJudge, Claim, LEVEL, LOOKS, Metric, arm_values, compare, differences, half_width, interval, judge, paper_number, state, verdict
+from robustnb.evidence.claims import BadInput, CannotJudge, Claim, LEVEL, LOOKS, Metric, arm_values, compare, differences, half_width, interval, judge, paper_number, pooled, state, verdict
 
 # %% ../nbs/evidence/00_claims.ipynb #a1f39382
 def table(condition=None, **arms):
@@ -121,6 +121,48 @@ def test_conditions_trends_gains_and_references():
     assert differences(claim_of(reference='goal', better='lower'), r, 'd', 'm', 'a').tolist() == [-1, 0, 2]
     with pytest.raises(CannotJudge, match='no records of b at 7'):
         differences(claim_of(at=7.0), table(0.0, a=[1.0], b=[1.0]), 'd', 'm', 'a')
+
+# %% ../nbs/evidence/00_claims.ipynb #33031ae8
+def test_a_failed_run_of_a_pair_never_drops_out():
+    nan = float('nan')
+    r = table(a=[0., 0, 0, 0], b=[1., nan, 1, 1], base=[0., 0, 0, 0])
+    why = lambda r, **kw: compare(claim_of(**kw), r, 'd', 'm', kw['baselines'][0])['reason']
+    assert why(r, arm=('b', 'base'), baselines=['a']) == 'b gave nan for seed 1'
+    assert why(r, arm='a', baselines=[('base', 'b')]) == 'b gave nan for seed 1'
+    more = table(a=[0., 0, 0], b=[1., 1.1, .9, 5, nan], base=[0., 0, 0, 0, 0])  # seeds 3 and 4 are not common
+    assert arm_values(claim_of(), more, 'd', 'm', ('b', 'base')).index.tolist() == [0, 1, 2, 3, 4]
+    c = compare(claim_of(arm=('b', 'base')), more, 'd', 'm', 'a')
+    assert c['state'] == 'holds' and c['effect'] == pytest.approx(1) and c['n_seeds'] == 3
+
+# %% ../nbs/evidence/00_claims.ipynb #64c86db1
+def test_a_reference_needs_no_more_seeds_than_the_arms():
+    r = table(a=[0., 0, 0, 0], b=[1., 1.1, .9], goal=[1., 1, 1, 1, 1, 1])
+    c = compare(claim_of(reference='goal', better='lower'), r, 'd', 'm', 'a')
+    assert c['state'] == 'holds' and c['n_seeds'] == 3 and c['effect'] == pytest.approx(-1 + .2/3)
+    c = compare(claim_of(reference='goal', better='lower'), table(a=[0.]*4, b=[1.]*3, goal=[1., 1]), 'd', 'm', 'a')
+    assert c['reason'] == 'needs 3 seeds, has 2'
+
+# %% ../nbs/evidence/00_claims.ipynb #23039d80
+def test_trends_that_cannot_be_read():
+    rows = lambda at: pd.concat([table(c, a=[0., 0, 0], b=[1. + v, 2 + 2*v, 3. + v]) for c, v in at.items()])
+    r = rows({0.: 0, 1.: 1, 3.: 3})
+    def why(r, trend='slope'): return compare(claim_of(trend=trend, baselines=[0]), r, 'd', 'm', 0)['reason']
+    slopes = arm_values(claim_of(trend='slope'), pd.concat([r, rows({None: 7})]), 'd', 'm', 'b')
+    np.testing.assert_allclose(slopes, [1, 2, 1])  # a value without a condition is no part of the trend
+    assert why(pd.concat([r, rows({'mixed': 1})])) == "a trend needs conditions that are numbers, and b has 'mixed'"
+    assert why(r.drop(columns='condition')) == why(rows({None: 1})) == 'a trend needs three conditions, there are 0 of b'
+    twice = r.iloc[[-2]].assign(value=9.)
+    assert why(pd.concat([r, twice])) == 'b has two different values for seed 1 at 3.0' and why(
+        pd.concat([r, r])) == why(r), 'the same record twice says nothing new'
+    some = r[~((r.seed == 1) & (r.condition == 1.) & (r.arm == 'b'))]
+    assert why(some) == why(some, 'rank') == 'b: seed 1 has no value at 1'
+    gave = r.assign(value=r.value.where(~((r.seed == 1) & (r.condition == 1.)), float('nan')))
+    assert why(gave) == 'b gave nan for seed 1'
+    flat = pd.concat([table(c, b=[5., 5 + c, 5]) for c in (0., 1., 2.)])
+    assert why(flat, 'rank') == 'b: all values of seed 0 are equal, and have no rank'
+    assert arm_values(claim_of(trend='slope'), flat, 'd', 'm', 'b').round(9).tolist() == [0, 1, 0]
+    late = pd.concat([table(c, b=[c, 1.1*c, 1.2*c] + [2*c]*(c < 2)) for c in (0., 1., 2.)])  # seed 3 is half done
+    assert compare(claim_of(trend='slope', baselines=[0]), late, 'd', 'm', 0)['state'] == 'holds'
 
 # %% ../nbs/evidence/00_claims.ipynb #a602029e
 def test_comparison_against_scipy():
@@ -278,7 +320,34 @@ def test_pooled_by_hand():
     from scipy.optimize import brentq
     tau = brentq(lambda t: q(t) - 1, 0, 10)  # Paule and Mandel's: the weighted squares equal their degrees of freedom
     np.testing.assert_allclose(p['effect'], np.average(y, weights=1/(v + tau)), atol=1e-3)
+    half = stats.t.ppf(.975, 1) / (1/(v + tau)).sum()**.5
+    np.testing.assert_allclose([p['low'], p['high']], [p['effect'] - half, p['effect'] + half], rtol=1e-3)
     assert p['datasets'] == 2 and judge(claim_of(), table(a=[0., 0, 0], b=[1., 1.1, .9]))['pooled'] is None
+
+# %% ../nbs/evidence/00_claims.ipynb #3760809b
+def test_pooled_over_the_data_sets_of_one_baseline():
+    two = lambda **arms: pd.concat([table(**arms).assign(dataset=d) for d in 'de'])
+    near, far = np.array([0., .1, .2]), np.array([-9., -8, -8.5])
+    r = two(x=[1., 1.2, 1.5], **{'gda': near, 'gda filtered': far}, y=near, z=far)
+    both = lambda r, *baselines, **kw: judge(claim_of(arm='x', baselines=list(baselines), **kw), r)['pooled']
+    alone = both(r, 'gda')
+    assert alone['datasets'] == 2 and both(r, 'gda', 'gda filtered') == both(r, 'gda filtered', 'gda') == alone
+    assert both(r, ('gda', 'y'), ('gda', 'z')) == both(r, ('gda', 'z'), ('gda', 'y')) == both(r, ('gda', 'z'))
+    assert both(r, .5, .5001, -7.) == both(r, .5001) and both(r.assign(chosen=''), 'gda', 'gda') == alone
+    chosen = r.assign(chosen=r.dataset.map(dict(d='k 1', e='k 2')))  # what was chosen differs, the baseline is the same
+    assert both(chosen, 'gda', 'gda filtered') == alone
+    at = pd.concat([r.assign(condition=0.), r.assign(condition=1., value=r.value + (r.arm == 'x'))])
+    assert both(at, 'gda', at=[0., 1.]) == alone
+
+# %% ../nbs/evidence/00_claims.ipynb #061f8de4
+def test_pooled_interval_covers_the_mean():
+    rng = np.random.default_rng(0)
+    def covers(k):
+        d = rng.normal(size=(k, 1)) + rng.normal(size=(k, 3))
+        p = pooled([dict(dataset=i, low=0., n_seeds=3, effect=v.mean(), detectable=half_width(3, v.std(ddof=1)))
+                    for i, v in enumerate(d)])
+        return p['low'] <= 0 <= p['high']
+    for k in (2, 3): assert np.mean([covers(k) for _ in range(300)]) > .93
 
 # %% ../nbs/evidence/00_claims.ipynb #64c40390
 def test_a_nan_is_never_a_verdict():

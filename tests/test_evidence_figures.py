@@ -12,7 +12,10 @@ def test_numbers():
     v = [1., 2., 4.]
     assert number(v) == f'2.3 ± {stats.t.ppf(.975, 2)*np.std(v, ddof=1)/3**.5:.1f}' and number(
         [.5], 0, 100) == '50' and number([]) == '-'
-    assert number([1., float('nan'), 3.]) == '2.0' and sentence('a\n  b')._repr_markdown_() == 'a b'
+    nan = float('nan')
+    assert number([1., nan, 3.]) == '2.0 (2 of 3)' and number([nan, None]) == '- (0 of 2)'
+    assert number(np.array([*v, nan])) == number(v) + ' (3 of 4)' and number(pd.Series(v, [3, 5, 8])) == number(v)
+    assert sentence('a\n  b')._repr_markdown_() == 'a b'
 
 # %% ../nbs/evidence/05_figures.ipynb #7572e84c
 def test_words_and_colours():
@@ -27,6 +30,30 @@ def test_words_and_colours():
     )
     looks = [line_look(f'arm {i}', [f'arm {i}' for i in range(25)]) for i in range(25)]
     assert len({(l['color'], l['ls']) for l in looks}) == 25 and looks[0]['ls'] == '-' and line_look('at', ['at', 'a'])['ls'] == '-'
+
+# %% ../nbs/evidence/05_figures.ipynb #17c2dd94
+def test_a_failed_run_is_seen():
+    r = pd.DataFrame([dict(arm=a, seed=s, dataset='d', metric=m, condition=None, value=v)
+                      for a, vs in dict(a=[1., 2., float('nan')], b=[1., 2., 3.], c=[None]*3).items()
+                      for s, v in enumerate(vs) for m in 'mn'])
+    np.testing.assert_equal(values_of(r, 'a', 'm'), [1, 2, np.nan])
+    t = compared(r, dict(m=1))
+    assert t.m.tolist() == ['1.5 (2 of 3)', '2.0 ± 2.5', '- (0 of 3)'] and set(t.seeds) == {3}
+    drawn = dots(r, ['m'], plt.figure().subplots()).containers[0].lines[0].get_xdata()
+    np.testing.assert_equal(list(drawn), [1.5, 2, np.nan])
+    ax = tradeoff(r, 'm', 'n', plt.figure().subplots())
+    assert [c.lines[0].get_xdata().tolist() for c in ax.containers] == [[1.5], [2]]
+    plt.close('all')
+
+# %% ../nbs/evidence/05_figures.ipynb #e9d6763c
+def test_dots_of_many_metrics():
+    names = [f'm{i}' for i in range(12)]
+    r = pd.DataFrame([dict(arm=a, seed=0, dataset='d', metric=m, condition=None, value=1.) for a in 'ab' for m in names])
+    four, all_ = (dots(r, names[:n], plt.figure().subplots()).containers for n in (4, 12))
+    assert len({c.lines[0].get_color() for c in four}) == 4 and len(all_) == 12
+    heights = [c.lines[0].get_ydata()[0] for c in all_]
+    assert -.5 < min(heights) and max(heights) < .5, 'each between its arm and the next'
+    plt.close('all')
 
 # %% ../nbs/evidence/05_figures.ipynb #03c9d887
 def test_tables_and_figures():

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'COLUMNS', 'LOOKS', 'LEVEL', 'VERDICTS', 'STATES', 'SHOWN', 'BadInput', 'Claim', 'finite', 'check_claim',
-           'default_matters', 'interval', 'half_width', 'state', 'CannotJudge', 'arm_values', 'trends', 'sides',
-           'differences', 'compare', 'seeds_to_settle', 'predicted', 'paper_number', 'wording', 'why_no_number',
-           'mean_or_none', 'label', 'runs_of', 'Metric', 'verdict', 'judge', 'for_the_reader', 'slack', 'reason_of',
-           'pooled']
+           'default_matters', 'interval', 'half_width', 'state', 'CannotJudge', 'told_once', 'minus', 'arm_values',
+           'by_condition', 'trends', 'no_trend', 'sides', 'differences', 'compare', 'seeds_to_settle', 'predicted',
+           'paper_number', 'wording', 'why_no_number', 'mean_or_none', 'label', 'runs_of', 'Metric', 'verdict',
+           'check_records', 'judge', 'for_the_reader', 'slack', 'reason_of', 'pooled', 'random_effects']
 
 # %% ../../nbs/evidence/00_claims.ipynb #4cde53d9
 from dataclasses import dataclass, field, replace
@@ -134,38 +134,65 @@ def state(
 # %% ../../nbs/evidence/00_claims.ipynb #a3e44c8a
 class CannotJudge(ValueError): "No records could settle the comparison; the message says why"
 
+def told_once(r, *keys):
+    "The values of an arm by `keys`, float64, NaN where a run gave no number; CannotJudge where two differ"
+    told = r.assign(value=[float(v) if finite(v) else np.nan for v in r.value]).drop_duplicates([*keys, 'value'])
+    v = told.set_index(list(keys)).value.astype(np.float64)
+    for at in v.index[v.index.duplicated()]:
+        at = ' at '.join(map(str, at)) if isinstance(at, tuple) else at
+        raise CannotJudge(f'{r.arm.iloc[0]} has two different values for seed {at}')
+    return v
+
+def minus(a, b):
+    "a - b by common seed, NaN where one of the runs gave no number"
+    a, b = a.align(b, join='inner')
+    return a - b
+
+# %% ../../nbs/evidence/00_claims.ipynb #0971266d
 def arm_values(claim, records, dataset, metric, arm):
     "Value by seed of an arm, or of a pair of arms, as the claim reads it; float64, NaN where a run gave none"
     if isinstance(arm, tuple):
-        a, b = (arm_values(claim, records, dataset, metric, part) for part in arm)
-        return (a - b).dropna() if len(a) and len(b) else a
+        return minus(*(arm_values(claim, records, dataset, metric, part) for part in arm))
     r = records[(records.dataset == dataset) & (records.metric == metric) & (records.arm == arm)]
     if r.empty: raise CannotJudge(f'no records of {arm}')
-    if claim.trend: return trends(r, claim.trend)
+    if claim.trend: return trends(by_condition(r), claim.trend)
     condition = r.condition if 'condition' in r else pd.Series(None, r.index, dtype=object)
     r = r[condition.isna() if claim.at is None else condition == claim.at]
     if r.empty:
         raise CannotJudge(f'no records of {arm} ' + ('without a condition' if claim.at is None else f'at {claim.at}'))
-    r = r.assign(value=[float(v) if finite(v) else np.nan for v in r.value]).drop_duplicates(['seed', 'value'])
-    for s in r.seed[r.seed.duplicated()]: raise CannotJudge(f'{arm} has two different values for seed {s}')
-    return r.set_index('seed').value.astype(np.float64).sort_index()
+    return told_once(r, 'seed').sort_index()
 
-def trends(r, kind):
-    "By seed, the slope of the values over their conditions, or their rank correlation"
-    wide = r.assign(condition=r.condition.astype(float)).pivot_table(
-        index='seed', columns='condition', values='value', dropna=False)
-    if wide.shape[1] < 3: raise CannotJudge(f'a trend needs three conditions, there are {wide.shape[1]}')
+# %% ../../nbs/evidence/00_claims.ipynb #49f633bd
+def by_condition(r):
+    "The values of an arm, a row per seed and a column per condition; NaN where a run gave no number or was not made"
+    arm, r = r.arm.iloc[0], r[r.condition.notna()] if 'condition' in r else r[:0].assign(condition=None)
+    for c in r.condition:
+        if not finite(c): raise CannotJudge(f'a trend needs conditions that are numbers, and {arm} has {c!r}')
+    wide = told_once(r.assign(condition=r.condition.astype(float)), 'seed', 'condition').unstack()
+    if wide.shape[1] < 3: raise CannotJudge(f'a trend needs three conditions, there are {wide.shape[1]} of {arm}')
+    return wide
+
+def trends(wide, kind):
+    "By seed, the slope of the values over their conditions, or their rank correlation; NaN where there is none"
     x = pd.Series(wide.columns, wide.columns, dtype=float)
-    if kind == 'rank': return wide.apply(lambda v: v.rank().corr(x.rank()) if v.notna().all() else np.nan, axis=1)
-    return wide.apply(lambda v: np.polyfit(x, v, 1)[0] if v.notna().all() else np.nan, axis=1)
+    def trend(v):
+        if v.isna().any() or kind == 'rank' and v.nunique() == 1: return np.nan
+        return v.rank().corr(x.rank()) if kind == 'rank' else np.polyfit(x, v, 1)[0]
+    return wide.apply(trend, axis=1)
 
-# %% ../../nbs/evidence/00_claims.ipynb #f906b063
+def no_trend(arm, wide, kind):
+    "Why one of the seeds has no trend, None where all have one"
+    for s, v in wide.iterrows():
+        if v.isna().any(): return f'{arm}: seed {s} has no value at {v.index[v.isna()][0]:g}'
+        if kind == 'rank' and v.nunique() == 1: return f'{arm}: all values of seed {s} are equal, and have no rank'
+
+# %% ../../nbs/evidence/00_claims.ipynb #d6b86462
 def sides(claim, records, dataset, metric, baseline):
     "(arm, baseline) by common seed, as measured, or their distances from the reference; NaN where a run gave no number"
     def values(arm): return arm_values(claim, records, dataset, metric, arm)
     a = values(claim.arm)
     b = values(baseline) if isinstance(baseline, (str, tuple)) else pd.Series(float(baseline), a.index)
-    if claim.reference is not None: a, b = ((v - values(claim.reference)).abs() for v in (a, b))
+    if claim.reference is not None: a, b = (minus(v, values(claim.reference)).abs() for v in (a, b))
     return a.align(b, join='inner')
 
 def differences(claim, records, dataset, metric, baseline):
@@ -256,10 +283,10 @@ def why_no_number(claim, records, dataset, metric, baseline, seeds):
         a for arm in (claim.arm, baseline, claim.reference) for a in (arm if isinstance(arm, tuple) else [arm])
         if isinstance(a, str)
     ]
-    r = records[(records.dataset == dataset) & (records.metric == metric) & records.arm.isin(arms)
-                & records.seed.isin(seeds)]
-    return next((f'{a} gave {v} for seed {s}' for a, s, v in zip(r.arm, r.seed, r.value) if not finite(v)),
-                'the difference is beyond the range of floating-point numbers')
+    r = records[(records.dataset == dataset) & (records.metric == metric) & records.arm.isin(arms)]
+    why = [f'{a} gave {v} for seed {s}' for a, s, v in zip(r.arm, r.seed, r.value) if s in seeds and not finite(v)]
+    if claim.trend: why += [no_trend(a, by_condition(v).loc[seeds], claim.trend) for a, v in r.groupby('arm')]
+    return next(filter(None, why), 'the difference is beyond the range of floating-point numbers')
 
 def mean_or_none(d): return float(d.mean()) if len(d) and np.isfinite(d).all() else None
 
@@ -323,6 +350,14 @@ def verdict(
     return 'not reproduced' if 'fails' in kinds else 'partly' if 'holds' in kinds else 'open'
 
 # %% ../../nbs/evidence/00_claims.ipynb #d651643c
+def check_records(records):
+    "Refuse what is not in long form, or of several scales"
+    missing = {'arm', 'seed', 'dataset', 'metric', 'value'} - set(records)
+    if missing: raise BadInput(f'the records have no column {sorted(missing)}; expected long form with {COLUMNS}')
+    if 'scale' in records and records.scale.nunique() > 1:
+        raise BadInput(f'the records mix the scales {sorted(set(records.scale))}; judge one')
+
+# %% ../../nbs/evidence/00_claims.ipynb #81e3ef89
 def judge(
     claim:Claim,
     # long form: arm, seed, dataset, metric, value, and where there are such: condition, chosen, runs
@@ -331,23 +366,22 @@ def judge(
     metrics=None,         # name -> `Metric`: what a reader calls it
 )->dict:
     "The verdict of a claim, its weakest comparison, and all comparisons: a function of the records and of nothing else"
-    missing = {'arm', 'seed', 'dataset', 'metric', 'value'} - set(records)
-    if missing: raise BadInput(f'the records have no column {sorted(missing)}; expected long form with {COLUMNS}')
-    if 'scale' in records and records.scale.nunique() > 1:
-        raise BadInput(f'the records mix the scales {sorted(set(records.scale))}; judge one')
+    check_records(records)
     where = sorted(set(records.dataset)) if datasets is None else list(datasets)
     if claim.datasets is not None: where = [d for d in where if d in claim.datasets]
     same = 'scale' in records and set(records.scale) == {claim.same_setting}
     conditions = claim.at if isinstance(claim.at, list) else [claim.at]
+    pairs = [(d, m, t, b) for d in where for m in claim.metric for t in conditions for b in claim.baselines]
     cs = [c | dict(in_prediction=c['in_prediction'] if same else None, metric=m if t is None else f'{m} at {t}')
           | for_the_reader(claim, c, (metrics or {}).get(m), records, t)
-          for d in where for m in claim.metric for t in conditions for b in claim.baselines
-          for c in [compare(replace(claim, at=t), records, d, m, b)]]
+          for d, m, t, b in pairs for c in [compare(replace(claim, at=t), records, d, m, b)]]
     weak = min(cs, key=lambda c: (STATES.index(c['state']), slack(claim, c)), default={})
+    its = pairs[cs.index(weak)][1:] if cs else None # not by their labels, which say what was chosen and may begin alike
     shown = {k: weak.get(k) for k in SHOWN} | dict(n_seeds=weak.get('n_seeds') or 0)
     return dict(**shown, unit=claim.unit, better=claim.better, margin=claim.margin, matters=claim.matters,
                 equal=claim.equal, verdict=verdict(c['state'] for c in cs),
-                held=f"{sum(c['state'] == 'holds' for c in cs)} of {len(cs)}", pooled=pooled(claim, records, weak, cs),
+                held=f"{sum(c['state'] == 'holds' for c in cs)} of {len(cs)}",
+                pooled=pooled([c for c, pair in zip(cs, pairs) if pair[1:] == its]),
                 reason=reason_of(claim, weak, cs), comparisons=cs)
 
 # %% ../../nbs/evidence/00_claims.ipynb #fca35200
@@ -380,16 +414,19 @@ def reason_of(claim, weak, cs):
     return f"{weak['dataset']}, {weak['words']}, against {weak['baseline']}: {weak['reason']}"
 
 # %% ../../nbs/evidence/00_claims.ipynb #f1e7bba5
-def pooled(claim, records, weak, cs):
-    """Random-effects mean over data sets for the metric and baseline of the weakest comparison;
-    None for fewer than two data sets"""
-    found = [c for c in cs if c['low'] is not None and c['metric'] == weak['metric'] and c['detectable'] > 0
-             and c['baseline'].partition(' ')[0] == weak['baseline'].partition(' ')[0]]
-    if len({c['dataset'] for c in found}) < 2: return None
-    from statsmodels.stats.meta_analysis import combine_effects # here, since it takes a second or two
+def pooled(
+    cs # comparisons with the same baseline in the same metric, one per data set
+):
+    "Random-effects mean over the data sets and its 95 % interval; None where fewer than two were measured"
+    found = list({c['dataset']: c for c in cs if c['low'] is not None and c['detectable'] > 0}.values())
+    if len(found) < 2: return None
     n = np.array([c['n_seeds'] for c in found])
     error = np.array([c['detectable'] for c in found]) / stdtrit(n - 1, 1 - LEVEL/2)
-    with np.errstate(divide='ignore'):
-        r = combine_effects(np.array([c['effect'] for c in found]), error**2,
-                            method_re='iterated').summary_frame().loc['random effect']
-    return dict(effect=float(r.eff), low=float(r.ci_low), high=float(r.ci_upp), datasets=len(found))
+    r = random_effects(np.array([c['effect'] for c in found]), error)
+    low, high = r.conf_int()[1]
+    return dict(effect=float(r.mean_effect_re), low=float(low), high=float(high), datasets=len(found))
+
+def random_effects(effects, errors):
+    "statsmodels' random-effects model of effects with these standard errors, with intervals by Student's t"
+    from statsmodels.stats.meta_analysis import combine_effects # here, since it takes a second or two
+    with np.errstate(divide='ignore'): return combine_effects(effects, errors**2, method_re='iterated', use_t=True)

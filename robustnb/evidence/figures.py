@@ -26,11 +26,14 @@ def number(
     digits=1,
     factor=1, # 100 for per cent
 ):
-    "Mean as text, and from three seeds on half the width of its 95 % interval: '87.3 ± 0.4'; '-' for none"
+    """Mean as text, and from three seeds on half the width of its 95 % interval: '87.3 ± 0.4'; '-' for none;
+    '87.3 (2 of 3)' where some seeds gave no number"""
+    values = list(values)
     v = factor*np.asarray([x for x in values if finite(x)], dtype=np.float64)
-    if len(v) < 3: return f'{v.mean():.{digits}f}' if len(v) else '-'
+    failed = f' ({len(v)} of {len(values)})' if len(v) < len(values) else ''
+    if len(v) < 3: return (f'{v.mean():.{digits}f}' if len(v) else '-') + failed
     mean, low, _ = interval(v)
-    return f'{mean:.{digits}f} ± {mean - low:.{digits}f}'
+    return f'{mean:.{digits}f} ± {mean - low:.{digits}f}{failed}'
 
 # %% ../../nbs/evidence/05_figures.ipynb #80172c83
 def values_of(
@@ -39,11 +42,11 @@ def values_of(
     dataset=None, # None: all
     at=None, # condition
 )->np.ndarray: # by seed
-    "The finite values of a metric, for sentences and figures"
+    "The values of a metric, NaN where a run gave no number, for sentences and figures"
     r = records[(records.arm == arm) & (records.metric == metric)]
     if dataset is not None: r = r[r.dataset == dataset]
     r = r[r.condition.isna() if at is None else r.condition == at].sort_values('seed')
-    return np.array([v for v in r.value if finite(v)], dtype=np.float64)
+    return np.array([v if finite(v) else np.nan for v in r.value], dtype=np.float64)
 
 def shown_arms(records, arms, *metrics):
     "Those of `arms`, None: all in their order, that have one of the metrics"
@@ -96,7 +99,7 @@ def compared(
     digits=1,
 )->Table: # indexed by (data set, arm)
     """A row per data set and arm, as text: mean over the seeds, and from three seeds on half the width of its 95 %
-    interval"""
+    interval; a cell says where some of the seeds gave no number"""
     factors, rows = metrics if isinstance(metrics, dict) else {m: metric_of(records, m).factor for m in metrics}, {}
     for d in dict.fromkeys(records.dataset):
         for a in shown_arms(records[records.dataset == d], arms, *factors):
@@ -119,10 +122,11 @@ def dots(
     for i, metric in enumerate(metrics):
         m = metric_of(records, metric)
         values = [(factor or m.factor)*values_of(records, a, metric) for a in names]
+        values = [v[np.isfinite(v)] for v in values]
         half = [interval(v)[0] - interval(v)[1] if len(v) > 2 else 0 for v in values]
-        at = np.arange(len(names)) + .2*(i - (len(metrics) - 1)/2)
+        at = np.arange(len(names)) + min(.2, .8/len(metrics))*(i - (len(metrics) - 1)/2)
         ax.errorbar([v.mean() if len(v) else np.nan for v in values], at, xerr=half, fmt='o', ms=5, lw=1,
-                    color=('#0b7285', '#c2255c', '#e69f00')[i], label=m.called(scale_of(records)))
+                    color=['#0b7285', *OWN][i % (1 + len(OWN))], label=m.called(scale_of(records)))
     ax.set(yticks=range(len(names)), yticklabels=names)
     ax.invert_yaxis()
     if len(metrics) > 1: ax.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, .5), frameon=False)
@@ -160,8 +164,8 @@ def tradeoff(
     for a in shown_arms(records, arms, x, y):
         vx, vy = fx*values_of(records, a, x, at=at_x), fy*values_of(records, a, y, at=at_y)
         style = dict(ls='', ms=6 if mean else 4, label=a) | look(a, order_of(records))
-        if mean and len(vx) and len(vy):
-            ax.errorbar(vx.mean(), vy.mean(), xerr=vx.std(), yerr=vy.std(), elinewidth=1, **style)
+        if mean and np.isfinite(vx).any() and np.isfinite(vy).any():
+            ax.errorbar(np.nanmean(vx), np.nanmean(vy), xerr=np.nanstd(vx), yerr=np.nanstd(vy), elinewidth=1, **style)
         elif len(vx) == len(vy): ax.plot(vx, vy, **style)
     ax.set(xlabel=heading(records, x, at_x), ylabel=heading(records, y, at_y))
     return ax
