@@ -11,13 +11,13 @@ from robustnb.attacks.square import square
 from robustnb.attacks.threat_models import L1, Linf
 import pytest
 from torch import nn
-from robustnb.attacks.gradient import check_attack, pgd, probe_model
+from robustnb.attacks.gradient import best_of, check_attack, pgd, probe_model
 from robustnb.attacks.threat_models import L2
 from robustnb.data import Batches, as_float, load
 from robustnb.evaluation import evaluate
 from robustnb.models import convnet
 from robustnb.training import cross_entropy, fit
-from robustnb.attacks.autoattack import accuracy, autoattack, members, table
+from robustnb.attacks.autoattack import _fingerprint, accuracy, autoattack, members, table
 
 # %% ../nbs/attacks/09_autoattack.ipynb #f9568aa4
 def small_model(eps=.1):
@@ -36,15 +36,40 @@ def short(threat):
     return {'apgd-ce': apgd(threat, 8), 'fab': fab(threat, 5), 'square': square(threat, 60)}
 
 # %% ../nbs/attacks/09_autoattack.ipynb #0ac5f68e
-def counted(attack, calls, fail_at=None):
-    "`attack`, which notes in the list `calls` how many images it gets, and is interrupted at the call number `fail_at`"
+calls, stops = [], set()    # global names: what an attack closes over is part of the fingerprint
+def counted(attack):
+    "`attack`, which notes in `calls` how many images it gets, and is interrupted at the calls whose numbers are in `stops`"
     def find(model, x, y):
         calls.append(len(x))
-        if len(calls) == fail_at: raise KeyboardInterrupt
+        if len(calls) in stops: raise KeyboardInterrupt
         return attack.find(model, x, y)
     out = lambda model, x, y: attack(model, x, y)
     out.find = find
     return out
+
+# %% ../nbs/attacks/09_autoattack.ipynb #0adb1120
+class Scaled(nn.Module):
+    "What differs between two of them is no weight: a number, a name, a function, a whole number, the noise"
+    def __init__(self, net, by=1., rule='plain', act=torch.relu, digits=9, noise=0.):
+        super().__init__()
+        self.net, self.by, self.rule, self.act, self.digits, self.noise = net, by, rule, act, digits, noise
+        self.calls = 0
+    def forward(self, x):
+        self.calls += 1
+        z = (self.by * self.net(self.act(x))).round(decimals=self.digits)
+        return z + self.noise * torch.randn_like(z)
+class Shift:
+    "An attack by hand that keeps a list"
+    def __init__(self, step): self.step, self.seen = step, []
+    def __call__(self, model, x, y): self.seen.append(len(x)); return (x + self.step).clamp(0, 1)
+def shift(step): return lambda model, x, y: (x + step).clamp(0, 1)
+def times(scale): return lambda v: scale * v
+
+def little():
+    "A linear model, images and the labels it gives"
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), torch.rand(8, 1, 4, 4)
+    return net, x, net(x).argmax(1)
 
 # %% ../nbs/attacks/09_autoattack.ipynb #b5092547
 def five_ways(threat):
@@ -121,25 +146,77 @@ def test_adding_attacks_never_raises_the_accuracy():
 def test_a_run_goes_on_where_it_was_interrupted():
     import tempfile
     model, x, y = small_model()
-    threat, calls = Linf(.12), []
+    threat = Linf(.12)
+    def run(**kw):
+        some = {k: counted(a) for k, a in short(threat).items()}
+        calls.clear()
+        return autoattack(threat, attacks=some, batch_size=25).report(model, (x, y), checks=False, progress=False, **kw)
     with tempfile.TemporaryDirectory() as tmp:
-        state = Path(tmp)/'deep'/'run.safetensors'
-        make = lambda fail_at: autoattack(
-            threat, attacks={k: counted(a, calls, fail_at) for k, a in short(threat).items()}, batch_size=25
-        )
-        whole = make(None).report(model, (x, y), checks=False, progress=False)
-        needed, calls[:] = len(calls), []
-        for fail_at in (2, 3):
-            with pytest.raises(KeyboardInterrupt):
-                make(fail_at).report(model, (x, y), state=state, checks=False, progress=False)
-            before, calls[:] = len(calls), []
-        again = make(None).report(model, (x, y), state=state, checks=False, progress=False)
+        state, whole = Path(tmp)/'deep'/'run.safetensors', run()
+        needed = len(calls)
+        for stop in (2, 3):
+            stops.add(stop)
+            with pytest.raises(KeyboardInterrupt): run(state=state)
+            stops.clear()
+        again = run(state=state)
         assert len(calls) == needed - 3  # the first chunk of the first run, two of the second
         for k in ('x_adv', 'margin', 'step', 'by'): assert torch.equal(getattr(again, k), getattr(whole, k)), k
         assert again.passes == whole.passes and sorted(p.name for p in state.parent.iterdir()) == ['run.safetensors']
         with torch.no_grad(): model[-1].bias += 1
-        with pytest.raises(ValueError, match='another model'):
-            make(None).report(model, (x, y), state=state, checks=False, progress=False)
+        with pytest.raises(ValueError, match='another model'): run(state=state)
+
+# %% ../nbs/attacks/09_autoattack.ipynb #922c000b
+def test_a_state_is_not_taken_over_from_another_attack_or_model():
+    import tempfile
+    (net, x, y), threat = little(), Linf(.1)
+    def pairs():
+        "Of an attack and a model each"
+        one, same = pgd(threat, 1), Scaled(net)
+        for a, b in ((one, pgd(threat, 2)), (one, pgd(threat, 1, loss=margin_loss)), (shift(.1), shift(0.)),
+                     (Shift(.1), Shift(0.)), (Shift(.1).__call__, Shift(0.).__call__), (apgd(threat, 2), apgd(threat, 3)),
+                     (fab(threat, 2), fab(threat, 2, alpha_max=.2)), (best_of(one), best_of(pgd(threat, 2)))):
+            yield a, same, b, same
+        for model in (Scaled(net, .1), Scaled(net, rule='other'), Scaled(net, digits=0)): yield one, same, one, model
+        yield one, Scaled(net, act=times(1.)), one, Scaled(net, act=times(.5))
+    for a, model, b, model2 in pairs():
+        with tempfile.TemporaryDirectory() as tmp:
+            first, second = (autoattack(threat, attacks=dict(mine=v)) for v in (a, b))
+            run = lambda attack, model: attack.report(
+                model, (x, y), state=f'{tmp}/run.safetensors', checks=False, progress=False)
+            whole = run(first, model)
+            assert torch.equal(run(first, model).by, whole.by), 'its own state is'
+            with pytest.raises(ValueError, match='belongs to another model, other data'): run(second, model2)
+
+# %% ../nbs/attacks/09_autoattack.ipynb #cd2f0b47
+def test_a_compiled_or_random_model_finds_its_state_again():
+    import tempfile
+    net, x, y = little()
+    compiled = torch.compile(net, backend='eager')
+    fresh = _fingerprint(compiled, x, y, ())
+    compiled(x)
+    assert _fingerprint(compiled, x, y, ()) == fresh
+    attack = autoattack(Linf(.1), attacks=dict(mine=pgd(Linf(.1), 1)))
+    with tempfile.TemporaryDirectory() as tmp, torch.random.fork_rng():
+        run = lambda **kw: attack.report(
+            Scaled(net, noise=.02, **kw), (x, y), state=f'{tmp}/run.safetensors', checks=False, progress=False)
+        for _ in range(3): run()    # no two passes agree
+        with pytest.raises(ValueError, match='another model'): run(digits=-1)
+
+# %% ../nbs/attacks/09_autoattack.ipynb #c433a141
+def test_the_fingerprint_is_that_of_another_process():
+    import contextlib, io, subprocess, sys
+    code = '''import torch
+from robustnb.attacks.autoattack import _digest, members
+from robustnb.attacks.gradient import best_of, pgd
+from robustnb.attacks.threat_models import Linf
+def around(n): return lambda: around
+layer = torch.nn.Conv2d(1, 1, 1, bias=False)
+torch.nn.init.ones_(layer.weight)
+many = [members(Linf(.1), 'plus'), best_of(pgd(Linf(.1), 3)), around(1), {'b', 'a'}, layer, torch.Generator(), object()]
+print(_digest(many))'''
+    with contextlib.redirect_stdout(io.StringIO()) as here: exec(code, {})
+    there = subprocess.run([sys.executable, '-c', code], check=True, text=True, capture_output=True).stdout
+    assert here.getvalue() == there
 
 # %% ../nbs/attacks/09_autoattack.ipynb #e8ecf235
 def test_the_lists_of_the_versions():
@@ -150,7 +227,8 @@ def test_the_lists_of_the_versions():
     assert names(Linf(.1), 'standard', 3) == names(Linf(.1), 'standard', 2) == ['apgd-ce', 'apgd-margin', 'fab-t', 'square']
     assert names(Linf(.1), 'plus', 2)[1] == 'apgd-margin'
     for bad, words in ((lambda: autoattack(Linf(.1), 'standart'), 'standard'), (lambda: autoattack(.1), 'expected Linf'),
-                       (lambda: autoattack(Linf(.1), attacks=[pgd(Linf(.1))]), 'dict of name')):
+                       (lambda: autoattack(Linf(.1), attacks=[pgd(Linf(.1))]), 'dict of name'),
+                       (lambda: autoattack(Linf(.1), attacks={'pgd': pgd(Linf(.1))}, precision='bf16'), 'of your list')):
         with pytest.raises((ValueError, TypeError), match=words): bad()
 
 # %% ../nbs/attacks/09_autoattack.ipynb #063a1068
@@ -266,18 +344,16 @@ def test_views_scripts_and_other_batches_on_resume():
     for attack in five_ways(threat).values():
         z = attack(model, x.contiguous(), y)
         for other in (attack(model, x, y), attack(script, x, y)): torch.testing.assert_close(other, z, rtol=0, atol=1e-5)
-    some, calls = five_ways(threat), []
-    def fails(model, x, y):
-        calls.append(len(x))
-        if len(calls) == 2: raise KeyboardInterrupt
-        return some['apgd-t'](model, x, y)
+    some = five_ways(threat)
+    some['apgd-t'] = counted(some['apgd-t'])
     with tempfile.TemporaryDirectory() as tmp:
         run = lambda size, **kw: autoattack(threat, attacks=some, batch_size=size).report(
             model, (x, y), checks=False, progress=False, **kw)
         state, whole = Path(tmp)/'run.safetensors', run(5)
-        with pytest.raises(KeyboardInterrupt):
-            autoattack(threat, attacks=some | {'apgd-t': fails},
-                       batch_size=2).report(model, (x, y), checks=False, progress=False, state=state)
+        calls.clear()
+        stops.add(2)
+        with pytest.raises(KeyboardInterrupt): run(2, state=state)
+        stops.clear()
         assert torch.equal(run(3, state=state).by, whole.by)
 
 # %% ../nbs/attacks/09_autoattack.ipynb #60e0e759

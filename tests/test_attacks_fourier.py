@@ -64,6 +64,21 @@ def test_map_is_the_naive_map():
     torch.testing.assert_close(fast, fast.flip(0, 1).roll((1, 1), (0, 1)))  # symmetric
     assert not fast.isnan().any()
 
+# %% ../nbs/attacks/02_fourier.ipynb #a93b77a2
+def test_only_the_waves_of_a_batch_exist():
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+    class Largest(TorchDispatchMode):
+        "Notes how many numbers the largest tensor has that an operation returns"
+        most = 0
+        def __torch_dispatch__(self, f, types, args=(), kw=None):
+            out = f(*args, **kw or {})
+            self.most = max([self.most, *(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))])
+            return out
+    net, x, y = nn.Sequential(nn.Flatten(), nn.Linear(3*16*16, 4)), torch.rand(2, 3, 16, 16), torch.tensor([0, 1])
+    with Largest() as seen: fourier_map(net, x, y, .1, batch_size=5)
+    assert seen.most <= 5*x[0].numel()
+
 # %% ../nbs/attacks/02_fourier.ipynb #e02f1ed7
 def test_limits_of_the_map():
     model, x, y = trained()

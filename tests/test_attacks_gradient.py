@@ -265,6 +265,17 @@ def test_an_answer_that_is_nan_counts_as_broken():
     torch.testing.assert_close(strongest(Gap(), candidates, 1 - y, targeted=True),
                                torch.tensor([[.45, .45], [.4, .9], [.45, .45]]))
 
+# %% ../nbs/attacks/01_gradient.ipynb #2f5cbae6
+def test_a_tie_goes_where_argmax_takes_it():
+    logits = lambda own, other, rest: torch.tensor([[other, own, *[rest] * 98], [own, other, *[rest] * 98]])
+    model, y = nn.Identity(), torch.tensor([1, 0])
+    tie, right, lost = logits(.9, .9, 0.), logits(.31, .3, .3), logits(9., 9.1, 0.)
+    for loss in (margin_loss, ce_loss): # the cross-entropy is the higher where the model is right
+        assert strongest(model, [tie, right], y, loss).argmax(1).tolist() == [0, 0], 'one is wrong, and is kept'
+        assert torch.equal(strongest(model, [right, tie], y, loss)[0], tie[0])
+        reached = strongest(model, [lost, tie], y, loss, targeted=True)
+        assert torch.equal(reached[1], tie[1]) and torch.equal(reached[0], (tie if loss is margin_loss else lost)[0])
+
 # %% ../nbs/attacks/01_gradient.ipynb #4caae761
 def test_refusals():
     model, x, y = trained()

@@ -2,10 +2,10 @@
 
 import torch
 from torch import nn
-from robustnb.attacks.gradient import ce_loss, margin_loss
+from robustnb.attacks.gradient import ce_loss
 import pytest
 from torch.nn.functional import one_hot
-from robustnb.attacks.gradient import check_attack, input_gradient, probe_model
+from robustnb.attacks.gradient import check_attack, input_gradient, margin_loss, probe_model
 from robustnb.attacks.threat_models import Linf
 from robustnb.data import two_moons
 from robustnb.models import mlp
@@ -110,6 +110,17 @@ def test_verdicts_are_float32():
     assert hunt.record(z, logits, 1).tolist() == [False, True, True]
     assert not hunt.drop(torch.zeros(3, dtype=torch.bool)) and hunt.drop(torch.tensor([False, True, True]))
     assert hunt.index.tolist() == [0] and hunt.start() and hunt.index.tolist() == [0]
+
+# %% ../nbs/attacks/03_search.ipynb #cfd44b95
+def test_the_images_may_be_wider_than_the_model():
+    net, x, y = moons_model()
+    for kind in (torch.float32, torch.bfloat16, torch.float64):
+        for precision in (None, 'bf16'):
+            found = random_search(Linf(.1), 20, precision=precision).find(net.to(kind), x.double(), y)
+            logits = net(found.x_adv.to(kind)).to(torch.promote_types(kind, torch.float32))
+            assert found.margin.dtype == found.x_adv.dtype == torch.float64 and (found.step > 0).any()
+            assert torch.equal(logits.argmax(1) != y, found.broken)
+            torch.testing.assert_close(found.margin.to(logits.dtype), -margin_loss(logits, y))
 
 # %% ../nbs/attacks/03_search.ipynb #b6f6e7f1
 def test_gradients_are_averaged_over_the_passes():

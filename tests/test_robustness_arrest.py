@@ -137,6 +137,11 @@ def test_arrest_refuses():
     with pytest.raises(ValueError, match='has no `threat`'): arrest(lambda model, x, y: x, standard)
     with pytest.raises(ValueError, match='another architecture'): arrest(attack, convnet((1, 8, 8), width=3))(m, x, y)
     with pytest.raises(ValueError, match="did you mean 'block3'"): arrest(attack, standard, layer='blocks3')(m, x, y)
+    with pytest.raises(ValueError, match="give it to the reference"): arrest(attack, Reference(standard), layer='block1')
+    at_block1 = Reference(standard, 'block1')
+    for objective in (arrest(attack, at_block1), arrest(attack, at_block1, layer='block1')):
+        for a, b in zip(*(value_and_gradients(o, m, x, y) for o in (objective, arrest(attack, standard, layer='block1')))):
+            assert torch.equal(a, b)
     with pytest.raises(TypeError, match='must be an nn.Module'): arrest(attack, 'standard.safetensors')
 
 # %% ../nbs/robustness/07_arrest.ipynb #30b4369b
@@ -176,6 +181,7 @@ def test_front():
             best = -linprog(-c, A_ub=-r[None], b_ub=[-at], A_eq=np.ones((1, m)), b_eq=[1]).fun
             np.testing.assert_allclose(front(r, c, at), best, atol=1e-9)
     assert front([.2, .6], [.9, .7], .4) == pytest.approx(.8) and front([.2, .6], [.9, .7], .7) == .7
+    assert front([.1, .5], [.6, .8], .7) == front([.1, .5], [.6, .8], .5) == .8, 'a rising line is not carried on'
     for bad in (([], [], .5), ([.1], [.1, .2], .5), ([math.nan], [.1], .5), ([.1], [.2], math.nan)):
         with pytest.raises(ValueError, match='finite accuracies'): front(*bad)
 

@@ -107,6 +107,15 @@ def test_where_there_is_an_optimum():
     with pytest.raises(ValueError, match='decay must be'): adversarial_logistic(z, decay=-1.)
     with pytest.raises(ValueError, match='give more steps'): adversarial_logistic(z, .3, .1, steps=2)
 
+# %% ../nbs/robustness/04_sharpness.ipynb #0bb91db8
+def test_an_ellipsoid_is_a_ball_in_other_units():
+    v = torch.tensor([1.8, 0, -1.9, .9]).double()                  # the best weights lie close to the tip
+    twice, near = torch.stack([v, v], 1), torch.tensor([.304, .208]).double()
+    np.testing.assert_allclose(derivatives(adversarial_logistic(twice, near), twice, near)[0], .692933, atol=1e-6)
+    z, _ = problem()
+    for z, eps in ((twice, near), *((z, f*torch.tensor([.5, .02, 1., .2]).double()) for f in (.1, .5, 1., 1.5))):
+        torch.testing.assert_close(eps*adversarial_logistic(z, eps), adversarial_logistic(z/eps, 1.), rtol=1e-5, atol=1e-12)
+
 # %% ../nbs/robustness/04_sharpness.ipynb #cfd54969
 def test_an_intercept():
     g = torch.Generator().manual_seed(0)

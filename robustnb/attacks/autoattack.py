@@ -6,11 +6,13 @@
 __all__ = ['VERSIONS', 'members', 'Report', 'autoattack', 'robustness']
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #84eb1766
-import hashlib, json, os, time, warnings
-from dataclasses import dataclass, field
+import hashlib, json, os, re, time, warnings
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from fastcore.basics import patch
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,7 +28,7 @@ from .square import square
 from .threat_models import L1, Linf
 from ..data import unknown
 from ..evaluation import _batches, as_input, wilson
-from ..models import Halves, check_module, device_of, logits_of
+from ..models import Halves, check_module, device_of, logits_of, unwrapped
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #0d37f749
 VERSIONS = ('standard', 'plus', 'rand')
@@ -141,7 +143,7 @@ class _Run:
         n = len(x)
         self.names, self.mark, self.path = names, mark, path and Path(path)
         # attack in progress, ..., attacks that found no gradient
-        self.at, self.seconds, self.passes, self.skipped = 0, {}, {}, []
+        self.at, self.seconds, self.passes, self.skipped, self.clean = 0, {}, {}, [], None
         self.x_adv, self.margin, self.step = x.clone(memory_format=torch.contiguous_format), torch.full(
             (n,), torch.inf), torch.full((n,), -1)
         self.by, (self.tried, self.flat, self.blind, self.lost) = (
@@ -163,12 +165,13 @@ def _load(self:_Run):
         raise ValueError(
             f'{self.path} is not the state of an evaluation, or is damaged ({e}): remove it, or give another path'
         ) from None
-    if meta.get('mark') != self.mark or set(tensors) != set(self.FIELDS):
-        raise ValueError(
-            f'{self.path} belongs to another model, other data, other settings or another version: remove it, or '
-            'give another path'
-        )
+    if meta.get('mark') != self.mark or set(tensors) != {*self.FIELDS, 'clean'}: raise self.foreign()
     vars(self).update(tensors | {k: meta[k] for k in self.ABOUT})
+
+@patch
+def foreign(self:_Run):
+    return ValueError(f'{self.path} belongs to another model, other data, other settings or another version: remove '
+                      'it, or give another path')
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #8549b18c
 @patch
@@ -178,7 +181,7 @@ def save(self:_Run):
     meta = {k: getattr(self, k) for k in ('mark', *self.ABOUT)}
     part = self.path.with_name(self.path.name + f'.{os.getpid()}')
     try:
-        save_file({k: getattr(self, k) for k in self.FIELDS}, part, metadata=dict(run=json.dumps(meta)))
+        save_file({k: getattr(self, k) for k in (*self.FIELDS, 'clean')}, part, metadata=dict(run=json.dumps(meta)))
         os.replace(part, self.path)
     finally: part.unlink(missing_ok=True)    # of a disk that is full nothing stays
 
@@ -236,14 +239,47 @@ def _find(attack, model, x, y):
     )
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #cc3bdfc5
+def _sha(v): return hashlib.sha256(v).hexdigest()
+def _bits(t): return t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+_PARTS = {  # what settles a value; for other types what a callable or a dataclass has as attributes, or what is printed
+    torch.Tensor: lambda v: [str(v.dtype), tuple(v.shape), _sha(_bits(v))],
+    np.ndarray: lambda v: [str(v.dtype), v.shape, _sha(v.tobytes())],
+    (type, ModuleType): lambda v: [v.__name__],
+    FunctionType: lambda v: [v.__code__, v.__defaults__, v.__kwdefaults__, v.__closure__],
+    CodeType: lambda v: [v.co_code, v.co_names, v.co_consts],
+    CellType: lambda v: [] if v == CellType() else [v.cell_contents],
+    MethodType: lambda v: [v.__func__, getattr(v.__self__, '__dict__', v.__self__)],
+    partial: lambda v: [v.func, v.args, v.keywords],
+    dict: lambda v: [item for item in v.items() if isinstance(item[0], str)],
+    (list, tuple): list, (set, frozenset): lambda v: sorted(v, key=repr)}
+
+# %% ../../nbs/attacks/09_autoattack.ipynb #e341f0b6
+def _digest(v, seen=None):
+    "Hex digest of what settles `v`, the same in every process"
+    seen = {} if seen is None else seen
+    if id(v) in seen: return seen[id(v)][1]
+    seen[id(v)] = v, 'around'    # a function that calls itself closes over itself; `v` is kept, and with it its id
+    parts = next((of(v) for kind, of in _PARTS.items() if isinstance(v, kind)), None)
+    if parts is None and hasattr(v, '__dict__') and (callable(v) or is_dataclass(v)): parts = vars(v).items()
+    inner = re.sub(' at 0x[0-9a-f]+', '', repr(v)) if parts is None else [_digest(p, seen) for p in parts]
+    seen[id(v)] = v, _sha(repr((type(v).__qualname__, inner)).encode())
+    return seen[id(v)][1]
+
+# %% ../../nbs/attacks/09_autoattack.ipynb #66d16bb1
 def _fingerprint(model, x, y, settings):
     "Hex digest of model, data and settings"
-    h = hashlib.sha256(repr(settings).encode())
-    for k, t in [*sorted(model.state_dict().items()), ('x', x), ('y', y)]:
-        h.update(f'{k} {tuple(t.shape)} {t.dtype}'.encode())
-        h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()
+    own = lambda k, v: k[0] != '_' and isinstance(v, (float, str, FunctionType))
+    layers = [(name, type(m).__qualname__, sorted((k, v) for k, v in vars(unwrapped(m)).items() if own(k, v)))
+              for name, m in model.named_modules()]
+    return _digest([settings, sorted(model.state_dict().items()), layers, x, y])
 
+def _differ(then, now, again):
+    "Whether logits differ by more than rounding, also of bfloat16, and by more than those of a second pass, `again()`"
+    far = lambda z: (z - now).abs().max()
+    return then.shape != now.shape or bool(far(then) > .01 * now.abs().max() and far(then) > 3 * far(again()))
+
+# %% ../../nbs/attacks/09_autoattack.ipynb #399f46cf
 def _logits(model, x, batch_size):
     "(N,K) logits on the CPU, in the mode that the model is in"
     halves, device = Halves(), device_of(model)
@@ -284,8 +320,10 @@ def _merged(run, n, parts):
 #| export
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #b52fa837
-def _check_attacks(attacks):
-    "One sentence if `attacks` is given and no list of attacks"
+def _check_attacks(attacks, *theirs):
+    "One sentence if `attacks` is given and no list of attacks, or with settings that none of them would see"
+    if attacks is not None and theirs != (0, None, .6):
+        raise ValueError('seed, precision and futile are those of the versions: give them to the attacks of your list')
     if attacks is not None and not (isinstance(attacks, dict) and attacks and all(map(callable, attacks.values()))):
         raise TypeError('attacks must be a dict of name -> attack(model, x, y), in the order in which they are to run')
 
@@ -313,22 +351,25 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
                mode='eval',        # 'train': batch norm with the batch's statistics
               ): # attack(model, x, y) -> x_adv; .find(model, x, y) -> Found; .report(model, data, ...) -> Report
     "AutoAttack (Croce and Hein, 2020)"
-    _check_attacks(attacks)
+    _check_attacks(attacks, seed, precision, futile)
     if attacks is not None and version in VERSIONS: version = 'custom'
     make = lambda classes: (
         attacks or members(threat, version, classes, seed, precision=precision, futile=futile, mode=mode)
     )
     make(10)  # wrong settings are named now
+    own = _digest([getattr(a, 'find', a) for a in (attacks or {}).values()])  # before they run, and may keep things
     def ready(model, x, y):
-        "The attacks for `model`; raises if it, the images or the labels are not fit for all of them"
+        "The attacks for `model` and its logits; raises if it, the images or the labels are not fit for all of them"
         with under_attack(model), torch.no_grad(): logits = _logits(model, x, batch_size)
         chosen = make(logits.shape[1])
         if len(x): check_output(logits, x, y); check_needs(chosen.values(), x, y, logits)
-        return chosen
+        return chosen, logits
     def search(model, x, y, path=None, progress=False):
-        chosen = ready(model, x, y)
-        mark = path and _fingerprint(model, x, y, (threat, version, list(chosen), seed, precision, futile, mode))
+        chosen, clean = ready(model, x, y)
+        mark = path and _fingerprint(model, x, y, (threat, version, list(chosen), own, seed, precision, futile, mode))
         run = _Run(x, list(chosen), mark, path)
+        if run.clean is None: run.clean = clean
+        elif len(x) and _differ(run.clean, clean, lambda: ready(model, x, y)[1]): raise run.foreign()
         _search(list(chosen.values()), model, x, y, run, batch_size, progress)
         return run
     def find(model, x, y): return _found(search(model, x.cpu(), y.cpu()), x)
@@ -356,7 +397,7 @@ def robustness(attack,       # made by `autoattack`
     threat, version = s['threat'], s['version']
     check_module(model)
     x, y = _gathered(model, data)
-    chosen = attack.ready(model, x, y)
+    chosen = attack.ready(model, x, y)[0]
     device, surrogates = device_of(model), [surrogates] if isinstance(surrogates, torch.nn.Module) else list(surrogates)
     few = x[:64].to(device), y[:64].to(device)
     if surrogates: check_surrogates(surrogates, few[0][:1], few[1][:1])

@@ -10,7 +10,7 @@ __all__ = ['fourier_noise', 'half_plane', 'fourier_map', 'fourier_attack', 'sing
 import math
 import torch
 from torch import nn
-from .gradient import ce_loss, fitting, guarded
+from .gradient import _judged, ce_loss, fitting, guarded
 from .threat_models import Linf
 from ..models import logits_of
 
@@ -41,14 +41,14 @@ def _frequencies(frequencies, h, w):
 # %% ../../nbs/attacks/02_fourier.ipynb #00259745
 def _harm(model, x, y, eps, frequencies, batch_size):
     "(fooled, loss), each (F,N): whether the wave of each frequency fools the model on each image"
-    loss, n = fitting(ce_loss, y), len(x)
-    waves, project = torch.stack([eps * fourier_noise(x.shape[1:], *f) for f in frequencies]).to(x), Linf(eps).project
+    loss, n, (h, w), project = fitting(ce_loss, y), len(x), x.shape[2:], Linf(eps).project
     fooled, losses = [], []
-    for pair in torch.arange(len(waves) * n, device=x.device).split(batch_size):
-        i, f = pair % n, pair // n
-        logits = logits_of(model, project(x[i] + waves[f], x[i]))
+    for pair in torch.arange(len(frequencies) * n).split(batch_size):
+        i, f = (pair % n).to(x.device), pair // n
+        waves = torch.stack([eps * fourier_noise((1, h, w), *at) for at in frequencies[f[0]:f[-1] + 1]]).to(x)
+        logits = logits_of(model, project(x[i] + waves[(f - f[0]).to(x.device)], x[i]))
         losses.append(loss(logits, y[i]))
-        fooled.append((logits.argmax(1) != y[i]) | losses[-1].isnan())  # NaN is no answer
+        fooled.append(_judged(logits, y[i])[1])
     return torch.cat(fooled).view(-1, n), torch.cat(losses).view(-1, n)
 
 # %% ../../nbs/attacks/02_fourier.ipynb #430b576e

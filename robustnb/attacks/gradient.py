@@ -190,6 +190,14 @@ def generator_for(x:torch.Tensor, # the batch
     return torch.Generator(x.device).manual_seed((int(bits) + seed) % 2**63)
 
 # %% ../../nbs/attacks/01_gradient.ipynb #1b6b862f
+def _judged(logits, y):
+    """Margin of each row, and whether the prediction is wrong: a tie goes where argmax takes it, as in every
+    accuracy; NaN is no answer: -inf, and wrong"""
+    margin = -margin_loss(logits, y)
+    none = margin.isnan()
+    return margin.masked_fill(none, -torch.inf), (logits.argmax(1) != y) | none
+
+# %% ../../nbs/attacks/01_gradient.ipynb #24870aab
 def strongest(model:nn.Module,
               candidates:list, # tensors of adversarial examples, each (N,...)
               y:torch.Tensor,  # int64 (N,)
@@ -200,9 +208,8 @@ def strongest(model:nn.Module,
     sign, best = -1 if targeted else 1, None
     for x_adv in candidates:
         logits = logits_of(model, x_adv)
-        margin, height = sign * margin_loss(logits, y), (sign * loss(logits, y)).nan_to_num(
-            -torch.inf, torch.inf, -torch.inf)
-        fools = margin > 0 if targeted else (margin > 0) | margin.isnan()
+        wrong, height = _judged(logits, y)[1], (sign * loss(logits, y)).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        fools = ~wrong if targeted else wrong
         if best is None: best, best_fools, best_height = x_adv, fools, height; continue
         better = (fools & ~best_fools) | ((fools == best_fools) & (height > best_height))
         best = torch.where(better.view(-1, *[1] * (best.ndim - 1)), x_adv, best)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from fastcore.basics import patch
 from torch import nn
-from .gradient import blind_warning, ce_loss, finite_rows, fitting, guarded, loss_gradient, margin_loss
+from .gradient import _judged, blind_warning, ce_loss, finite_rows, fitting, guarded, loss_gradient
 from ..models import logits_of
 
 # %% ../../nbs/attacks/03_search.ipynb #f002d809
@@ -74,14 +74,6 @@ class Rows:
         "Drop all rows but those marked in `rows`, bool (N,)"
         for k, v in vars(self).items():
             if isinstance(v, torch.Tensor): setattr(self, k, v[rows])
-
-# %% ../../nbs/attacks/03_search.ipynb #fbc485ad
-def _judged(logits, y):
-    """Margin of each row, and whether the prediction is wrong: a tie goes where argmax takes it, as in every
-    accuracy; NaN is no answer: -inf, and wrong"""
-    margin = -margin_loss(logits, y)
-    none = margin.isnan()
-    return margin.masked_fill(none, -torch.inf), (logits.argmax(1) != y) | none
 
 # %% ../../nbs/attacks/03_search.ipynb #705dbf6c
 class Hunt:
@@ -148,7 +140,9 @@ def record(self:Hunt, z, logits, step, exact=False):
     if self.precision == 'bf16' and not exact:
         near = (margin < .05 * (logits.amax(1) - logits.amin(1))).nonzero()[:, 0]
         margin, wrong = torch.full_like(margin, torch.inf), torch.zeros_like(wrong)
-        if len(near): margin[near], wrong[near] = _judged(self.logits(z[near]), self.y[near])
+        if len(near):
+            sure, wrong[near] = _judged(self.logits(z[near]), self.y[near])
+            margin[near] = sure.to(z.dtype)
     rows = ((margin < self.found.margin[self.index]) | wrong).nonzero()[:, 0]
     at = self.index[rows]
     self.found.x_adv[at], self.found.margin[at] = z[rows], margin[rows]

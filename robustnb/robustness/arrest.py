@@ -71,6 +71,9 @@ def arrest(
     threat = getattr(attack, 'threat', None)
     if tau < math.inf and threat is None:
         raise ValueError('noisy replay draws from the ball of the attack, and this attack has no `threat`: tau=inf')
+    if isinstance(standard, Reference) and layer not in (None, standard.layer):
+        raise ValueError(f'the reference has a layer, {standard.layer!r}, and layer is {layer!r}: '
+                         'give it to the reference, Reference(model, layer)')
     reference = standard if isinstance(standard, Reference) else Reference(standard, layer)
     def far(model, x, goal):
         logits, h = represented(model, x, reference.layer)
@@ -109,7 +112,8 @@ def front(
     r, c = (np.asarray(v, dtype=float) for v in (robust, clean))
     if r.ndim != 1 or r.shape != c.shape or not len(r) or not np.isfinite([*r, *c, at]).all():
         raise ValueError(f'robust and clean are finite accuracies of the same networks, not {robust!r} and {clean!r}')
-    enough = r >= min(at, r.max())
+    at = min(at, r.max())
+    enough = r >= at
     share = (at - r[~enough]) / (r[enough][:, None] - r[~enough]) # of the network that is robust enough
     coins = share*c[enough][:, None] + (1 - share)*c[~enough]
     return float(max(c[enough].max(), coins.max(initial=-np.inf)))

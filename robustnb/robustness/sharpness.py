@@ -70,6 +70,8 @@ def derivatives(
     return F.softplus(-m).mean(), -(s@v)/len(z), H
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #9349549f
+def _loss(w, z, eps, decay): return F.softplus(-margins(w, z, eps)).mean() + decay/2*w@w
+
 def _start(z, eps, decay):
     "Weights to begin with; those of the attacked columns are zero if that is best (eq. 4)"
     w, attacked = torch.zeros_like(z[0]), eps > 0
@@ -78,7 +80,10 @@ def _start(z, eps, decay):
     s = torch.sigmoid(-z@w)
     pull = attacked*(s@z)/len(z)
     if (pull/eps)[attacked].norm() <= s.mean(): return w
-    return w + pull/(z@pull).square().mean().sqrt()
+    way = torch.where(attacked, pull/eps.square(), 0.)         # steepest where length is that of eps*w
+    way /= (z@way).square().mean().sqrt()
+    while _loss(w + way, z, eps, decay) > _loss(w, z, eps, decay) and (z@way).abs().max() > 1e-12: way /= 2
+    return w + way
 
 def adversarial_logistic(
     z:torch.Tensor, # float64 (N,d), of `signed`
@@ -93,7 +98,6 @@ def adversarial_logistic(
     eps = _reach(z, eps)
     w = _start(z, eps, decay)
     if eps.any() and not (eps*w).any(): return w
-    def value(w): return F.softplus(-margins(w, z, eps)).mean() + decay/2*w@w
     enough, I = tol*z.square().sum(1).mean().sqrt(), torch.eye(len(w), dtype=z.dtype, device=z.device)
     for _ in range(steps):
         _, slope, H = derivatives(w, z, eps)
@@ -102,8 +106,8 @@ def adversarial_logistic(
         if slope.norm() <= enough and p.norm() <= 1e-4*w.norm(): return w
         if decay == 0 and margins(w, z, eps).min() > 0:
             raise ValueError('no finite weights are best: the attacked examples can be separated; give decay > 0')
-        most, tip = value(w)*(1 + 1e-14), .1*(eps*w).norm()
-        def fails(w): return value(w) > most + 1e-4*t*(slope@p) or (eps*w).norm() < tip
+        most, tip = _loss(w, z, eps, decay)*(1 + 1e-14), .1*(eps*w).norm()
+        def fails(w): return _loss(w, z, eps, decay) > most + 1e-4*t*(slope@p) or (eps*w).norm() < tip
         while fails(w + t*p) and t > 1e-9: t /= 2
         w = w + t*p
     raise ValueError(f"no optimum within {steps} steps of Newton's method: give more steps, or, "
