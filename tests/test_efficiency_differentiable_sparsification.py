@@ -149,6 +149,22 @@ def test_the_objective_by_hand():
         with pytest.raises(ValueError, match=words): differentiable_sparsification(**kw)
     with pytest.raises(ValueError, match='no thresholded layer'): differentiable_sparsification(.1)(net, x, y)
 
+# %% ../nbs/efficiency/04_differentiable_sparsification.ipynb #07a74e57
+def test_the_objective_inside_keeps_its_state():
+    class Counted:
+        def __init__(self): self.reset()
+        def reset(self): self.done = 0
+        def state_dict(self): return dict(done=self.done)
+        def load_state_dict(self, state): self.done = state['done']
+        def __call__(self, model, x, y):
+            self.done += 1
+            return cross_entropy(model, x, y)
+    made, net = differentiable_sparsification(.1, loss=Counted()), sparsify(mlp((4,), 3, (5,)))
+    for _ in range(2): made(net, torch.rand(6, 4), torch.arange(6) % 3)
+    assert made.state_dict() == {'done': 2}
+    made.reset()
+    assert made.state_dict() == {'done': 0}
+
 # %% ../nbs/efficiency/04_differentiable_sparsification.ipynb #bc3c1f8a
 def test_gradients_of_the_objective_limits():
     net, sparse, x, y = case(start=.5)

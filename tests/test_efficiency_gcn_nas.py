@@ -139,6 +139,25 @@ def test_supernet():
     draws = torch.tensor([(step(net.train(), x, y, cross_entropy, opt), net.path)[1] for _ in range(200)])
     assert (draws.view(-1).bincount() - 100).abs().max() < 40
 
+# %% ../nbs/efficiency/05_gcn_nas.ipynb #69106e0c
+def test_a_supernet_s_training_resumed():
+    data, start = load('digits').take(100), supernet((1, 8, 8), 4, 2, 2)
+    def trained_by(step, epochs, **kw):
+        net = copy.deepcopy(start)
+        Recipe(epochs, .1, 20, schedule=None).fit(net, data, step=step, progress=False, **kw)
+        return net.state_dict().values()
+    used = single_path(3)
+    whole = trained_by(used, 3)
+    assert all(map(torch.equal, whole, trained_by(used, 3)))    # drawn anew for another training
+    with tempfile.TemporaryDirectory() as folder:
+        trained_by(single_path(3), 1, checkpoint=f'{folder}/c')
+        assert all(map(torch.equal, whole, trained_by(single_path(3), 3, checkpoint=f'{folder}/c')))
+    net, g = copy.deepcopy(start), torch.Generator().manual_seed(3)
+    used.reset()
+    for _ in range(5):    # the stream of the seed
+        used(net, data.x[:20]/255, data.y[:20], cross_entropy, torch.optim.SGD(net.parameters(), .1))
+        assert net.path == [int(torch.randint(len(o), (), generator=g)) for o in net.layers]
+
 # %% ../nbs/efficiency/05_gcn_nas.ipynb #d90b5688
 def test_search():
     space = all_chains(list('abcd'), 4)

@@ -17,7 +17,7 @@ from robustnb.models import convnet, mlp
 from robustnb.training import cosine, cross_entropy, fit
 from robustnb.data import Batches
 from robustnb.training import cross_entropy, fit
-from robustnb.efficiency.kakurenbo import EpochPlan, SampleStatistics, SelectedBatches, confidence, everything, falling, forgetting, hidden, importance_sampling, infobatch, kakurenbo, random_hiding, selective_backprop
+from robustnb.efficiency.kakurenbo import EpochPlan, SampleStatistics, SelectedBatches, confidence, everything, falling, forgetting, hidden, importance_sampling, infobatch, kakurenbo, passes, random_hiding, selective_backprop
 from robustnb.experiments.kakurenbo import fraction, paper, run, trained
 
 # %% ../nbs/efficiency/01_kakurenbo.ipynb #e9fe77da
@@ -156,6 +156,30 @@ def test_exact_resume():
             with pytest.warns(UserWarning, match='another loss'): got, resumed = trained(again, 5, **kw)
         assert equal(want, got) and equal(whole.seen.state_dict(), again.seen.state_dict())
         assert again.passes.equals(whole.passes) and resumed.frame.equals(history.frame)
+
+# %% ../nbs/efficiency/01_kakurenbo.ipynb #e19a042d
+def test_the_step_inside_keeps_its_state_and_another_training_begins_anew():
+    class Warm:
+        "A step whose first updates are small"
+        def __init__(self): self.reset()
+        def reset(self): self.done = 0
+        def state_dict(self): return dict(done=self.done)
+        def load_state_dict(self, state): self.done = state['done']
+        def __call__(self, model, x, y, loss, opt, **kw):
+            self.done += 1
+            return update(model, x, y, lambda *a: (loss(*a)[0]*min(self.done/20, 1), {}), opt, **kw)
+
+    data = load('digits').take(200)
+    def run(batches, epochs, **kw): return trained(batches, epochs, schedule=None, **kw)[0]
+    def make(): return SelectedBatches(data, forgetting(.3, 2), 40, step=Warm())
+    used = make()
+    whole, passes, seen = run(used, 4), used.passes, copy.deepcopy(used.seen.state_dict())
+    assert not equal(whole, run(SelectedBatches(data, forgetting(.3, 2), 40), 4))
+    with tempfile.TemporaryDirectory() as tmp:
+        run(make(), 2, checkpoint=Path(tmp)/'c')
+        assert equal(whole, run(make(), 4, checkpoint=Path(tmp)/'c'))
+    for epochs in (1, 4): again = run(used, epochs)
+    assert equal(whole, again) and used.passes.equals(passes) and equal(seen, used.seen.state_dict())
 
 # %% ../nbs/efficiency/01_kakurenbo.ipynb #9ac7c4d5
 @pytest.mark.gpu

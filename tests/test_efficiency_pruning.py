@@ -2,7 +2,7 @@
 
 import torch
 from robustnb.training import cross_entropy, update
-import copy
+import copy, tempfile
 import numpy as np
 import pytest
 from torch.nn.utils import prune
@@ -30,7 +30,7 @@ def test_masks_against_the_naive_version():
     g = torch.Generator().manual_seed(0)
     for ties in (False, True):
         scores = {k: torch.randint(4, s, generator=g).float() if ties else torch.rand(s, generator=g)
-                  for k, s in dict(a=(5, 7), b=(3, 2, 3, 3), c=(4, 1)).items()}
+                  for k, s in dict(a=(5, 7), b=(3, 2, 3, 3), c=(4, 2)).items()}
         n = sum(s.numel() for s in scores.values())
         for keep in (0., .01, .1, .5, 1.):
             everything = [(-v, k, i) for k, s in scores.items() for i, v in enumerate(s.flatten().tolist())]
@@ -45,6 +45,9 @@ def test_masks_against_the_naive_version():
     for bad in (-.1, 1.1, float('nan')):
         with pytest.raises(ValueError, match='share of the weights that stay'): best(scores, bad)
     with pytest.raises(ValueError, match="unknown scope 'rows'"): best(scores, .5, 'rows')
+    single = scores | dict(b=torch.rand(4, 1, 1, 1))    # such as those of `channel_norms`
+    with pytest.raises(ValueError, match="scores of 'b' is one number"): best(single, .5, 'row')
+    assert best(single, 1., 'row')['b'].all()
     broken = scores | dict(a=torch.tensor([[0., float('nan')]]))
     with pytest.raises(ValueError, match="scores of 'a' hold NaN"): best(broken, .5)
 
@@ -83,7 +86,6 @@ def test_zeros_that_are_there_count_limits():
 
 # %% ../nbs/efficiency/00_pruning.ipynb #2a4a5a02
 def test_a_pruned_network_can_be_saved():
-    import tempfile
     from pathlib import Path
     torch.manual_seed(0)
     net = pruned(convnet((1, 8, 8), width=4), .1)
@@ -131,6 +133,11 @@ def test_wanda_by_hand():
         def __init__(self): super().__init__(); self.a, self.head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
         def forward(self, x): return self.head(x)
     with pytest.raises(ValueError, match="'a.weight' was not used"): wanda(Lazy(), torch.rand(2, 4))
+    class Twice(Lazy):
+        def forward(self, x): return self.head(self.a(torch.relu(self.a(x))))
+    net, x = Twice(), torch.rand(5, 4)
+    both = torch.cat([x, torch.relu(net.a(x))])
+    torch.testing.assert_close(wanda(net, x)['a.weight'], (net.a.weight.abs()*both.norm(dim=0)).detach())
 
 # %% ../nbs/efficiency/00_pruning.ipynb #1bc14132
 def test_channels_against_torch():
@@ -179,6 +186,31 @@ def test_zeros_under_momentum_decay_and_adam():
             w = net.get_parameter(k)
             assert not w[~m].any() and (w[m] != before[k][m]).all(), k
         assert not torch.equal(net.head.bias, before['head.bias'])
+
+# %% ../nbs/efficiency/00_pruning.ipynb #a0f485f6
+def test_the_step_inside_keeps_its_state():
+    class Warm:
+        "A step whose first updates are small"
+        def __init__(self): self.reset()
+        def reset(self): self.done = 0
+        def state_dict(self): return dict(done=self.done)
+        def load_state_dict(self, state): self.done = state['done']
+        def __call__(self, model, x, y, loss, opt, **kw):
+            self.done += 1
+            return update(model, x, y, lambda *a: (loss(*a)[0]*min(self.done/20, 1), {}), opt, **kw)
+    data, start = load('digits').take(200), mlp((1, 8, 8), hidden=(12,)).train()
+    def trained(epochs, step, **kw):
+        net = copy.deepcopy(start)
+        opt = torch.optim.SGD(net.parameters(), .1)
+        fit(net, Batches(data, batch_size=50), cross_entropy, opt, epochs, step=step, progress=False, **kw)
+        return net.state_dict().values()
+    masks = best(magnitude(start), .5)
+    used, whole = masked(masks, Warm()), trained(4, masked(masks, Warm()))
+    assert not all(map(torch.equal, whole, trained(4, masked(masks))))
+    with tempfile.TemporaryDirectory() as d:
+        trained(2, masked(masks, Warm()), checkpoint=f'{d}/c')
+        assert all(map(torch.equal, whole, trained(4, masked(masks, Warm()), checkpoint=f'{d}/c')))
+    for _ in range(2): assert all(map(torch.equal, whole, trained(4, used)))
 
 # %% ../nbs/efficiency/00_pruning.ipynb #c304296c
 def test_refusals_of_masks():

@@ -2,6 +2,8 @@
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from robustnb.models import Normalize
 import tempfile
 from pathlib import Path
 import pytest
@@ -46,6 +48,22 @@ def test_chain_and_importance():
     importance(net, x, y)
     assert all((v == before[k]).all() for k, v in net.state_dict().items()) and net.training
     assert all(p.grad is None for p in net.parameters()) and not net.block1.bn._forward_hooks
+
+# %% ../nbs/efficiency/03_smsp.ipynb #60e4a3d7
+def test_what_forms_no_chain():
+    conv, relu, last = nn.Conv2d(1, 1, 3, padding=1), nn.ReLU(), (nn.Flatten(), nn.Linear(64, 3))
+    wide = nn.Sequential(conv, relu, nn.Conv2d(1, 2, 1), relu, nn.Flatten(), nn.Linear(128, 3))
+    x, masks = torch.rand(2, 1, 8, 8), {'2.weight': torch.tensor([True, False])}
+    assert len(chain(wide)) == 3    # an activation may stand in two places, a layer may not
+    torch.testing.assert_close(compact(wide, masks)(x), switched_off(wide, masks)(x))
+    tied = nn.Conv2d(1, 1, 3, padding=1)
+    tied.weight = conv.weight
+    for again in (conv, tied):
+        with pytest.raises(ValueError, match="'2' has weights that an earlier layer has"):
+            chain(nn.Sequential(conv, relu, again, relu, *last))
+    assert len(chain(nn.Sequential(Normalize(), conv, relu, *last))) == 2
+    with pytest.raises(ValueError, match="'2', a Normalize, is in the way"):
+        chain(nn.Sequential(conv, relu, Normalize(), *last))
 
 # %% ../nbs/efficiency/03_smsp.ipynb #dd75a12d
 def test_compact():
@@ -121,6 +139,10 @@ def test_classes_in_closed_form():
     ready = started(net, drawn(1), y)
     z = class_logits(embedded_in(ready, drawn(1)), *class_means(embedded_in(ready, drawn(1)), y))
     torch.testing.assert_close(ready(drawn(1)), z, rtol=1e-4, atol=1e-4)
+    means, spread = class_means(h, y)
+    likely = -(h[:, None] - means).square().sum(2)/(2*spread/h.shape[1])    # of Gaussians of the width that was found
+    apart = likely - h.shape[1]*class_logits(h, means, spread)
+    torch.testing.assert_close(apart, apart[:, :1].expand(-1, 3), rtol=1e-4, atol=1e-4)
     assert abs(leep(torch.eye(3)[y], y)) < 1e-6    # the source knows all
     torch.testing.assert_close(leep(torch.full((12, 5), .2), y), -torch.tensor(3.).log())    # it knows nothing
     with pytest.raises(ValueError, match='bank is empty'): TaskBank().similarity(h, y)

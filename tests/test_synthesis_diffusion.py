@@ -169,6 +169,8 @@ def test_the_objective():
     assert first == b(D, x, y[:6])[0] and first != (second := a(D, x, y[:6])[0]) and before.equal(torch.get_rng_state())
     c = Denoising(seed=5); c.load_state_dict(b.state_dict())
     assert c(D, x, y[:6])[0] == second
+    a.reset()
+    assert a(D, x, y[:6])[0] == first
 
 # %% ../nbs/synthesis/01_diffusion.ipynb #3f33c5d5
 def test_a_generator_that_recites():

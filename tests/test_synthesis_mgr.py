@@ -153,6 +153,20 @@ def test_the_model_is_as_before():
         with shifted(net, [torch.ones_like(p) for p in net.parameters() if p.requires_grad]): 1/0
     assert all(a.equal(b) for a, b in zip(before.values(), net.state_dict().values()))
 
+# %% ../nbs/synthesis/04_mgr.ipynb #df05e385
+def test_dropout_is_off_in_the_search_batch_norm_is_not():
+    torch.manual_seed(0)
+    def built(p): return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Dropout(p), nn.Linear(8, 3))
+    net, plain = built(.5).train(), built(0.).train()
+    plain.load_state_dict(net.state_dict())
+    batches = [(torch.rand(n, 1, 8, 8), torch.arange(n) % 3) for n in (6, 5)]
+    images = torch.rand(4, 1, 8, 8)
+    def found(net): return image_hypergradient(net, cross_entropy, batches[0], [images, turned(images)], batches[1], .1)
+    before, flags = torch.get_rng_state(), [m.training for m in net.modules()]
+    a, again, want, still = found(net), found(net), found(plain), found(plain.eval())
+    assert before.equal(torch.get_rng_state()) and flags == [m.training for m in net.modules()]
+    for p, q, r, s in zip(a, again, want, still): assert p.equal(q) and p.equal(r) and not torch.allclose(p, s, rtol=.1)
+
 # %% ../nbs/synthesis/04_mgr.ipynb #53782964
 def test_limits_of_mgr():
     same = lambda a, b: all(p.equal(q) for p, q in zip(a.values(), b.values()))
@@ -205,6 +219,14 @@ def test_what_mgr_leaves_alone():
     wrong = [(dict(weight=w), 'weight must be') for w in (-1, math.nan, math.inf)]
     for kw, message in (*wrong, (dict(rate=-1), 'rate is'), (dict(every=0), 'every at least 1')):
         with pytest.raises(ValueError, match=message): MGR(g, Finder((4,), 8), held, strong(), **kw)
+
+# %% ../nbs/synthesis/04_mgr.ipynb #b7f61e9d
+def test_what_draws_begins_anew_with_another_training():
+    _, used = trained(weight=.3, rate=1e-2)
+    used.reset()
+    assert used.done == 0 == used.shift and used.finder.net[3].weight.any()    # the finder goes on
+    for own, seed in ((used.rng, 1), (used.objective.rng, 0)):
+        assert own.get_state().equal(torch.Generator().manual_seed(seed).get_state())
 
 # %% ../nbs/synthesis/04_mgr.ipynb #860a471b
 def test_resume_of_mgr():

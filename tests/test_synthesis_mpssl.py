@@ -186,6 +186,9 @@ def test_resume_held_out_images_refusals():
         again, step = trained_for(2, checkpoint=f'{folder}/a.safetensors')
     whole, other = trained_for(2)
     assert same(again, whole) and same(step.finder, other.finder)
+    other.reset()
+    new = MPSSL(Stripes(), few, seed=3)
+    for a, b in ((other.rng, new.rng), (other.own, new.own)): assert a.get_state().equal(b.get_state()) and not other.done
     assert not same(trained_for(2, Data(*some(5, 9), list('abc')))[1].finder, other.finder)    # other images judge
     for kw, message in [(dict(lr=-1.), 'lr is a number from 0'), (dict(every=0), 'every is a whole number from 1'),
                         (dict(n=2.5), 'n is a whole'), (dict(gap=math.nan), 'gap is a number')]:

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from ..data import unknown
 from .pruning import prunable
 from ..models import clone, find_head
-from ..training import cross_entropy
+from ..training import carrying, cross_entropy
 
 # %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #f8ea8c2b
 SLOPES = { # name -> slope below the level, by the relative depth in [-1,0]
@@ -234,7 +234,7 @@ def differentiable_sparsification(
         extra = lam * sum(own.unit * p_norm(r, p, eps) for own, r in sizes)
         kept = sum(r.detach().count_nonzero() for _, r in sizes) / sum(own.n for own, _ in sizes)
         return value + extra, logs | {'penalty': extra.detach(), 'kept': kept}
-    return objective
+    return carrying(objective, loss)
 
 # %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #22a26852
 class Selection(nn.Module):

@@ -260,15 +260,19 @@ class Supernet(nn.Module):
         return copy.deepcopy(nn.Sequential(OrderedDict(stem=self.stem, **parts, head=self.head)))
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #70f3c5dc
-def single_path(
-    seed:int=0,
-): # step(supernet, x, y, loss, opt) -> dict, for the training engine
-    "An update of one path, drawn uniformly: the weights of the others stay as they are"
-    g = torch.Generator().manual_seed(seed)
-    def step(model, x, y, loss, opt, **kw):
-        model.path = [int(torch.randint(len(o), (), generator=g)) for o in model.layers]
+class single_path:
+    "Step for `fit` of a supernet: an update of one path, drawn uniformly; the weights of the others stay as they are"
+    def __init__(self, seed:int=0):
+        self.seed, self.g = seed, torch.Generator()
+        self.reset()
+
+    def __call__(self, model, x, y, loss, opt, **kw):
+        model.path = [int(torch.randint(len(o), (), generator=self.g)) for o in model.layers]
         return update(model, x, y, loss, opt, **kw)
-    return step
+
+    def reset(self): self.g.manual_seed(self.seed)
+    def state_dict(self): return dict(g=self.g.get_state())
+    def load_state_dict(self, state): self.g.set_state(state['g'])
 
 def one_shot(
     net:Supernet, # left as it is

@@ -62,12 +62,27 @@ class Shrinkage(nn.Module):
         super().__init__()
         weights = prunable(model, *layers)
         self.shapes = {k: w.shape for k, w in weights.items()}
-        self.penalty, self.floor, self.loss, self.version = penalty, floor, loss, None
+        self.penalty, self.floor, self.loss = penalty, floor, loss
         self.learned = nn.ParameterList([learns(w.detach()) for w in weights.values()] if learns else [])
+        self.reset()
 
     @property
     def coefficients(self)->dict: # name of a weight -> its coefficients
         return dict(zip(self.shapes, [lam.detach() for lam in self.learned]))
+
+# %% ../../nbs/efficiency/02_halo.ipynb #dfd4e5b2
+@patch
+def reset(self:Shrinkage):
+    "As before a training, but for what was learned"
+    self.last = None, None, None    # which weight was seen, its version, that of its coefficients
+    if hasattr(self.loss, 'reset'): self.loss.reset()
+
+@patch
+def get_extra_state(self:Shrinkage): return getattr(self.loss, 'state_dict', dict)()
+
+@patch
+def set_extra_state(self:Shrinkage, state):
+    if state: self.loss.load_state_dict(state)
 
 # %% ../../nbs/efficiency/02_halo.ipynb #4d089478
 @patch
@@ -78,18 +93,19 @@ def forward(self:Shrinkage, model, x, y):
         if k not in known or known[k].shape != shape:
             raise ValueError(f'the penalty was made for another network: this one has no {k!r} of shape {tuple(shape)}')
     value, logs = self.loss(model, x, y)
-    extra = self.penalty([known[k] for k in self.shapes], self.held())
+    weights = [known[k] for k in self.shapes]
+    extra = self.penalty(weights, self.held(weights[0]))
     return value + extra, logs | {'penalty': extra.detach()}
 
 @patch
-def held(self:Shrinkage):
-    "The coefficients, put back to the floor where they are below it; a warning if the optimiser does not have them"
-    lam = list(self.learned)
-    if lam and lam[0].grad is not None and lam[0]._version == self.version:
+def held(self:Shrinkage, w):
+    "The coefficients, put back to the floor where they are below it; a warning if the weight `w` moves without them"
+    lam, (owner, moved, still) = list(self.learned), self.last
+    if lam and lam[0].grad is not None and owner == id(w) and moved != w._version and still == lam[0]._version:
         warnings.warn('the coefficients have a gradient but do not move: give loss.parameters() to the optimiser too')
     with torch.no_grad():
         for l in lam: l.clamp_(min=self.floor)
-    self.version = lam[0]._version if lam else None
+    self.last = id(w), w._version, lam[0]._version if lam else None
     return lam
 
 # %% ../../nbs/efficiency/02_halo.ipynb #3ae48f0e

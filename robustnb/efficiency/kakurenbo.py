@@ -134,8 +134,13 @@ class SelectedBatches(Batches):
         confidence(torch.zeros(1, 2), over)
         if refresh not in ('eval', 'train'): raise ValueError(unknown('mode', refresh, ['eval', 'train']))
         self.rule, self.step, self.over, self.refresh = rule, step, over, refresh
+        self.reset()
+
+    def reset(self):
+        "As before a training: nothing seen, nothing planned"
         self.seen, self.log = SampleStatistics(len(self.x), self.x.device), []
         self.plan = self.planned = self.now = None
+        if hasattr(self.step, 'reset'): self.step.reset()
 
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #2a028148
 def _generator(*key):
@@ -236,7 +241,8 @@ def passes(self:SelectedBatches)->pd.DataFrame:
 @patch
 def state_dict(self:SelectedBatches):
     plan = None if self.plan is None else dict(vars(self.plan))
-    return dict(seen=self.seen.state_dict(), plan=plan, planned=self.planned, log=[dict(r) for r in self.log])
+    own = dict(seen=self.seen.state_dict(), plan=plan, planned=self.planned, log=[dict(r) for r in self.log])
+    return own | (dict(step=self.step.state_dict()) if hasattr(self.step, 'state_dict') else {})
 
 @patch
 def load_state_dict(self:SelectedBatches, state):
@@ -244,6 +250,7 @@ def load_state_dict(self:SelectedBatches, state):
     to = lambda v: v.to(self.x.device) if isinstance(v, torch.Tensor) else v
     self.plan = state['plan'] and EpochPlan(**{k: to(v) for k, v in state['plan'].items()})
     self.planned, self.log = state['planned'], [dict(r) for r in state['log']]
+    if 'step' in state: self.step.load_state_dict(state['step'])
 
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #45cf127b
 def everything():

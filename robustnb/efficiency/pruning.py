@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from ..data import unknown
 from ..evaluation import as_input
-from ..models import check_module, clone, eval_mode, find_head
-from ..training import cross_entropy, update
+from ..models import check_module, clone, device_of, eval_mode, find_head
+from ..training import carrying, cross_entropy, update
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #f776cf8f
 def prunable(
@@ -40,11 +40,14 @@ def best(
     keep:float, # share that stays, in [0,1]; of n scores round(keep n)
     scope:str='global', # where the share is counted: 'global', 'layer' or 'row'
 )->dict: # name -> bool tensor
-    "Masks of the share of highest scores; a ValueError for a share outside of [0,1] or a score that is NaN"
+    "Masks of the share of highest scores; a ValueError for a share outside of [0,1], a NaN, or rows of one score"
     if not 0 <= keep <= 1: raise ValueError(f'keep is the share of the weights that stay, in [0,1], not {keep!r}')
     if scope not in ('global', 'layer', 'row'): raise ValueError(unknown('scope', scope, ['global', 'layer', 'row']))
     for k, s in scores.items():
         if s.isnan().any(): raise ValueError(f'the scores of {k!r} hold NaN: has the network diverged?')
+    single = [k for k, s in scores.items() if s[0].numel() == 1]
+    if scope == 'row' and single and 0 < keep < 1:
+        raise ValueError(f"a row of the scores of {single[0]!r} is one number: count by layer, or globally")
     if scope == 'row': return {k: _top(s.flatten(1), keep).view(s.shape) for k, s in scores.items()}
     if scope == 'layer': return {k: _top(s.view(1, -1), keep).view(s.shape) for k, s in scores.items()}
     flat = _top(torch.cat([s.flatten() for s in scores.values()])[None], keep)[0]
@@ -125,9 +128,10 @@ def snip(
     loss=cross_entropy, # objective: loss(model, x, y) -> (scalar, dict)
 )->dict: # name -> scores
     "Connection sensitivity (1), the model being in the modes that it is in"
-    net = clone(model)
+    net, there = clone(model), device_of(model)
     weights = {k: w.requires_grad_() for k, w in prunable(net, *layers).items()}
-    with torch.enable_grad(): slopes = torch.autograd.grad(loss(net, x, y)[0], list(weights.values()))
+    with torch.enable_grad(): value = loss(net, x.to(there), y.to(there))[0]
+    slopes = torch.autograd.grad(value, list(weights.values()))
     return {k: (w.detach() * g).abs() for (k, w), g in zip(weights.items(), slopes)}
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #19e501cb
@@ -138,23 +142,23 @@ def wanda(
     *layers, # beginnings of names, see `prunable`
 )->dict: # name -> scores; meant for scope='row'
     "Size of each weight times the norm of the inputs that it meets, in evaluation mode"
-    weights, scores = prunable(model, *layers), {}
+    weights, norms = prunable(model, *layers), {}
     def look(m, args):
         k = names[id(m.weight)]
         axis = 1 if isinstance(m, nn.modules.conv._ConvNd) else args[0].ndim - 1
-        norms = args[0].transpose(0, axis).flatten(1).norm(dim=1)
+        own = args[0].transpose(0, axis).flatten(1).norm(dim=1)
         groups = getattr(m, 'groups', 1)           # each group of outputs meets inputs of its own
-        norms = norms.view(groups, -1).repeat_interleave(len(m.weight)//groups, 0)
-        scores[k] = m.weight.abs() * norms.view(*norms.shape, *[1]*(m.weight.ndim - 2))
+        own = own.view(groups, -1).repeat_interleave(len(m.weight)//groups, 0)
+        norms[k] = own.hypot(norms[k]) if k in norms else own    # a layer that runs twice meets both inputs
     names = {id(w): k for k, w in weights.items()}
     hooks = [m.register_forward_pre_hook(look) for m in model.modules() if id(getattr(m, 'weight', None)) in names]
     try:
-        with eval_mode(model): model(as_input(model, x))
+        with eval_mode(model): model(as_input(model, x).to(device_of(model)))
     finally:
         for h in hooks: h.remove()
-    unused = [k for k in weights if k not in scores]
+    unused = [k for k in weights if k not in norms]
     if unused: raise ValueError(f'{unused[0]!r} was not used in the forward pass: give the layers that are')
-    return {k: scores[k] for k in weights}
+    return {k: w.abs() * norms[k].view(*norms[k].shape, *[1]*(w.ndim - 2)) for k, w in weights.items()}
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #407072c1
 def channel_norms(
@@ -184,7 +188,7 @@ def masked(
         logs = step(model, x, y, loss, opt, reduce=cut, **kw)
         apply_masks(model, masks)
         return logs
-    return go
+    return carrying(go, step)
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #ff9cb37c
 def ticket(

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from ..data import Batches, unknown
 from ..evaluation import as_input
-from ..models import (_ARCHITECTURES, Normalize, architecture, check_module, clone, eval_mode, features,
-                             logits_of, unwrapped, with_head)
+from ..models import (_ARCHITECTURES, Normalize, architecture, check_module, clone, device_of, eval_mode,
+                             features, logits_of, unwrapped, with_head)
 from ..training import recompute_bn
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #80acde8c
@@ -27,7 +27,7 @@ class Filters(NamedTuple):
     layer:nn.Module         # linear or convolution
     norm:nn.Module|None     # batch norm behind it
 
-ZERO_STAYS = (Normalize, nn.Identity, nn.Flatten, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.ELU, nn.Tanh, nn.Dropout,
+ZERO_STAYS = (nn.Identity, nn.Flatten, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.ELU, nn.Tanh, nn.Dropout,
               nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #29cb1991
@@ -36,13 +36,16 @@ def chain(
 )->list: # of `Filters`, the head last
     "The layers whose filters can go; a ValueError unless each feeds the next alone and zeros stay zeros in between"
     check_module(model)
-    found = []
+    found, weights = [], set()
     for name, m in _leaves(unwrapped(model)):
+        own = set(map(id, m.parameters()))
+        if own & weights: raise ValueError(f'{name!r} has weights that an earlier layer has: give each its own')
+        weights |= own
         if isinstance(m, (nn.Linear, nn.Conv2d)) and getattr(m, 'groups', 1) == 1:
             found.append(Filters(f'{name}.weight', m, None))
         elif isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) and m.affine and found and not found[-1].norm:
             found[-1] = found[-1]._replace(norm=m)
-        elif not isinstance(m, ZERO_STAYS):
+        elif not isinstance(m, ZERO_STAYS if found else (Normalize, *ZERO_STAYS)):
             raise ValueError(f'{name!r}, a {type(m).__name__}, is in the way: filters can go where layers form a chain')
     if len(found) < 2 or not isinstance(found[-1].layer, nn.Linear) or found[-1].norm:
         raise ValueError(f'{type(model).__name__} has no layer of filters before a linear head')
@@ -50,7 +53,7 @@ def chain(
 
 def _leaves(m, name=''):
     if type(m) is not nn.Sequential: yield name[:-1], m; return
-    for k, part in m.named_children(): yield from _leaves(part, f'{name}{k}.')
+    for k, part in m._modules.items(): yield from _leaves(part, f'{name}{k}.')
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #d460aea2
 def importance(
@@ -68,11 +71,14 @@ def importance(
     try:
         hooks += [(f.norm or f.layer).register_forward_hook(gate(f.name)) for f in found]
         with eval_mode(model), torch.enable_grad():
-            loss = F.cross_entropy(logits_of(model, as_input(model, x)), y, reduction='sum')
+            logits = logits_of(model, _placed(model, x))
+            loss = F.cross_entropy(logits, y.to(logits.device), reduction='sum')
             slopes = torch.autograd.grad(loss, list(gates.values()))
     finally:
         for h in hooks: h.remove()
     return {f.name: g.abs().mean(0).view(-1, *[1]*(f.layer.weight.ndim - 1)) for f, g in zip(found, slopes)}
+
+def _placed(model, x): return as_input(model, x).to(device_of(model))
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #7e39b437
 def ranked(
@@ -115,7 +121,7 @@ def _positions(model, found, x):
     def look(name): return lambda m, args, out: seen.update({name: out[0, 0].numel()})
     hooks = [f.layer.register_forward_hook(look(f.name)) for f in found]
     try:
-        with eval_mode(model): logits_of(model, as_input(model, x[:1]))
+        with eval_mode(model): logits_of(model, _placed(model, x[:1]))
     finally:
         for h in hooks: h.remove()
     return seen
@@ -239,13 +245,14 @@ def thinned(
 @torch.no_grad()
 def embedded_in(model, x):
     "Features (N,D) of images, in evaluation mode"
-    with eval_mode(model): return features(model, as_input(model, x))
+    with eval_mode(model): return features(model, _placed(model, x))
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #5e50f702
 def class_means(
     h:torch.Tensor, # features (N,D)
     y:torch.Tensor, # classes 0..K-1 (N,), each of them there
 )->tuple: # ((K,D), mean squared distance of a feature to the mean of its class)
+    y = y.to(h.device)
     counts = torch.bincount(y)
     if len(counts) < 2 or not counts.all():
         raise ValueError('a task has two classes or more, numbered 0, 1, ..., each with an image')
@@ -253,7 +260,8 @@ def class_means(
     return means, (h - means[y]).square().sum(1).mean().clamp(min=1e-12)
 
 def class_logits(h, means, spread):
-    "Log-likelihoods (N,K), up to a constant of each row, of Gaussians of one width around the class means"
+    "A D-th of the log-likelihoods (N,K), up to a constant of each row, of Gaussians of one width around the means"
+    means, spread = means.to(h), spread.to(h)
     return (h @ means.T - means.square().sum(1)/2) / spread
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #3a9b4fa4
@@ -303,6 +311,7 @@ def leep(
     y:torch.Tensor, # classes of the new task (N,)
 )->torch.Tensor: # scalar, 0 at most
     "Log-likelihood of the classes, mean over images, if they are told from the classes of the source alone (6)"
+    y = y.to(p.device)
     joint = torch.zeros(int(y.max()) + 1, p.shape[1], dtype=p.dtype, device=p.device).index_add(0, y, p) / len(p)
     return (p @ (joint / joint.sum(0).clamp(min=1e-12)).T).gather(1, y[:, None]).log().mean()
 
@@ -364,8 +373,9 @@ def similarity(self:TaskBank,
     if by not in ('cosine', 'leep'): raise ValueError(unknown('similarity', by, ['cosine', 'leep']))
     if not self.tasks: raise ValueError('the bank is empty: add a task')
     if by == 'leep': return torch.stack([leep(class_logits(h, m, s).softmax(1), y) for m, s, _ in self.tasks])
-    middle = self.features.mean(0)
-    return F.cosine_similarity(self.features - middle, class_means(h, y)[0].mean(0) - middle)
+    known = self.features.to(h)
+    middle = known.mean(0)
+    return F.cosine_similarity(known - middle, class_means(h, y)[0].mean(0) - middle)
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #7607bea4
 @patch

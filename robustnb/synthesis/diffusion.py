@@ -32,12 +32,12 @@ def ideal(
     shares = None if y is None else F.one_hot(y, classes or int(y.max()) + 1).double()
     if y is not None: shares = (shares/shares.sum(0).clamp_min(1)).T
     def denoise(u, s, y=None):
-        flat = u.flatten(1).double()    # in float32 the differences of large squares would drown at low noise
-        logits = (flat @ rows.T - half)/s.double().clamp_min(1e-12)[:, None]**2
+        flat = u.flatten(1).to(rows)    # in float32 the differences of large squares would drown at low noise
+        logits = (flat @ rows.T - half)/s.to(rows).clamp_min(1e-12)[:, None]**2
         if shares is not None and y is not None:
-            prior = y.double() @ shares
+            prior = y.to(rows) @ shares
             logits = logits + torch.where(prior.sum(1, keepdim=True) > 0, prior, 1.).log()
-        return (logits.softmax(1) @ rows).view_as(u).to(u.dtype)
+        return (logits.softmax(1) @ rows).view_as(u).to(u)
     return denoise
 
 # %% ../../nbs/synthesis/01_diffusion.ipynb #6bf0e894
@@ -215,7 +215,8 @@ class Denoising:
         drop=.1, # share of the images whose condition is left out
         seed=0,
     ):
-        self.noise, self.drop, self.rng = noise or cosine_noise(), drop, torch.Generator().manual_seed(seed)
+        self.noise, self.drop, self.seed, self.rng = noise or cosine_noise(), drop, seed, torch.Generator()
+        self.reset()
 
     def __call__(self, model, x, y):
         x, rng = 2*x - 1, self.rng
@@ -226,6 +227,7 @@ class Denoising:
         said = model.answer(u, s, conditions(y, model.classes)*told)
         return (said - (x - keep*u)/out).square().mean(), {}
 
+    def reset(self): self.rng.manual_seed(self.seed)
     def state_dict(self): return dict(rng=self.rng.get_state())
     def load_state_dict(self, state): self.rng.set_state(state['rng'])
 
@@ -270,8 +272,9 @@ def reconstruct(
 )->torch.Tensor: # (N,C,H,W); of several times (times,N,C,H,W)
     "Images, noised as at time `start`, and what the sampler makes of them"
     check_xy(x)
-    x, z, times = 2*as_float(x) - 1, latents(g, len(x), seed), torch.as_tensor(start, dtype=torch.float32)
     if y.ndim == 1: check_xy(x, y, g.classes, box=False)
+    z, times = latents(g, len(x), seed), torch.as_tensor(start, dtype=torch.float32)
+    x, y = 2*as_float(x).to(z.device) - 1, y.to(z.device)
     many = times.numel()
     own = times.flatten().repeat_interleave(len(x)).to(x.device)
     u = x.repeat(many, 1, 1, 1) + _like(levels(g.noise, own, 1)[0], x)*z.repeat(many, 1, 1, 1)
@@ -382,8 +385,8 @@ def from_diffusers(
     net._modules = {**net._modules, 'class_embedding': _Rows(embedding, classes)}
     logs = (((1 - a)/a).log()/2).float()
     def level(t):
-        at = t*(len(logs) - 1)
+        at, known = t*(len(logs) - 1), logs.to(t.device)
         low = at.long().clamp(max=len(logs) - 2)
-        return torch.lerp(logs[low], logs[low + 1], at - low).exp()
+        return torch.lerp(known[low], known[low + 1], at - low).exp()
     shape = (net.config.in_channels, *((side, side) if isinstance(side, int) else side))
     return Diffusion(IndexedDenoiser(net, logs, kind), shape, classes, NoiseSchedule(level, None), **kw).eval()

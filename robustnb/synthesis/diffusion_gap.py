@@ -58,14 +58,16 @@ def reconstructions(
     seed=0, # of the noise, the same for every start
 )->dict: # start -> Data
     "Training sets from data to samples: images reconstructed from each start, with the labels they had"
-    return {t: replace(data, x=x) for t, x in zip(starts, reconstruct(g, data.x, data.y, list(starts), seed))}
+    x = reconstruct(g, data.x, data.y, list(starts), seed)
+    y = data.y.to(x.device)
+    return {t: replace(data, x=part, y=y) for t, part in zip(starts, x)}
 
 def relabelled(
     data:Data,
     judge:nn.Module, # classifier
 )->Data:
     "The images with the classes that the judge sees"
-    return replace(data, y=predict(judge, as_float(data.x)).argmax(1))
+    return replace(data, y=predict(judge, as_float(data.x)).argmax(1).to(data.y.device))
 
 def mislabelled(
     data:Data,
@@ -76,7 +78,7 @@ def mislabelled(
     if not 0 <= share <= 1: raise ValueError(f'share is the part of the images to mislabel, in [0,1], not {share!r}')
     g, n = torch.Generator().manual_seed(seed), len(data)
     wrong = torch.randperm(n, generator=g)[:round(share*n)]
-    other = torch.randint(1, len(data.classes), (len(wrong),), generator=g)
+    other = torch.randint(1, len(data.classes), (len(wrong),), generator=g).to(data.y.device)
     return replace(data, y=data.y.index_put((wrong,), (data.y[wrong] + other) % len(data.classes)))
 
 def as_many_wrong(real, fake, judge, seed=0):
@@ -93,7 +95,7 @@ def centres(
     y:torch.Tensor, # their classes (N,)
 )->torch.Tensor: # (K,D)
     "The mean of each class"
-    own = F.one_hot(y).to(z.dtype)
+    own = F.one_hot(y).to(z)
     return own.T @ z/own.sum(0)[:, None]
 
 def to_centre(z, y, middle):
@@ -112,7 +114,7 @@ def covered(
 
 def outer(z, y, middle):
     "Whether an image is among the half of its class that is farther from the centre (N,)"
-    far, out = to_centre(z, y, middle), torch.zeros(len(z), dtype=torch.bool)
+    far, out = to_centre(z, y, middle), torch.zeros(len(z), dtype=torch.bool, device=z.device)
     for c in y.unique(): out[y == c] = far[y == c] > far[y == c].median()
     return out
 
@@ -124,9 +126,9 @@ def measures(
 )->dict: # named, loss, frechet, precision, recall, density, coverage, distance, inner, outer
     "What a judge says of generated images; `inner` and `outer` are the coverage of the two halves of the real images"
     logits, a, b = predict(judge, as_float(fake.x)), embedded(judge, real.x), embedded(judge, fake.x)
-    middle, hit = centres(a, real.y), covered(a, b)
+    asked, middle, hit = fake.y.to(logits.device), centres(a, real.y), covered(a, b)
     far = outer(a, real.y, middle)
-    return dict(named=(logits.argmax(1) == fake.y).double().mean().item(), loss=F.cross_entropy(logits, fake.y).item(),
+    return dict(named=(logits.argmax(1) == asked).double().mean().item(), loss=F.cross_entropy(logits, asked).item(),
                 frechet=frechet(a, b), **prdc(a, b), distance=to_centre(b, logits.argmax(1), middle).mean().item(),
                 inner=hit[~far].double().mean().item(), outer=hit[far].double().mean().item())
 

@@ -14,12 +14,13 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 from ..data import Batches, Data, as_float, check_xy
 from ..evaluation import predict
 from ..evidence.trials import checksum, described
-from ..models import architecture, eval_mode, features, floating_type, seeded
+from ..models import architecture, device_of, eval_mode, features, floating_type, seeded
 from ..training import fit
 
 # %% ../../nbs/synthesis/00_generators.ipynb #d4a983c0
@@ -102,7 +103,8 @@ def sample_data(
 )->Data: # float images
     "A set of generated images with the labels they were asked for, drawn at random"
     y = random_labels(g.classes, n, seed)
-    return Data(g.sample(n, y, seed, batch_size), y, names or [str(c) for c in range(g.classes)], 'generated')
+    x = g.sample(n, y, seed, batch_size)
+    return Data(x, y.to(x.device), names or [str(c) for c in range(g.classes)], 'generated')
 
 # %% ../../nbs/synthesis/00_generators.ipynb #be86284d
 class Wrapped(Generator):
@@ -134,7 +136,7 @@ def check_generator(
     if g.classes > 1 and apart(g.sample(4, 0), g.sample(4, 1)) < tol: no('the class that is asked for changes nothing')
     if apart(x, g.sample(8, y, seed=1)) < tol: no('another seed gives the same images')
     z = latents(g, 2).requires_grad_()
-    with torch.enable_grad(), eval_mode(g): total = g(z, y[:2]).sum()
+    with torch.enable_grad(), eval_mode(g): total = g(z, y[:2].to(z.device)).sum()
     if not total.requires_grad or not torch.autograd.grad(total, z)[0].abs().sum() > 0: no('it has no gradient in z')
 
 # %% ../../nbs/synthesis/00_generators.ipynb #14431a3b
@@ -245,10 +247,12 @@ class Adversarial:
         decay=.998, # share that the average keeps of itself
         seed=0,
     ):
-        self.augment, self.seek, self.decay, self.done = augment, seek, decay, 0
-        self.rng = torch.Generator().manual_seed(seed)
+        self.augment, self.seek, self.decay, self.seed, self.rng = augment, seek, decay, seed, torch.Generator()
+        self.reset()
 
-    def __call__(self, model, x, y, loss, opt):
+    def __call__(self, model, x, y, loss, opt, **kw):
+        asked = [k for k, v in kw.items() if v is not None]
+        if asked: raise ValueError(f'a GAN takes two steps an update, in float32: there is no {asked[0]} for it')
         pairs = y[:(len(y) + 1)//2].repeat(2)
         z = torch.randn(len(pairs), *model.generator.latent_shape, generator=self.rng).to(x)
         fake = model.generator(z, pairs)
@@ -261,8 +265,14 @@ class Adversarial:
         model.follow(min(self.decay, self.done/(self.done + 10)))
         return dict(loss=worse, generator=better, spread=far.detach())
 
-    def state_dict(self): return dict(done=self.done, rng=self.rng.get_state())
-    def load_state_dict(self, state): self.done = state['done']; self.rng.set_state(state['rng'])
+
+# %% ../../nbs/synthesis/00_generators.ipynb #122d4465
+@patch
+def reset(self:Adversarial): self.done = 0; self.rng.manual_seed(self.seed)
+@patch
+def state_dict(self:Adversarial): return dict(done=self.done, rng=self.rng.get_state())
+@patch
+def load_state_dict(self:Adversarial, state): self.done = state['done']; self.rng.set_state(state['rng'])
 
 def step_of(part, value, opt):
     "Steps the parameters of `part` alone"
@@ -317,11 +327,12 @@ def trained_gan(
     call = inspect.signature(train_gan).bind(data, seed=seed, **how)
     call.apply_defaults()    # a file is of these values, also where the defaults are others one day
     values = {k: call.arguments[k] for k in ('steps', 'batch', 'latent', 'width', 'lr', 'seek')}
-    key = ['synthesis', 'gan', '', data.name, '', seed, checksum(dict(x=data.x, y=data.y)), described(values), 2]
+    shown = checksum(dict(x=data.x.cpu(), y=data.y.cpu()))
+    key = ['synthesis', 'gan', '', data.name, '', seed, shown, described(values), 2]
     held = artifacts.get('gan', partial(train_gan, data, seed=seed, **how), key)
     g = gan_of(data, values['latent'], values['width']).average
     g.load_state_dict(held)
-    return g
+    return g.to(call.arguments['device'])
 
 # %% ../../nbs/synthesis/00_generators.ipynb #7171c09d
 def contact_sheet(
@@ -351,7 +362,8 @@ def embedded(
     batch_size=500,
 )->torch.Tensor: # (N,D) float64
     "What enters the head of the judge"
-    with eval_mode(judge): parts = [features(judge, as_float(b)).flatten(1) for b in x.split(batch_size)]
+    there = device_of(judge)
+    with eval_mode(judge): parts = [features(judge, as_float(b).to(there)).flatten(1) for b in x.split(batch_size)]
     return torch.cat(parts).double()
 
 # %% ../../nbs/synthesis/00_generators.ipynb #912bef2f
@@ -397,7 +409,7 @@ def prdc(
     apart = partial(torch.cdist, compute_mode='donot_use_mm_for_euclid_dist')    # exactly 0 for equal points
     reach = lambda a: torch.cat([apart(part, a).kthvalue(k + 1, 1).values for part in a.split(rows)])    # itself is one
     ball, ball_f = reach(real), reach(fake)
-    balls, recalled, covered = [], torch.zeros(len(real), dtype=torch.bool), torch.zeros(len(real), dtype=torch.bool)
+    balls, (recalled, covered) = [], torch.zeros(2, len(real), dtype=torch.bool, device=real.device)
     for part, own in zip(fake.split(rows), ball_f.split(rows)):
         d = apart(part, real)
         balls.append((d <= ball).sum(1))
@@ -421,7 +433,8 @@ def named(
     data:Data,
 )->float:
     "Share of the images that the judge names as they were asked for"
-    return (predict(judge, as_float(data.x)).argmax(1) == data.y).double().mean().item()
+    said = predict(judge, as_float(data.x)).argmax(1)
+    return (said == data.y.to(said.device)).double().mean().item()
 
 def quality(
     fake, # generator, or `Data`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['feature_gap', 'pool', 'fresh', 'pcr', 'regularised', 'check_weight', 'gda', 'filtered', 'penalty', 'Finder',
-           'shifted', 'slopes_of', 'image_hypergradient', 'MGR']
+           'shifted', 'slopes_of', 'steady', 'image_hypergradient', 'MGR']
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #9f93f515
 import math
@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 from ..data import Data, as_float
 from ..evaluation import predict
-from ..models import eval_mode, features
+from ..models import device_of, eval_mode, features
 from ..training import cross_entropy, update
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #6e6c9b88
@@ -59,7 +59,7 @@ def pcr(
 ): # extra(model, n, rng) -> scalar
     "Pseudo consistency regularisation: features of images and of their views shall be equal"
     def extra(model, n, rng):
-        with torch.no_grad(): x = draw(n, rng)[0]
+        with torch.no_grad(): x = draw(n, rng)[0].to(device_of(model))
         return feature_gap(model, augment(x, rng), x, head)
     return extra
 
@@ -72,13 +72,15 @@ class regularised:
         seed=0, # of the further images and their views
     ):
         check_weight(weight)
-        self.extra, self.weight, self.rng = extra, weight, torch.Generator().manual_seed(seed)
+        self.extra, self.weight, self.seed, self.rng = extra, weight, seed, torch.Generator()
+        self.reset()
 
     def __call__(self, model, x, y):
         value, logs = cross_entropy(model, x, y)
         more = self.extra(model, len(x), self.rng)
         return value + self.weight*more, logs | dict(extra=more.detach())
 
+    def reset(self): self.rng.manual_seed(self.seed)
     def state_dict(self): return dict(rng=self.rng.get_state())
     def load_state_dict(self, state): self.rng.set_state(state['rng'])
 
@@ -92,7 +94,7 @@ def gda(
 ): # extra(model, n, rng) -> scalar
     "Generative data augmentation: cross-entropy of generated images with the labels they were asked for"
     def extra(model, n, rng):
-        with torch.no_grad(): x, y = draw(n, rng)
+        with torch.no_grad(): x, y = (t.to(device_of(model)) for t in draw(n, rng))
         return cross_entropy(model, augment(x, rng) if augment else x, y)[0]
     return extra
 
@@ -102,7 +104,7 @@ def filtered(
     judge:nn.Module, # classifier trained on the real images
 )->Data:
     "The images that the judge names as they were asked for; a ValueError where none is left"
-    right = predict(judge, as_float(data.x)).argmax(1) == data.y
+    right = predict(judge, as_float(data.x)).argmax(1).to(data.y.device) == data.y
     if not right.any(): raise ValueError('the judge names no generated image as it was asked for: nothing is left')
     return data.pick(right)
 
@@ -114,7 +116,8 @@ def penalty(
 ): # extra(model, n, rng) -> scalar
     "Mean squared norm of the features of augmented images: what consistency would be if the other view had none"
     def extra(model, n, rng):
-        f = features(model, augment(draw(n, rng)[0], rng), head)
+        x = draw(n, rng)[0].to(device_of(model))
+        f = features(model, augment(x, rng), head)
         return f.flatten(1).square().sum(1).mean()
     return extra
 
@@ -159,6 +162,15 @@ def slopes_of(value, model):
     params = [p for p in model.parameters() if p.requires_grad]
     return torch.autograd.grad(value, params, allow_unused=True, materialize_grads=True)
 
+# %% ../../nbs/synthesis/04_mgr.ipynb #299966e9
+@contextmanager
+def steady(model:nn.Module):
+    "Context without dropout and the like; layers of batch norm keep their modes"
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+    with eval_mode(model):
+        for m in norms: m.training = True
+        yield
+
 # %% ../../nbs/synthesis/04_mgr.ipynb #78d33cee
 def image_hypergradient(
     model:nn.Module,
@@ -174,7 +186,7 @@ def image_hypergradient(
     "How the loss on `held` after one virtual step changes with the generated images (equation 5)"
     a, b = (v.detach().requires_grad_() for v in views)
     gap = lambda: feature_gap(model, a, b, head)
-    with shifted(model):
+    with steady(model), shifted(model):
         step = slopes_of(loss(model, *train)[0] + weight*gap(), model)
         with shifted(model, step, -inner): v = slopes_of(loss(model, *held)[0], model)
         eps = length/torch.stack(torch._foreach_norm(v)).norm().clamp(min=1e-12).item()
@@ -204,8 +216,10 @@ class MGR:
         self.generator, self.finder, self.augment, self.draw_held = generator, finder, augment, pool(held)
         self.weight, self.rate, self.every, self.inner, self.head = weight, rate, every, inner, head
         self.objective = regularised(pcr(fresh(generator, finder), augment, head), weight, seed)
-        self.rng, self.done, self.shift = torch.Generator().manual_seed(seed + 1), 0, 0.
+        self.seed, self.rng = seed, torch.Generator()
+        finder.to(next((p.device for p in generator.parameters()), None))
         self.opt = torch.optim.Adam(finder.parameters(), lr=rate)
+        self.reset()
 
     def __call__(self, model, x, y, loss, opt, **kw):
         if self.rate and self.weight and self.done % self.every == 0: self.search(model, x, y, loss)
@@ -229,7 +243,7 @@ def search(self:MGR, model, x, y, loss):
     found = self.finder(z)
     with eval_mode(self.generator): images = self.generator(found, c)
     views = [images, self.augment(images, self.rng)]
-    held = self.draw_held(len(x), self.rng)
+    held = [t.to(x.device) for t in self.draw_held(len(x), self.rng)]
     slopes = image_hypergradient(model, loss, (x, y), views, held, self.weight, self.inner, head=self.head)
     params = list(self.finder.parameters())
     for p, s in zip(params, torch.autograd.grad(views, params, slopes)): p.grad = s
@@ -237,6 +251,13 @@ def search(self:MGR, model, x, y, loss):
     self.shift = (found.detach() - z).flatten(1).norm(dim=1).mean().item()    # as it was before this step
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #fe8be654
+@patch
+def reset(self:MGR):
+    "Counts and draws as at first; what the finder has learnt stays"
+    self.done, self.shift = 0, 0.
+    self.rng.manual_seed(self.seed + 1)
+    self.objective.reset()
+
 @patch
 def state_dict(self:MGR):
     return dict(done=self.done, shift=self.shift, rng=self.rng.get_state(), finder=self.finder.state_dict(),

@@ -199,7 +199,8 @@ class MPSSL:
         place = next(generator.parameters(), torch.empty(0))
         self.finder = Finder(generator.latent_shape, generator.classes, seed=seed).to(place.device)
         self.opt = torch.optim.Adam(self.finder.parameters(), lr)
-        self.rng, self.own, self.done = (*(torch.Generator().manual_seed(2*seed + k) for k in (0, 1)), 0)
+        self.seed, self.rng, self.own = seed, torch.Generator(), torch.Generator()
+        self.reset()
 
 def _check(**values):
     for k, v in values.items():
@@ -238,6 +239,12 @@ def __call__(self:MPSSL, model, x, y, loss, opt, **kw):
     with torch.no_grad(): fake = self.images(self.rng)[0].to(x)
     x, y = torch.cat([x, fake]), torch.cat([y, y.new_full((self.n,), -1)])
     return logs | update(model, x, y, loss, opt, **kw)
+
+@patch
+def reset(self:MPSSL):
+    "Counts and draws as at first; what the finder has learnt stays"
+    self.done = 0
+    for k, g in enumerate((self.rng, self.own)): g.manual_seed(2*self.seed + k)
 
 @patch
 def state_dict(self:MPSSL):

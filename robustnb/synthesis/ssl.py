@@ -249,7 +249,7 @@ class Draws:
         device=None, # where the images lie; None leaves them where they are
     ):
         unlabelled = _checked(data, getattr(unlabelled, 'x', unlabelled), dict(steps=steps, batch=batch))
-        if unlabelled is not None: unlabelled = unlabelled.to(device)
+        if unlabelled is not None: unlabelled = unlabelled.to(device or data.x.device)
         self.x, self.y, self.u, self.m = data.x.to(device), data.y.to(device), unlabelled, unlabelled_batch or batch
         self.steps, self.batch, self.augment, self.seed, self.epoch = steps, batch, augment, seed, 0
 
@@ -315,8 +315,11 @@ class Steps:
 
 # %% ../../nbs/synthesis/02_ssl.ipynb #1c6130a0
 def fitted(model, data, loss=cross_entropy, recipe=Steps(), seed=0, **kw):
-    "`model` after its training by `recipe`, in evaluation mode; `kw` go to the recipe's `fit`"
-    recipe.fit(model.train(), data, loss, seed, progress=False, **kw)
+    "`model` after its training by `recipe`, in evaluation mode; what is frozen stays so; `kw` go to the recipe's `fit`"
+    for m in model.train().modules():    # a frozen layer of batch norm would go on measuring
+        own = [p.requires_grad for p in m.parameters()]
+        if own and not any(own): m.eval()
+    recipe.fit(model, data, loss, seed, progress=False, **kw)
     return model.eval()
 
 def accuracy(
