@@ -15,7 +15,7 @@ from pathlib import Path
 from robustnb.data import Batches, as_float, load
 from robustnb.models import convnet, mlp, preact_resnet8
 from robustnb.training import cross_entropy, fit
-from robustnb.adaptation.baselines import BlendedNorm, Statistics, bn, coral, coral_gap, eata, entropy, information, mean_alignment, mean_gap, shot_im, source, statistics, tent
+from robustnb.adaptation.baselines import BlendedNorm, Statistics, bn, coral, coral_gap, eata, entropy, information, inside, mean_alignment, mean_gap, shot_im, source, statistics, tent, whole
 
 # %% ../nbs/adaptation/00_baselines.ipynb #f105dd66
 class Noisy(nn.Module):
@@ -58,7 +58,7 @@ def test_blended_statistics():
     var = .3*norm.running_var + .7*((flat - flat.mean(1, keepdim=True))**2).mean(1)
     hand = lambda t: t.view(1, 3, 1, 1)
     want = (x - hand(mean))/hand(var + norm.eps).sqrt()*hand(norm.weight) + hand(norm.bias)
-    torch.testing.assert_close(ours(.3), want, rtol=1e-6, atol=1e-6)    # the mixture is taken in float32
+    torch.testing.assert_close(ours(.3), want, rtol=1e-12, atol=1e-12)    # in float64
     table = nn.BatchNorm1d(5, affine=False, track_running_stats=False)
     assert BlendedNorm(table, .5)(torch.randn(8, 5)).mean(0).abs().max() < 1e-6    # no statistics, no weights
 
@@ -163,6 +163,12 @@ def test_statistics_and_alignment():
     assert mean_gap(moved, s).item() == pytest.approx(gap, rel=1e-4)
     whole = gap + ((np.cov(moved.double().T) - np.cov(z.T))**2).sum()
     assert coral_gap(moved, s).item() == pytest.approx(whole, rel=1e-4) and coral_gap(z.float(), s) < 1e-6
+    parts = replace(s, groups=torch.arange(len(s.mean)) % 3)
+    parts.cov = s.cov*parts.inside()
+    assert coral_gap(z.float(), parts) < 1e-6    # between groups nothing is known, and nothing is asked
+    inner = gap + (((np.cov(moved.double().T) - np.cov(z.T))**2)*parts.inside().numpy()).sum()
+    assert coral_gap(moved, parts).item() == pytest.approx(inner, rel=1e-4) and s.whole() is s
+    with pytest.raises(ValueError, match='grouped already'): parts.whole()
     logits = torch.randn(96, 10)
     a, b = (mean_alignment(net, s, im).loss(logits, moved, {}) for im in (0., 2.))
     torch.testing.assert_close(a - b, 2*information(logits))
@@ -219,18 +225,41 @@ def test_autocast_no_grad_and_inference_mode():
         assert all(h.dtype == torch.float32 and (h - e).abs().max() < .1*e.abs().max() for h, e in zip(half, exact)), name
         assert all(p.dtype == torch.float32 and p.isfinite().all() for p in low.model.parameters())
 
+# %% ../nbs/adaptation/00_baselines.ipynb #96ec2221
+def test_made_or_reset_in_inference_mode_and_models_in_a_wrapper():
+    net, x, s = toys()
+    with torch.inference_mode():
+        inside = statistics(net, (x, torch.zeros(96, dtype=torch.int64)))
+        made = methods(net, inside, lr=.05, alarm=False)
+    for name, adapted in methods(net, s, lr=.05, alarm=False).items():
+        want = [adapted(b) for b in x.split(32)]
+        assert same(want, [made[name](b) for b in x.split(32)]), name
+        with torch.inference_mode(): again = [adapted.reset()(x[:32]), *(adapted(b) for b in x[32:].split(32))]
+        assert same(want, again), name
+    for wrap in (nn.DataParallel, lambda m: torch.compile(m, backend='eager')):
+        wrapped = wrap(net)
+        found = statistics(wrapped, (x, torch.zeros(96, dtype=torch.int64)))
+        assert found.head == 'head' and torch.equal(found.cov, s.cov)
+        assert torch.equal(coral(wrapped, found)(x), coral(net, s)(x))
+
 # %% ../nbs/adaptation/00_baselines.ipynb #ad5cae92
 def test_other_normalisation():
-    norms = dict(group=nn.GroupNorm(2, 4), instance=nn.InstanceNorm2d(4, affine=True), layer=nn.LayerNorm([4, 8, 8]))
+    class NormedLinear(nn.Linear): pass                         # a cosine classifier of long-tailed recognition
+    class OwnNorm2d(nn.Module):
+        def __init__(self): super().__init__(); self.weight, self.bias = (nn.Parameter(torch.ones(4, 1, 1)) for _ in 'ab')
+        def forward(self, x): return F.normalize(x, dim=1)*self.weight + self.bias
+    norms = dict(group=nn.GroupNorm(2, 4), instance=nn.InstanceNorm2d(4, affine=True), layer=nn.LayerNorm([4, 8, 8]),
+                 own=OwnNorm2d())
     for name, norm in norms.items():
         net = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 4, 3, padding=1), norm=norm, relu=nn.ReLU(), flat=nn.Flatten(),
-                                        head=nn.Linear(256, 5)))
+                                        head=NormedLinear(256, 5)))
         adapted, x = tent(net, lr=.1, alarm=False), torch.rand(32, 1, 8, 8)
         assert torch.equal(adapted(x), net.eval()(x)), 'nothing but the weights is adapted'
         adapted(x)
         assert {k for k, p in adapted.model.named_parameters() if not torch.equal(p, net.get_parameter(k))} == {
             'norm.weight', 'norm.bias'}, name
         with pytest.raises(ValueError, match='has no batch norm'): bn(net)
+        with pytest.raises(ValueError, match='no normalisation layer'): tent(nn.Sequential(net.conv, net.flat, net.head))
 
 # %% ../nbs/adaptation/00_baselines.ipynb #eb8b69d2
 def test_the_alarm():
@@ -277,6 +306,9 @@ def test_refusals():
         scripted = torch.jit.script(net)
     for call in (lambda: tent(scripted), lambda: tent(lambda x: x), lambda: coral(net, s.mean)):
         with pytest.raises(TypeError, match='TorchScript|an nn.Module|statistics are those'): call()
+    single = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match='one value per channel.* larger window'): tent(single, window=1)(torch.rand(1, 4))
+    assert tent(single, window=1, prior=.5)(torch.rand(1, 4)).isfinite().all()
     adapted = bn(net)
     adapted(x)
     with pytest.raises(ValueError, match='before it was'): adapted(torch.rand(4, 1, 9, 9))

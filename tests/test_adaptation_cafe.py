@@ -135,6 +135,7 @@ def test_frechet():
     want = ((z.double().mean(0) - other.double().mean(0))**2).sum() + np.trace(S + T - 2*np.real(sqrtm(S @ T)))
     assert frechet(z, s).item() == pytest.approx(want.item(), rel=1e-4) and frechet(other, s) < 1e-3
     assert frechet(other + 2., s).item() == pytest.approx(48., rel=1e-3)               # a shift alone: its square
+    with pytest.raises(ValueError, match='grouped already'): frechet(z, in_groups(s, torch.arange(12) % 2))
 
 # %% ../nbs/adaptation/01_cafe.ipynb #ee28788b
 def test_experiment():

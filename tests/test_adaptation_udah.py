@@ -128,8 +128,20 @@ def test_alignment():
     held = c.source[2].clone()
     c(u, p*torch.tensor([1., 1., 0.]), v, q)
     assert torch.equal(c.source[2], held), 'a class that is not in the batch stays where it was'
+    lost = Centres(3, 6)    # the target has no example of the last class: nothing pulls the source's codes there
+    pull, = torch.autograd.grad(lost(u, p, v, q*torch.tensor([1., 1., 0.])), u)
+    assert p[:, 2].any() and not pull[p[:, 2] > 0].any() and pull[p[:, 2] == 0].any()
     for gap in (coral_between, mmd_between):
         assert abs(gap(u, p, u.flip(0), q)) < 1e-6 < gap(u, p, v, q) < gap(u, p, v + 3, q)
+
+# %% ../nbs/adaptation/02_udah.ipynb #df0acc26
+def test_tensors_of_one_device_by_shapes_alone():
+    from torch._subclasses import FakeTensorMode
+    with FakeTensorMode():
+        with torch.device('cuda'):
+            d, u, p, nodes = Crossing(4, 3), torch.rand(8, 4), torch.rand(8, 3), torch.arange(8)
+            v, near = torch.rand(8, 5, 4), torch.zeros(8, 6, dtype=torch.int64)
+        for out in (ridge(u, p), d(u, p, u, p), structure_loss(u, v, nodes, near, 2)): assert out.device.type == 'cuda'
 
 # %% ../nbs/adaptation/02_udah.ipynb #82de8ae7
 def test_udah():
@@ -163,6 +175,17 @@ def test_graph_convolution():
     net, (x, a) = hasher.encoder, hasher.inputs(g)
     h = a.to_dense() @ torch.relu(x @ net.first.weight.T + net.first.bias) @ net.second.weight.T + net.second.bias
     torch.testing.assert_close(hasher(g), (h - net.norm.running_mean)/(net.norm.running_var + net.norm.eps).sqrt())
+
+# %% ../nbs/adaptation/02_udah.ipynb #6acbccc3
+@pytest.mark.gpu
+def test_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    a, b = blocks(80, 2, 2, 40)
+    far = [Graph(g.x.to(there), g.edges.to(there), g.y.to(there), g.name) for g in (a, b)]
+    for convolves in (False, True):
+        hasher = udah(*far, 8, epochs=1, batch=16, hidden=8, convolves=convolves)
+        assert hasher(far[1]).device.type == torch.device(there).type and hasher.codes(far[1]).shape == (80, 1)
 
 # %% ../nbs/adaptation/02_udah.ipynb #6de50158
 def test_label_free_codes():

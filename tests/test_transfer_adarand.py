@@ -110,6 +110,10 @@ def test_an_update_of_the_prior_by_hand():
     torch.testing.assert_close(prior.mean.detach(), mu)
     torch.testing.assert_close(prior.std.square(), var)
     assert torch.equal(running[2], mean[2])
+    one, other = (Prior(mean.float(), .5) for _ in range(2))    # under autocast the same, to the last bit
+    one(h.float(), y)
+    with torch.autocast('cpu', torch.bfloat16): other(h.float(), y)
+    assert torch.equal(one.running, other.running) and torch.equal(one.mean, other.mean)
 
 # %% ../nbs/transfer/02_adarand.ipynb #cbe3b4ed
 def test_limits_of_the_objective():

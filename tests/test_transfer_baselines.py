@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 import copy
+from functools import partial
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -55,6 +56,15 @@ def test_the_probe_against_scikit_learn():
     for bad in (0, float('inf')):
         with pytest.raises(ValueError, match='the minimum needs'): linear_probe(net, data, bad)
     with pytest.raises(ValueError, match='out of range'): linear_probe(with_head(net, 5), data)
+    class Far(torch.nn.Module):
+        def __init__(self, bias):
+            super().__init__()
+            self.flat, self.head = torch.nn.Flatten(), torch.nn.Linear(64, 10, bias)
+        def forward(self, x): return self.head(self.flat(x) + 100*(self.head.bias is not None))
+    for bias in (True, False):    # features far from zero, and a head without intercept
+        head, h = linear_probe(Far(bias), data, .3).head, as_float(data.x).flatten(1).double().numpy()
+        theirs = LogisticRegression(C=1/(150*.3), tol=1e-9, max_iter=5000, fit_intercept=bias).fit(h, data.y.numpy())
+        np.testing.assert_allclose(head.weight.detach() - head.weight.detach().mean(0), theirs.coef_, atol=1e-5)
 
 # %% ../nbs/transfer/00_baselines.ipynb #e1643b8d
 def test_l2_sp():
@@ -70,7 +80,12 @@ def test_l2_sp():
         pull = .7*w if k.startswith('head') else .3*(w - source.get_parameter(k))
         torch.testing.assert_close(held[k], plain[k] + pull)
     assert all(torch.equal(a, plain[k]) for k, a in gradients(l2_sp(source, 0., 0.), net).items())
+    for wrapped in (torch.nn.DataParallel, partial(torch.compile, backend='eager')):    # names have no prefix
+        for a, b in ((source, wrapped(net)), (wrapped(source), net)):
+            assert torch.equal(l2_sp(a)(b, x, y)[0], l2_sp(source)(net, x, y)[0])
     with pytest.raises(ValueError, match='alpha is a finite number'): l2_sp(source, -1.)
+    for hidden in ((6, 6), (5,), ()):
+        with pytest.raises(ValueError, match='not those of the source'): l2_sp(source)(mlp((1, 8, 8), 4, hidden), x, y)
 
 # %% ../nbs/transfer/00_baselines.ipynb #100743a1
 def test_delta():
@@ -98,6 +113,25 @@ def test_delta():
     torch.testing.assert_close(flat, gap.sum((1, 2, 3)).mean())
     with pytest.raises(ValueError, match="unknown layer 'blok3'"): delta(source, 'blok3')(net, x, y)
 
+# %% ../nbs/transfer/00_baselines.ipynb #0069050e
+def test_layers_that_work_in_place():
+    def net(inplace, layer=torch.nn.SiLU):
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), layer(inplace=inplace), torch.nn.Flatten(),
+                                   torch.nn.Linear(144, 5)).double()
+    x, y = torch.rand(16, 1, 8, 8).double(), torch.randint(5, (16,))
+    z = net(False)[0](x).detach()
+    kept, want = z.clone(), channel_weights(net(False)[1:], z, y)
+    assert torch.equal(channel_weights(net(True)[1:], z, y), want) and torch.equal(z, kept)
+    values = []
+    for inplace in (False, True):
+        source, model = net(inplace, torch.nn.ReLU), net(inplace, torch.nn.ReLU)
+        with torch.no_grad(): model[0].bias.sub_(1.)    # so that the ReLU changes what is compared
+        values.append(delta(source, '0')(model, x, y)[0])
+        values[-1].backward()
+        values.append(model[0].weight.grad)
+    assert torch.equal(values[0], values[2]) and torch.equal(values[1], values[3])
+
 # %% ../nbs/transfer/00_baselines.ipynb #13984d6f
 def test_bss():
     torch.manual_seed(0)
@@ -109,6 +143,9 @@ def test_bss():
         ours, = torch.autograd.grad(torch.linalg.eigvalsh(h @ h.T if size <= 12 else h.T @ h)[0], h)
         theirs, = torch.autograd.grad(torch.linalg.svdvals(h)[-1].square(), h)
         torch.testing.assert_close(ours, theirs)
+    net, x, y = mlp((1, 8, 8), 4, (12,)), torch.rand(30, 1, 8, 8), torch.randint(4, (30,))
+    with torch.autocast('cpu', torch.bfloat16): h, low = penultimate(net, x)[0], bss()(net, x, y)[1]['smallest']
+    torch.testing.assert_close(low, torch.linalg.svdvals(h)[-1].square().detach(), rtol=1e-3, atol=1e-4)
     with pytest.raises(ValueError, match='k is a number'): bss(k=0)
 
 # %% ../nbs/transfer/00_baselines.ipynb #7ecced6d
@@ -140,20 +177,23 @@ def test_randreg():
     with pytest.raises(ValueError, match="unknown law 'unifrom'"): randreg('unifrom')
 
 # %% ../nbs/transfer/00_baselines.ipynb #efd878f9
-def test_random_targets_go_on_after_a_checkpoint():
+def test_random_targets_go_on_after_a_checkpoint_and_begin_anew_with_each_training():
     import tempfile
     from pathlib import Path
-    def trained(epochs, path=None):
+    def trained(epochs, path=None, loss=None):
         torch.manual_seed(0)
         net = mlp((1, 8, 8), hidden=(8,))
         opt = torch.optim.SGD(net.parameters(), .1, momentum=.9)
-        fit(net, Batches(load('digits').take(60), batch_size=20), randreg('standard'), opt, epochs, checkpoint=path,
-            progress=False)
+        fit(net, Batches(load('digits').take(60), batch_size=20), loss or randreg('standard'), opt, epochs,
+            checkpoint=path, progress=False)
         return net.state_dict()
     with tempfile.TemporaryDirectory() as d:
         whole, path = trained(4), Path(d)/'at.safetensors'
         trained(2, path)
         for k, v in trained(4, path).items(): assert torch.equal(v, whole[k])
+    used = randreg('standard')
+    for _ in range(2):
+        for k, v in trained(4, loss=used).items(): assert torch.equal(v, whole[k])
 
 # %% ../nbs/transfer/00_baselines.ipynb #d8a58413
 def test_fewer_images_than_a_batch_are_all_trained_on():

@@ -3,11 +3,12 @@
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 import torch
 from torch import nn
 from robustnb.models import with_head
-from robustnb.training import Recipe
-import copy, math
+from robustnb.training import Recipe, cross_entropy
+import copy, math, tempfile
 from collections import OrderedDict
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from robustnb.data import load
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, mlp, vgg11, with_head
+from robustnb.transfer.baselines import delta, l2_sp
 from robustnb.transfer.few_shot import with_classes
 from robustnb.transfer.defrosting import activations, best_depth, blocks_of, cka, defrosted, discriminative, expected_error, freeze, gradual, imbalance, lasting, layerwise, overlap, restarted, upper
 from robustnb.experiments.defrosting import alike, found, paper, permuted, run
@@ -70,6 +72,11 @@ def test_weights_drawn_anew():
     odd = nn.Sequential(OrderedDict(fc=nn.Linear(4, 4), scaled=Scaled(), head=nn.Linear(4, 3)))
     with pytest.raises(ValueError, match="'scaled' has weights"): restarted(odd, 1, 3)
     assert restarted(odd, 2, 3).scaled.by == 1
+    for normed in (nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm):
+        old = nn.Sequential(OrderedDict(flatten=nn.Flatten(), fc=normed(nn.Linear(4, 4)), head=nn.Linear(4, 3)))
+        with pytest.raises(ValueError, match="'fc.* has weights that no reset"): restarted(old, 0, 3)
+        kept = restarted(old, 1, 3)    # as a frozen block it stays
+        assert torch.equal(kept.eval().fc(torch.ones(2, 4)), old.eval().fc(torch.ones(2, 4)))
 
 # %% ../nbs/transfer/05_defrosting.ipynb #ffb880c7
 def test_activations_and_the_upper_part():
@@ -119,6 +126,26 @@ def test_kept_activations_change_nothing():
     assert sum(rows) == 60    # one pass of each image below the cut
     for kw in (dict(depth=0), dict(depth=1, recipe=replace(short, augment='crop_flip'))):
         with pytest.raises(ValueError, match='activations are kept'): defrosted(source, data=data, cached=True, **kw)
+
+# %% ../nbs/transfer/05_defrosting.ipynb #022b5a1a
+def test_a_layer_without_weights_in_several_places():
+    _, data = case()
+    def network(shared):
+        torch.manual_seed(0)
+        relu = nn.ReLU()
+        one = lambda: relu if shared else nn.ReLU()
+        return nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 4, 3), relu1=one(), flatten=nn.Flatten(),
+                                         fc=nn.Linear(144, 16), relu2=one(), head=nn.Linear(16, 5)))
+    net, x = network(True), data.x[:9]/255
+    for d in (1, 2): torch.testing.assert_close(upper(net, d)(activations(net, x)[d]), net(x))
+    plain = defrosted(network(False), 1, data, short, cached=False)
+    for shared in (False, True):
+        for cached in (False, True):
+            learnt = defrosted(network(shared), 1, data, short, cached=cached)
+            for p, q in zip(plain.parameters(), learnt.parameters()): torch.testing.assert_close(p, q, atol=2e-5, rtol=1e-4)
+    fc = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="'b' has weights and stands in two places"):
+        blocks_of(nn.Sequential(OrderedDict(a=fc, relu=nn.ReLU(), b=fc, head=nn.Linear(4, 3))))
 
 # %% ../nbs/transfer/05_defrosting.ipynb #61620bd8
 def test_both_ends_of_the_protocol():
@@ -195,6 +222,35 @@ def test_what_stands_beside_it():
     equal = defrosted(source, 0, data, replace(short, optimiser=discriminative(source, 1.)), fresh=False)
     assert same(plain, equal, '')
     with pytest.raises(ValueError, match='factor'): discriminative(source, 0)
+
+# %% ../nbs/transfer/05_defrosting.ipynb #a2059f48
+def test_objectives_and_optimisers_that_ask_for_the_whole_network():
+    source, data = case()
+    start = with_head(source, 5)
+    own = replace(short, optimiser=discriminative(start))
+    cases = dict(l2_sp=(short, l2_sp(start)), delta=(short, delta(start, 'block1')), discriminative=(own, cross_entropy))
+    for name, (recipe, loss) in cases.items():
+        for d in (1, 3):
+            fast, slow = (defrosted(start, d, data, recipe, loss, fresh=False, cached=c) for c in (None, False))
+            assert same(fast, slow, ''), name
+            with pytest.raises(ValueError, match='activations are kept'):
+                defrosted(start, d, data, recipe, loss, fresh=False, cached=True)
+        assert not same(gradual(start, data, replace(recipe, epochs=4), loss), source, 'block1'), name
+    smooth = partial(cross_entropy, label_smoothing=.1)
+    assert not same(defrosted(start, 3, data, short, smooth, cached=True), start, 'head')
+
+# %% ../nbs/transfer/05_defrosting.ipynb #8cb364b4
+def test_one_checkpoint_for_each_stage_and_each_depth():
+    source, data = case()
+    with tempfile.TemporaryDirectory() as folder:
+        path, four = Path(folder)/'at.safetensors', replace(short, epochs=4)
+        for make in (lambda **kw: gradual(source, data, four, **kw),
+                     lambda **kw: best_depth(source, data, depths=[1, 3], recipe=short, **kw)):
+            whole, first, again = make(), make(checkpoint=path), make(checkpoint=path)
+            if isinstance(whole, tuple): assert whole == first == again
+            else: assert same(whole, first, '') and same(whole, again, '')
+        assert {f.stem for f in Path(folder).glob('*.safetensors')} == {
+            *(f'at-stage{i}' for i in range(4)), 'at-depth1', 'at-depth3'}
 
 # %% ../nbs/transfer/05_defrosting.ipynb #b2132ce3
 def test_what_to_expect():

@@ -21,6 +21,8 @@ def test_classes():
     turned = rotated(some)
     assert len(turned) == 4 * len(some) and torch.equal(turned.x[len(some):2*len(some)].rot90(-1, (2, 3)), some.x)
     assert turned.classes[3].endswith('7@90') and int(turned.y.max()) == 7
+    tens = Data(torch.rand(4, 2), torch.arange(4), ['1', '2', '10', '21'])
+    assert with_classes(tens, '1').classes == ['1'] and with_classes(tens, 2, '10').classes == ['2', '10']
     with pytest.raises(ValueError, match='unknown class'): with_classes(digits, 'seven')
     with pytest.raises(ValueError, match='no class'): with_classes(digits, lambda c: False)
     parts = split_classes(digits, 2, 3, seed=1)
@@ -182,10 +184,37 @@ def test_queries_alone():
     got = maml(20, lr=0., steps=0, norm='support').predict(bn, s, torch.zeros(20).long(), q)
     torch.testing.assert_close(got, bn[1]((q - s.mean(0)) / (s.var(0) + 1e-5).sqrt()))
 
+# %% ../nbs/transfer/00_few_shot.ipynb #5ff5c98b
+def test_other_types_and_weights_that_are_not_used():
+    tasks = Episodes(load('digits'), 3, 2, 4)
+    x, y = next(iter(tasks))
+    class Spare(nn.Module):
+        def __init__(self): super().__init__(); self.body, self.aux = mlp((1, 8, 8), 3, (8,)), nn.Linear(2, 2)
+        def forward(self, x): return self.body(x)
+    torch.manual_seed(0)
+    net = Spare()
+    for first in (False, True):
+        torch.testing.assert_close(maml(6, first_order=first)(net, x, y)[0], maml(6, first_order=first)(net.body, x, y)[0])
+    assert torch.equal(adapted(net, x[0, :6], y[0, :6])['aux.weight'], net.aux.weight)
+    for model in (mlp((1, 8, 8), 3, (8,)), convnet((1, 8, 8), 3, 4)):
+        for norm in NORMS:
+            learner = maml(6, norm=norm)
+            plain, wide = learner(model, x, y)[0], learner(copy.deepcopy(model).double(), x, y)[0]
+            assert wide.dtype == torch.float64 and abs(plain - wide) < 1e-4
+            assert abs(learner(copy.deepcopy(model).bfloat16(), x, y)[0] - plain) < .2*plain
+            assert task_accuracies(copy.deepcopy(model).double(), learner, tasks, 2).shape == (2,)
+    wave, line = Sinusoids()[0], nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    maml(5, .01, loss=F.mse_loss)(line, *(t[None] for t in wave))[0].backward()
+    assert all(p.grad.isfinite().all() for p in line.parameters())
+
 # %% ../nbs/transfer/00_few_shot.ipynb #900511fc
 def test_learner_refusals():
     x, y = next(iter(Episodes(load('digits'), 3, 2, 4)))
     model = mlp((1, 8, 8), 3, (16,))
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 3))
+    for norm in ('support', 'running'):
+        with pytest.raises(ValueError, match='always sees'): maml(6, norm=norm)(bare, x, y)
+    assert maml(6)(bare, x, y)[0].isfinite()
     with pytest.raises(ValueError, match='more than 18 examples'): maml(18)(model, x, y)
     with pytest.raises(ValueError, match="unknown norm 'bach': did you mean 'batch'"): maml(6, norm='bach')
     with pytest.raises(ValueError, match="unknown adapts 'tail'"): maml(6, adapts='tail')
@@ -208,7 +237,11 @@ def test_task_accuracies():
     np.testing.assert_allclose(got, want)
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in state.items())
     far = Data(torch.tensor([[0., 1.], [.5, .5], [1., 0.]]).repeat(10, 1), torch.tensor([0, 1, 2] * 10), list('abc'))
-    for cosine in False, True: assert task_accuracies(nn.Flatten(), nearest_mean(3, cosine), Episodes(far, 3, 1, 3), 5).min() == 1
+    for cosine in False, True:
+        assert task_accuracies(nn.Flatten(), nearest_mean(3, cosine), Episodes(far, 3, 1, 3), 5).min() == 1
+    model = model.append(nn.Dropout(.9)).train()    # as `fit` leaves it: off while measured
+    np.testing.assert_allclose(task_accuracies(model, maml(6, steps=3), tasks, 10), got)
+    assert model[-1].training and torch.equal(torch.get_rng_state(), draws[0])
 
 # %% ../nbs/transfer/00_few_shot.ipynb #93ccb7ef
 @pytest.mark.gpu

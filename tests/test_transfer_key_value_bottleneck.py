@@ -17,7 +17,7 @@ from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, load_model, save_model
 from robustnb.training import cross_entropy, fit
 from robustnb.data import as_float, load
-from robustnb.transfer.key_value_bottleneck import Discriminant, Encoded, adapt_keys, class_stream, count_values, key_value_bottleneck, learn_values, shared, usage, with_more_classes
+from robustnb.transfer.key_value_bottleneck import Discriminant, Encoded, KeyValueBottleneck, adapt_keys, class_stream, count_values, key_value_bottleneck, learn_values, shared, usage, with_more_classes
 from robustnb.experiments.key_value_bottleneck import arm, data_of, paper, run
 
 # %% ../nbs/transfer/04_key_value_bottleneck.ipynb #aba8cef6
@@ -52,6 +52,15 @@ def test_search_and_answer_against_loops():
     torch.testing.assert_close(model(z[30:60]), naive(z[30:60], every)[1])
     torch.testing.assert_close(model.projection.norm(dim=0), torch.ones(18))
 
+# %% ../nbs/transfer/04_key_value_bottleneck.ipynb #48ca0ad3
+def test_keys_under_autocast():
+    model, z, _ = case()
+    with torch.autocast('cpu', torch.bfloat16):    # features far from zero: bfloat16 would find other keys
+        far = model.search(z + 10)
+        adapted = adapt_keys(case()[0], z + 10, 2)
+    assert torch.equal(far, model.search(z + 10))
+    assert torch.equal(adapted.keys, adapt_keys(case()[0], z + 10, 2).keys)
+
 # %% ../nbs/transfer/04_key_value_bottleneck.ipynb #56798598
 def test_refusals_and_files():
     model, z, y = case()
@@ -80,6 +89,10 @@ def test_keys_are_running_means():
             n[c], s[c] = .95*n[c] + .05*j.bincount(minlength=3), .95*s[c] + .05*F.one_hot(j, 3).float().T @ p
         keys = s/n[..., None]
     torch.testing.assert_close(model.keys, keys)
+    large, held = key_value_bottleneck(10, 2, 64, 4096, 2), []
+    large.nearest = lambda p, among=None: held.append(p.shape[1]*64*4096) or KeyValueBottleneck.nearest(large, p, among)
+    adapt_keys(large, z, epochs=1, batch=90)
+    assert len(held) == 3 and max(held) <= 2**23    # distances at once
     for kw, words in ((dict(decay=1.), 'decay is in'), (dict(z=z*math.nan), 'finite rows')):
         with pytest.raises(ValueError, match=words): adapt_keys(**(dict(model=model, z=z) | kw))
 

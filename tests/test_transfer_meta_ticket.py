@@ -88,6 +88,10 @@ def test_rerandomised():
     step(ticket, *batch, maml(6), opt)
     new = ticket.net.fc1.weight
     assert torch.equal(new[mask], old[mask]) and .3 < (new[~mask] != old[~mask]).float().mean() < .7
+    def counted(*args, **kw): return update(*args, **kw)
+    counted.state_dict, counted.load_state_dict, counted.reset = dict, print, list
+    inside = rerandomised(step=counted)    # the state of what it wraps goes into checkpoints
+    assert (inside.state_dict, inside.load_state_dict, inside.reset) == (dict, print, list)
 
 # %% ../nbs/transfer/01_meta_ticket.ipynb #688c32b5
 def test_re_randomisation_goes_on_after_a_checkpoint():

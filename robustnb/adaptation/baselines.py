@@ -7,7 +7,7 @@ __all__ = ['BlendedNorm', 'entropy', 'balance', 'information', 'Adapted', 'sourc
            'statistics', 'fitting', 'aligned', 'mean_gap', 'coral_gap', 'mean_alignment', 'coral']
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #02e50825
-import copy, math, warnings
+import copy, math, re, warnings
 from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from ..data import check_xy
 from ..evaluation import _batches, as_input
 from ..models import _check_path, _module, check_module, clone, device_of, eval_mode, features, find_head
@@ -32,13 +32,16 @@ class BlendedNorm(nn.Module):
         self.prior = prior
 
     def forward(self, x):
-        known = self.running_mean is not None
-        if self.prior == 0 or not known:
+        if self.prior == 0 or self.running_mean is None:
+            if x.numel() == x.shape[1]:
+                raise ValueError('batch norm meets one value per channel, which has no variance: take a larger window, '
+                                 'or a prior above 0')
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0., self.eps)
         mean, var = self.running_mean, self.running_var
         if self.prior < 1:
-            here, now = torch.var_mean(x.float(), [0, *range(2, x.ndim)], correction=0)
-            mean, var = now.lerp(mean.float(), self.prior), here.lerp(var.float(), self.prior)
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            here, now = torch.var_mean(wide, [0, *range(2, x.ndim)], correction=0)
+            mean, var = now.lerp(mean.to(now), self.prior), here.lerp(var.to(now), self.prior)
         else: return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0., self.eps)
         scale = (var + self.eps).rsqrt() * (1. if self.weight is None else self.weight)
         shift = (0. if self.bias is None else self.bias) - mean*scale
@@ -46,9 +49,14 @@ class BlendedNorm(nn.Module):
         return (x*scale.view(shape) + shift.view(shape)).to(x.dtype)
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #f85dc8f2
+_NORMS = BlendedNorm, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
+_CALLED = re.compile('norm([123]d)?$', re.I)
+
 def _norm_weights(model):
-    "The parameters of normalisation layers"
-    return [p for m in model.modules() if 'norm' in type(m).__name__.lower() for p in m.parameters(recurse=False)]
+    "The parameters of PyTorch's normalisation layers, and of those that are called one and have a number per channel"
+    def vectors(m): return all(p.numel() == max(p.shape, default=1) for p in m.parameters(recurse=False))
+    norms = [m for m in model.modules() if isinstance(m, _NORMS) or _CALLED.search(type(m).__name__) and vectors(m)]
+    return [p for m in norms for p in m.parameters(recurse=False)]
 
 def _prepared(model, prior, learns):
     "A copy of `model` in evaluation mode, its batch norms replaced, frozen but for what is to be adapted"
@@ -119,7 +127,7 @@ class Adapted(nn.Module):
     ):
         super().__init__()
         _check_adaptable(model, prior, window, lr)
-        self.source = _prepared(model, prior, loss is not None)
+        with torch.inference_mode(False): self.source = _prepared(model, prior, loss is not None)
         if loss and not any(p.requires_grad for p in self.source.parameters()):
             name = type(model).__name__
             raise ValueError(f'{name} has no normalisation layer with weights: there is nothing to adapt')
@@ -143,6 +151,7 @@ def _begin(self:Adapted, model):
     self.memory, self.steps = {}, 0
 
 @patch
+@torch.inference_mode(False)
 def reset(self:Adapted):
     "Back to the source, bit for bit: weights, buffers, optimiser, window, memory and random numbers"
     self.recent, self.calls, self.waiting, self.collapses = None, 0, 0, 0
@@ -301,13 +310,20 @@ class Statistics:
 @patch
 def to(self:Statistics, device): # Statistics
     "The same on a device"
-    return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)})
+    tensors = {k: v for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+    return replace(self, **{k: v.to(device, copy=v.is_inference()) for k, v in tensors.items()})
 
 @patch
 def inside(self:Statistics)->torch.Tensor: # bool (d,d)
     "Which pairs of features belong to one group"
     if self.groups is None: return torch.ones_like(self.cov, dtype=torch.bool)
     return self.groups[:, None] == self.groups
+
+@patch
+def whole(self:Statistics): # itself
+    "The statistics, if they have the whole covariance; else a ValueError"
+    if self.groups is None or self.inside().all(): return self
+    raise ValueError('these statistics are grouped already, the covariance between groups is gone: make them anew')
 
 @patch
 def save(self:Statistics, path): # ends in .safetensors
@@ -327,6 +343,7 @@ def statistics(
 )->Statistics:
     "Mean and covariance (of n - 1) of the features, in evaluation mode, summed in float64"
     check_module(model)
+    model = unwrapped(model)    # a wrapper's names have a prefix
     head, total, products, n = head or find_head(model)[0], 0., 0., 0
     for x, _ in _batches(data, batch_size)[0]:
         with eval_mode(model): z = features(model, as_input(model, x.to(device_of(model))), head).double()
@@ -337,6 +354,7 @@ def statistics(
     return Statistics(mean.float().cpu(), ((products - n*torch.outer(mean, mean))/(n - 1)).float().cpu(), n, head)
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #44d227fe
+@torch.inference_mode(False)
 def fitting(
     model:nn.Module,
     s:Statistics,
@@ -345,7 +363,7 @@ def fitting(
     if not isinstance(s, Statistics):
         raise TypeError(f'statistics are those of `statistics(model, data)`, not a {type(s).__name__}')
     check_module(model)
-    width = getattr(_module(model, s.head), 'in_features', len(s.mean))
+    width = getattr(_module(unwrapped(model), s.head), 'in_features', len(s.mean))
     if width != len(s.mean):
         raise ValueError(f'the layer {s.head!r} takes {width} features and the statistics are of {len(s.mean)}: '
                          'are they of another network?')
@@ -368,7 +386,9 @@ def aligned(
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #2d3e7d60
 def mean_gap(z, s): return (z.mean(0) - s.mean).square().sum()
-def coral_gap(z, s): return mean_gap(z, s) + (torch.cov(z.T) - s.cov).square().sum()
+def coral_gap(z, s):
+    away = torch.cov(z.T) - s.cov
+    return mean_gap(z, s) + (away if s.groups is None else away*s.inside()).square().sum()
 
 def mean_alignment(
     model:nn.Module,
@@ -382,7 +402,7 @@ def mean_alignment(
 
 def coral(
     model:nn.Module,
-    statistics:Statistics, # of the training's features
+    statistics:Statistics, # of the training's features; of grouped ones the covariances within the groups
     im:float=1., # weight of information maximisation
     lr:float=1e-2,
     **engine, # for `Adapted`

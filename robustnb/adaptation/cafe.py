@@ -29,8 +29,7 @@ def groups_of(
     k = max(1, d//16) if k is None else k
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= d:
         raise ValueError(f'k is a number of groups from 1 to {d}, the number of features, not {k!r}')
-    if s.groups is not None:
-        raise ValueError('these statistics are grouped already, the covariance between groups is gone: make them anew')
+    s.whole()
     if k in (1, d): return torch.arange(d) if k > 1 else torch.zeros(d, dtype=torch.int64)
     from sklearn.cluster import SpectralClustering # here, since its import takes seconds
     near = correlation(s).abs().double().clamp(min=1e-3)    # a feature without relatives must not split the graph
@@ -132,6 +131,7 @@ def group_gap(
     return gap
 
 # %% ../../nbs/adaptation/01_cafe.ipynb #a982f149
+@torch.inference_mode(False)
 def cafe(
     model:nn.Module,
     s:Statistics, # of the training's features; without groups they are `grouped` by default
@@ -153,7 +153,7 @@ def frechet(
     s:Statistics, # with the whole covariance
 )->torch.Tensor: # scalar, float64
     "Squared Frechet distance between the Gaussians of the features and of the statistics (eq. 5)"
-    z, mean, cov = z.double(), s.mean.to(z.device).double(), s.cov.to(z.device).double()
+    z, mean, cov = z.double(), s.mean.to(z.device).double(), s.whole().cov.to(z.device).double()
     values, vectors = torch.linalg.eigh(cov)
     root, here = vectors*values.clamp(min=0).sqrt() @ vectors.T, torch.cov(z.T)
     mixed = torch.linalg.eigvalsh(root @ here @ root).clamp(min=0).sqrt().sum()

@@ -106,7 +106,7 @@ def joined(
 
 def propagation(g:Graph)->torch.Tensor: # sparse (N,N)
     "Links and loops, divided by the roots of both ends' numbers of them: the matrix of (1)"
-    loops = torch.arange(len(g)).expand(2, -1)
+    loops = torch.arange(len(g), device=g.edges.device).expand(2, -1)
     at = torch.cat([g.edges, g.edges.flip(0), loops], 1)
     scale = torch.bincount(at[0], minlength=len(g)).float().rsqrt()
     return _coo(at, scale[at[0]]*scale[at[1]], (len(g), len(g)))
@@ -114,7 +114,7 @@ def propagation(g:Graph)->torch.Tensor: # sparse (N,N)
 def unit_rows(x:torch.Tensor)->torch.Tensor: # both sparse (N,D)
     "Rows of unit length; a row of zeros stays"
     i, v = x.indices(), x.values()
-    square = torch.zeros(x.shape[0]).index_add_(0, i[0], v*v)
+    square = v.new_zeros(x.shape[0]).index_add_(0, i[0], v*v)
     return _coo(i, v*square.clamp(min=1e-12).rsqrt()[i[0]], x.shape)
 
 # %% ../../nbs/adaptation/02_udah.ipynb #4a9ad3dc
@@ -176,7 +176,7 @@ def ridge(
     a:float=1., # penalty
 )->torch.Tensor: # (b,C)
     "The linear classifier of least squares (below eq. 2)"
-    return torch.linalg.solve(b.T @ b + a*torch.eye(b.shape[1], dtype=b.dtype), b.T @ y)
+    return torch.linalg.solve(b.T @ b + a*torch.eye(b.shape[1], dtype=b.dtype, device=b.device), b.T @ y)
 
 def discrete_codes(
     h:torch.Tensor, # embedding (n,b)
@@ -204,14 +204,14 @@ def walks(
 )->torch.Tensor: # int64 (N, count)
     "Nodes met by random walks from each node; one without links meets itself"
     r, n = torch.Generator().manual_seed(seed), len(g)
-    i, j = torch.cat([g.edges, g.edges.flip(0)], 1)
+    i, j = torch.cat([g.edges, g.edges.flip(0)], 1).cpu()
     j, degree = j[i.argsort(stable=True)], torch.bincount(i, minlength=n)
     begin, at, met = degree.cumsum(0) - degree, torch.arange(n)[:, None].expand(n, count//steps), []
     for _ in range(steps):
         k = begin[at] + (torch.rand(at.shape, generator=r)*degree[at]).long()
         at = torch.where(degree[at] > 0, j[k.clamp(max=len(j) - 1)], at) if len(j) else at
         met.append(at)
-    return torch.cat(met, 1)
+    return torch.cat(met, 1).to(g.edges.device)
 
 def group_contrast(
     near:torch.Tensor, # similarities to neighbours (n,p)
@@ -236,7 +236,7 @@ def structure_loss(
     "Mean of (4) over the anchors of one network, other anchors being the strangers"
     similar = sharp/u.shape[1]
     met = (anchors[:, None, None] == near[None]).any(2)
-    known = met | met.T | torch.eye(len(u), dtype=torch.bool)
+    known = met | met.T | torch.eye(len(u), dtype=torch.bool, device=u.device)
     far = (similar*u @ u.T).masked_fill(known, -1e4)
     return group_contrast(similar*(u[:, None]*v).sum(2), far, hardest).mean()
 
@@ -259,7 +259,7 @@ class Crossing(nn.Module):
         weight:float=1., # of the reversed gradient
     )->torch.Tensor: # scalar
         def one(d, own, y, other):
-            strange = torch.full((len(other),), self.classes)
+            strange = torch.full((len(other),), self.classes, device=other.device)
             return F.cross_entropy(d(own), F.pad(y, (0, 1))) + F.cross_entropy(d(reverse(other, weight)), strange)
         return one(self.first, u, p, v) + one(self.second, v, q, u)
 
@@ -274,7 +274,8 @@ class Centres(nn.Module):
     def forward(self, u, p, v, q): # as in `Crossing` -> scalar
         new = [self.followed(old, *pair) for old, pair in ((self.source, (u, p)), (self.target, (v, q)))]
         self.source, self.target = (m.detach() for m in new)
-        return (new[0] - new[1]).square().mean()
+        met = (self.source != 0).any(1) & (self.target != 0).any(1)    # a class never seen has no centre yet
+        return torch.where(met[:, None], new[0] - new[1], 0.).square().mean()
 
     def followed(self, old, u, p):
         "The centres after a batch; that of a class without examples stays"
@@ -350,7 +351,8 @@ class _Run:
         self.n, self.inputs, self.near = len(source), hasher.inputs(both), walks(both, seed=seed)
         self.p, self.r = source.y/source.y.sum(1, keepdim=True).clamp(min=1), torch.Generator().manual_seed(seed)
         bits, classes = hasher.encoder.second.out_features, source.y.shape[1]
-        self.crossing, self.centres = Crossing(bits, classes), Centres(classes, bits)
+        made = Crossing(bits, classes), Centres(classes, bits)
+        self.crossing, self.centres = (m.to(self.near.device) for m in made)
 
     def begin(self):
         "Classifier, discrete codes and pseudo-labels of a pass"
@@ -364,7 +366,8 @@ class _Run:
 
     def order(self, n, first, length):
         "Nodes in random order, again and again, up to a length"
-        return torch.cat([torch.randperm(n, generator=self.r) for _ in range(-(-length//n))])[:length] + first
+        passes = [torch.randperm(n, generator=self.r) for _ in range(-(-length//n))]
+        return (torch.cat(passes)[:length] + first).to(self.near.device)
 
     def embedding(self, nodes):
         x, *a = self.inputs
@@ -410,7 +413,7 @@ def udah(
         raise ValueError(f'bits is 1 or more, not {bits!r}')
     axes = axes_of(joined(source, target)) if axes is None else axes
     with seeded(seed, axes.device):
-        hasher = Hasher(axes, Encoder(axes.shape[1], hidden, bits), convolves)
+        hasher = Hasher(axes, Encoder(axes.shape[1], hidden, bits), convolves).to(axes.device)
         run = _Run(source, target, hasher, parts, seed)
         weights = [*hasher.parameters(), *run.crossing.parameters()]
         _train(run, torch.optim.Adam(weights, lr, weight_decay=1e-4), epochs, batch)

@@ -70,7 +70,8 @@ class Prior:
         if h.shape[1] != self.mean.shape[1]:
             raise ValueError(f'the prior is for features of length {self.mean.shape[1]}, the model has {h.shape[1]}')
         z = self.mean.detach()[y] + self.std[y] * torch.randn(h.shape, generator=self.generator).to(h)
-        if torch.is_grad_enabled(): self.move(h, y)
+        if torch.is_grad_enabled():
+            with torch.autocast(h.device.type, enabled=False): self.move(h, y)    # means in bfloat16 would be coarse
         return z
 
 # %% ../../nbs/transfer/02_adarand.ipynb #bf436851

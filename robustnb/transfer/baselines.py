@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Data, unknown
 from ..evaluation import as_input
-from ..models import check_module, clone, device_of, eval_mode, find_head, logits_of
+from ..models import check_module, clone, device_of, eval_mode, find_head, logits_of, unwrapped
 from ..training import classified
 
 # %% ../../nbs/transfer/00_baselines.ipynb #6168ef3e
@@ -61,6 +61,7 @@ def embedded(
         parts = [penultimate(model, as_input(model, x.to(device)))[0] for x in data.x.split(batch_size)]
     return torch.cat(parts)
 
+# %% ../../nbs/transfer/00_baselines.ipynb #cdf90f9e
 def linear_probe(
     model:nn.Module, # untouched; its head has an output per class of the data
     data:Data,
@@ -71,16 +72,21 @@ def linear_probe(
     if not 0 < decay < math.inf: raise ValueError(f'decay is {decay!r}; the minimum needs a finite number above 0')
     net = clone(model)
     h, head = embedded(net, data).double(), find_head(net)[1]
+    biased = head.bias is not None
+    middle = biased*h.mean(0)    # far from it L-BFGS is slow
+    h = h - middle
     w = torch.zeros(head.out_features, h.shape[1] + 1, dtype=torch.float64, device=h.device, requires_grad=True)
     logits, y = classified(h.new_zeros(len(h), head.out_features), data.y.to(h.device))
     opt = torch.optim.LBFGS([w], max_iter=steps, tolerance_grad=1e-7, tolerance_change=0, line_search_fn='strong_wolfe')
     def closure():
         opt.zero_grad()
-        loss = F.cross_entropy(h @ w[:, :-1].T + w[:, -1], y) + decay / 2 * w[:, :-1].square().sum()
+        loss = F.cross_entropy(h @ w[:, :-1].T + biased*w[:, -1], y) + decay / 2 * w[:, :-1].square().sum()
         loss.backward()
         return loss
     opt.step(closure)
-    with torch.no_grad(): head.weight.copy_(w[:, :-1]), head.bias.copy_(w[:, -1])
+    with torch.no_grad():
+        head.weight.copy_(w[:, :-1])
+        if biased: head.bias.copy_(w[:, -1] - w[:, :-1] @ middle)
     return net
 
 # %% ../../nbs/transfer/00_baselines.ipynb #2851985a
@@ -96,6 +102,7 @@ def _answered(model, x, y):
 
 def _split(model):
     "(parameters before the head by name, parameters of the head)"
+    model = unwrapped(model)    # a wrapper's names have a prefix
     head, named = find_head(model)[0] + '.', dict(model.named_parameters())
     own = [p for k, p in named.items() if k.startswith(head)]
     return {k: p for k, p in named.items() if not k.startswith(head)}, own
@@ -112,7 +119,10 @@ def l2_sp(
     def loss(model, x, y):
         _, value, logs = _answered(model, x, y)
         body, head = _split(model)
-        away = sum((p - start[k]).square().sum() for k, p in body.items())
+        if {k: p.shape for k, p in body.items()} != {k: p.shape for k, p in start.items()}:
+            raise ValueError('the weights before the head are not those of the source in name and shape: l2_sp holds a '
+                             'whole network, from the beginning')
+        away = sum(((p - start[k]).square().sum() for k, p in body.items()), value.new_zeros(()))
         value = value + alpha/2*away + beta/2*sum(p.square().sum() for p in head)
         return value, logs | {'distance': away.detach().sqrt()}
     return loss
@@ -126,22 +136,21 @@ def channel_weights(
     temperature:float=5.,
 )->torch.Tensor: # (C,), of sum 1
     "The weights of equation 3: how much the loss rises when a channel is set to zero"
-    logits, y = classified(after(z), y)
-    cut = z.clone()
+    logits, y = classified(after(z.clone()), y)    # copies throughout: the network may work in place
     def without(j):
+        cut = z.clone()
         cut[:, j] = 0
-        loss = F.cross_entropy(after(cut), y)
-        cut[:, j] = z[:, j]
-        return loss
+        return F.cross_entropy(after(cut), y)
     rise = torch.stack([without(j) for j in range(z.shape[1])]) - F.cross_entropy(logits, y)
     return ((rise - rise.mean()) / (temperature * rise.std().clamp(min=1e-12))).softmax(0)
 
 # %% ../../nbs/transfer/00_baselines.ipynb #f9ce4ffc
 def _maps(model, layer, x):
     "(output of a layer, logits) of one pass"
+    model = unwrapped(model)
     seen, known = [], dict(model.named_modules())
     if layer not in known: raise ValueError(unknown('layer', layer, [k for k in known if k]))
-    hook = known[layer].register_forward_hook(lambda m, args, out: seen.append(out))
+    hook = known[layer].register_forward_hook(lambda m, args, out: seen.append(out.clone()))    # before in-place layers
     try: logits = logits_of(model, x)
     finally: hook.remove()
     return seen[-1].to(logits.dtype), logits
@@ -178,7 +187,8 @@ def bss(
         raise ValueError(f'k is a number of singular values from 1 on, not {k!r}')
     def loss(model, x, y):
         h, value, logs = _answered(model, x, y)
-        small = torch.linalg.eigvalsh(h @ h.T if len(h) <= h.shape[1] else h.T @ h)[:k].sum()
+        with torch.autocast(h.device.type, enabled=False):    # in bfloat16 the smallest would be noise
+            small = torch.linalg.eigvalsh(h @ h.T if len(h) <= h.shape[1] else h.T @ h)[:k].sum()
         return value + weight*small, logs | {'smallest': small.detach()}
     return loss
 
@@ -197,6 +207,9 @@ class Pulled:
         pull = F.mse_loss(h, self.targets(h.detach(), y).detach())
         return value + self.weight*pull, logs | {'pull': pull.detach(), 'norm': h.detach().mean(0).norm()}
 
+    def reset(self): # `fit` calls it when a training begins
+        if hasattr(self.targets, 'reset'): self.targets.reset()
+
     def state_dict(self): return self.targets.state_dict() if hasattr(self.targets, 'state_dict') else {}
     def load_state_dict(self, state):
         if hasattr(self.targets, 'load_state_dict'): self.targets.load_state_dict(state)
@@ -209,7 +222,8 @@ class Draws:
     def __init__(self,
         draw, # draw(h, generator) -> (N,D), on the CPU
         seed:int=0,
-    ): self.draw, self.generator = draw, torch.Generator().manual_seed(seed)
+    ): self.draw, self.seed, self.generator = draw, seed, torch.Generator().manual_seed(seed)
+    def reset(self): self.generator.manual_seed(self.seed)
     def __call__(self, h, y): return self.draw(h, self.generator).to(h)
     def state_dict(self): return {'generator': self.generator.get_state()}
     def load_state_dict(self, state): self.generator.set_state(state['generator'])

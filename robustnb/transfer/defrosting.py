@@ -10,16 +10,17 @@ __all__ = ['RECIPE', 'blocks_of', 'freeze', 'restarted', 'activations', 'upper',
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from ..data import Batches, Data, check_xy, unknown
 from ..evaluation import as_input, predict
 from ..models import check_module, device_of, eval_mode, find_head, seeded, with_head
 from ..training import Recipe, cosine, cross_entropy, recompute_bn
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #c14f8197
-_NORMS = _BatchNorm, nn.GroupNorm, nn.LayerNorm
+_NORMS = _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 
 def blocks_of(
     model:nn.Module, # any network with a head
@@ -28,6 +29,7 @@ def blocks_of(
     """The blocks, each up to the next one, the head apart. Unless named they are the parts of the network, or of the
     one nn.Sequential in it, that have weights; norms belong to what stands before them"""
     check_module(model)
+    _check_once(model)
     head, order = find_head(model)[0], [k for k, _ in model.named_modules()]
     names = list(_parts(model, head)) if blocks is None else [blocks] if isinstance(blocks, str) else list(blocks)
     for b in names:
@@ -36,6 +38,15 @@ def blocks_of(
     if len(places) < 2 or places != sorted(set(places)):
         raise ValueError(f'blocks are one or more layers in their order and before the head {head!r}, not {names}')
     return names
+
+# %% ../../nbs/transfer/05_defrosting.ipynb #199c08c0
+def _check_once(model):
+    "Refuse a layer with weights in two places: a cut between them would both freeze and train it"
+    seen = set()
+    for k, m in model.named_modules(remove_duplicate=False):
+        if m in seen and any(True for _ in m.parameters()):
+            raise ValueError(f'{k!r} has weights and stands in two places: which of them a cut freezes is not clear')
+        seen.add(m)
 
 def _parts(model, head, prefix=''):
     "Names of the children that have weights, are no norms and don't hold the head"
@@ -80,11 +91,13 @@ def restarted(
     "A copy with a new head whose layers behind the cut are as PyTorch makes them, each by its `reset_parameters`"
     net = with_head(model, classes, seed=seed)
     kept, fixed = _state(net, depth, blocks, below=True), _below(net, depth, blocks)
-    with seeded(seed, device_of(net)):
+    with seeded(seed, device_of(net)), torch.no_grad():
         for k, m in net.named_modules():
+            own = [] if k in fixed else list(m.parameters(recurse=False))
+            for p in own: p.fill_(math.nan)    # what is NaN afterwards has not been drawn, as under weight norm
             if hasattr(m, 'reset_parameters'): m.reset_parameters()
-            elif k not in fixed and any(True for _ in m.parameters(recurse=False)):
-                raise ValueError(f'{k!r} has weights but no reset_parameters: fine-tune it, by fresh=False')
+            if any(p.isnan().any() for p in own):
+                raise ValueError(f'{k!r} has weights that no reset_parameters draws anew: fine-tune it, by fresh=False')
     net.load_state_dict(kept, strict=False)
     return net
 
@@ -132,7 +145,7 @@ def upper(
 
 def _chain(model, prefix=''):
     "(name, layer) of what a nest of nn.Sequentials runs, in order"
-    for k, m in model.named_children():
+    for k, m in model._modules.items():    # `named_children` leaves out a layer that comes again
         if type(m) is nn.Sequential: yield from _chain(m, f'{prefix}{k}.')
         else: yield prefix + k, m
 
@@ -140,14 +153,26 @@ def _chain(model, prefix=''):
 def _train(net, depth, data, recipe, loss, blocks=None, cached=None, seed=0, **kw):
     "Train `net` behind the cut, in place, on kept activations where that is possible"
     top, kw = upper(freeze(net, depth, blocks), depth, blocks), dict(progress=False) | kw
-    able = top is not None and depth > 0 and recipe.augment is None
+    able = top is not None and depth > 0 and recipe.augment is None and _needs_top_alone(recipe, loss)
     if cached and not able:
-        raise ValueError('activations are kept for an nn.Sequential, a depth above 0 and no augmentation: cached=None')
+        raise ValueError('activations are kept for an nn.Sequential, a depth above 0, no augmentation, cross_entropy '
+                         'and an optimiser that is a class or a partial of one: cached=None')
     if able and cached is not False:
         z = activations(net, data.x, [depth], blocks)[depth]
         net = nn.Sequential(nn.Unflatten(1, z.shape[1:]), top)    # `Batches` takes rows, or images in [0,1]
         data = replace(data, x=z.flatten(1), y=data.y.to(z.device))
     with seeded(seed, device_of(net)): recipe.fit(net, data, loss, seed, **kw)
+
+# %% ../../nbs/transfer/05_defrosting.ipynb #bc391ced
+def _needs_top_alone(recipe, loss):
+    "Whether neither objective nor optimiser may ask for layers below the cut, as `l2_sp` and `discriminative` do"
+    def inner(f): return f.func if isinstance(f, partial) else f
+    return inner(loss) is cross_entropy and isinstance(inner(recipe.optimiser), type)
+
+def _own_file(kw, part):
+    "Arguments for `fit` with a checkpoint of its own for one of several trainings"
+    path = kw.get('checkpoint') and Path(kw['checkpoint'])
+    return kw | dict(checkpoint=path.with_name(f'{path.stem}-{part}{path.suffix}')) if path else kw
 
 def _classes(data):
     "How many classes a data set has that can be trained on"
@@ -173,7 +198,7 @@ def defrosted(
     fresh:bool=True, # draw the weights behind the cut anew; False: go on from the source's, with a new head
     blocks=None, # see `blocks_of`
     statistics:str='source', # of the frozen batch norm; 'target': measured on `data` before the training
-    cached:bool|None=None, # keep what enters the cut; None: where that is possible
+    cached:bool|None=None, # keep what enters the cut; None: where that is possible, for cross-entropy alone
     seed:int=0, # of new weights and order
     **kw, # for `fit`: precision, callback, ...
 )->nn.Module: # in evaluation mode
@@ -195,7 +220,7 @@ def best_depth(
     share:float=.3,
     blocks=None, # see `blocks_of`
     seed:int=0,
-    **kw, # for `defrosted`
+    **kw, # for `defrosted`; a checkpoint becomes one file per depth
 )->tuple: # (depth, dict depth -> accuracy on the validation examples)
     "The depth of the best accuracy on validation examples, of equals the deepest, which is the cheapest"
     if valid is None:
@@ -204,7 +229,8 @@ def best_depth(
         data, valid = data.split(round(share*len(data)), seed)
     def right(net): return (predict(net, valid.x).argmax(1).cpu() == valid.y.cpu()).float().mean().item()
     depths = range(len(blocks_of(model, blocks)) + 1) if depths is None else depths
-    scores = {d: right(defrosted(model, d, data, blocks=blocks, seed=seed, **kw)) for d in depths}
+    def made(d): return defrosted(model, d, data, blocks=blocks, seed=seed, **_own_file(kw, f'depth{d}'))
+    scores = {d: right(made(d)) for d in depths}
     if not scores: raise ValueError('depths is empty: there is nothing to choose from')
     return max(scores, key=lambda d: (scores[d], d)), scores
 
@@ -216,14 +242,15 @@ def gradual(
     loss=cross_entropy,
     blocks=None, # see `blocks_of`
     seed:int=0,
-    **kw, # for `fit`
+    **kw, # for `fit`; a checkpoint becomes one file per stage
 )->nn.Module: # in evaluation mode
     "The source, fine-tuned with a new head: first the head alone, then with one more block from the top at a time"
     net, stages = with_head(model, _classes(data), seed=seed), len(blocks_of(model, blocks)) + 1
     ends = [recipe.epochs*i//stages for i in range(stages + 1)]
     for i, (begin, end) in enumerate(zip(ends, ends[1:])):
         part = replace(recipe, epochs=end - begin)
-        if part.epochs: _train(net, stages - 1 - i, data, part, loss, blocks, seed=seed*stages + i, **kw)
+        own = _own_file(kw, f'stage{i}')
+        if part.epochs: _train(net, stages - 1 - i, data, part, loss, blocks, seed=seed*stages + i, **own)
     return _finished(net, model)
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #b58034fc

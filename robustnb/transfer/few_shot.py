@@ -16,18 +16,21 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import Data, as_float, unknown
-from ..models import check_module, find_head
+from ..models import check_module, eval_mode, find_head, floating_type
 
 # %% ../../nbs/transfer/00_few_shot.ipynb #a134e301
 def with_classes(
     data:Data,
-    *keep, # names, or beginnings of names such as 'Greek/'; or one function name -> bool
+    *keep, # names, or else beginnings of names such as 'Greek/'; or one function name -> bool
 )->Data: # labels count the kept classes from 0, in the order of `data`
     "The examples of some classes"
-    chosen = keep[0] if callable(keep[0]) else lambda name: str(name).startswith(tuple(map(str, keep)))
-    for k in () if callable(keep[0]) else keep:
-        if not any(str(c).startswith(str(k)) for c in data.classes): raise ValueError(unknown('class', k, data.classes))
-    old = [i for i, c in enumerate(data.classes) if chosen(c)]
+    names = list(map(str, data.classes))
+    def meant(k): # by an exact name that class alone, so that '1' is not '10' too
+        found = {k} & {*names} or {n for n in names if n.startswith(k)}
+        if not found: raise ValueError(unknown('class', k, data.classes))
+        return found
+    chosen = keep[0] if callable(keep[0]) else set().union(*(meant(str(k)) for k in keep)).__contains__
+    old = [i for i, c in enumerate(data.classes if callable(keep[0]) else names) if chosen(c)]
     if not old: raise ValueError(f'no class of {data} is kept')
     new = torch.full((len(data.classes),), -1)
     new[old] = torch.arange(len(old))
@@ -145,6 +148,8 @@ NORMS = 'batch', 'support', 'running'
 def _norms(model, training, momentum=None):
     "Batch norm's mode, meanwhile"
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    if not training and any(m.running_mean is None for m in layers):
+        raise ValueError("batch norm without running statistics always sees the queries' own: norm='batch' says so")
     old = [(m.training, m.momentum) for m in layers]
     for m in layers: m.training, m.momentum = training, m.momentum if momentum is None else momentum
     try: yield
@@ -154,6 +159,7 @@ def _norms(model, training, momentum=None):
 def _outputs(model, weights, x, norm='batch', buffers=None):
     "What `model` says with other weights; its buffers stay, unless copies of them are given to be written to"
     buffers = {k: b.clone() for k, b in model.named_buffers()} if buffers is None else buffers
+    x = x.to(floating_type(model))
     with _norms(model, norm == 'batch'): return functional_call(model, (weights, buffers), (x,))
 
 # %% ../../nbs/transfer/00_few_shot.ipynb #de43dfa5
@@ -178,7 +184,8 @@ def adapted(
     with torch.enable_grad():
         for _ in range(steps):
             out = loss(_outputs(model, weights, x, 'running' if norm == 'running' else 'batch'), y)
-            grads = torch.autograd.grad(out, [weights[k] for k in rates], create_graph=not first_order)
+            grads = torch.autograd.grad(out, [weights[k] for k in rates], create_graph=not first_order,
+                                        materialize_grads=True)    # zero for a weight that the model does not use
             weights |= {k: weights[k] - a * g for (k, a), g in zip(rates.items(), grads)}
     return weights
 
@@ -219,7 +226,8 @@ def predict(self:maml, model, x, y, queries, weights=None):
     task = adapted(model, x, y, self.rates(model), self.steps, self.loss, weights, self.first_order, self.norm)
     buffers = {k: b.clone() for k, b in model.named_buffers()}
     if self.norm == 'support':    # one more pass over the support leaves its statistics in the buffers
-        with _norms(model, True, momentum=1.), torch.no_grad(): functional_call(model, (task, buffers), (x,))
+        inputs = x.to(floating_type(model))
+        with _norms(model, True, momentum=1.), torch.no_grad(): functional_call(model, (task, buffers), (inputs,))
     return _outputs(model, task, queries, self.norm, buffers)
 
 # %% ../../nbs/transfer/00_few_shot.ipynb #84bc303e
@@ -267,11 +275,12 @@ def task_accuracies(
     episodes:Episodes,
     n:int=600, # tasks 0..n-1
 )->np.ndarray: # (n,)
-    "The share of each task's queries that are classified rightly after adaptation; the model stays as it is"
+    """The share of each task's queries that are classified rightly after adaptation, in evaluation mode but for batch
+    norm; the model stays as it is"""
     check_module(model)
     device, s = next((p.device for p in model.parameters()), torch.device('cpu')), episodes.support
     def accuracy(i):
         x, y = (t.to(device) for t in episodes[i])
         return (learner.predict(model, x[:s], y[:s], x[s:]).argmax(1) == y[s:]).float().mean().item()
     if isinstance(learner, maml): learner = replace(learner, first_order=True)    # no graph is needed
-    return np.array([accuracy(i) for i in range(n)])
+    with eval_mode(model): return np.array([accuracy(i) for i in range(n)])

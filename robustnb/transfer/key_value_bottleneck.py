@@ -45,14 +45,16 @@ def projected(self:KeyValueBottleneck,
     "What each book sees of the features"
     D, (books, _, dim) = len(self.projection), self.keys.shape
     if z.ndim != 2 or z.shape[1] != D: raise ValueError(f'features have shape {tuple(z.shape)}; expected (N,{D})')
-    return (z.to(self.projection) @ self.projection).view(len(z), books, dim).transpose(0, 1)
+    with torch.autocast(z.device.type, enabled=False):    # differences of distances are small beside them
+        return (z.to(self.projection) @ self.projection).view(len(z), books, dim).transpose(0, 1)
 
 @patch
 def nearest(self:KeyValueBottleneck, p, among=None):
     "(C,N) numbers of the nearest keys to what the books see, by equation 1"
     half = self.keys.square().sum(2) / 2
     if among is not None: half = half.masked_fill(~among, math.inf)
-    return torch.baddbmm(half[:, None], p, self.keys.mT, beta=-1).argmax(2)
+    with torch.autocast(p.device.type, enabled=False):
+        return torch.baddbmm(half[:, None], p, self.keys.mT, beta=-1).argmax(2)
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #817cf266
 @patch
@@ -85,10 +87,10 @@ def _sums(x, rows, n):
     return x.new_zeros(n, x.shape[1]).scatter_add_(0, rows[:, None].expand_as(x), x)
 
 @patch
-def follow(self:KeyValueBottleneck, p, count, total, decay, dead, g):
-    "(counts, sums) after a batch, which the books see as p (C,B,m); the keys move: equation 2"
-    (books, pairs, dim), B = self.keys.shape, p.shape[1]
-    rows = (self.nearest(p) + pairs*torch.arange(books, device=p.device)[:, None]).flatten()
+def follow(self:KeyValueBottleneck, z, count, total, decay, dead, g):
+    "(counts, sums) after a batch of features (B,D); the keys move: equation 2"
+    (books, pairs, dim), B, p = self.keys.shape, len(z), self.projected(z)
+    rows = self.search(z).T.flatten()
     count = decay*count + (1 - decay)*rows.bincount(minlength=books*pairs)[:, None]
     total = decay*total + (1 - decay)*_sums(p.reshape(-1, dim), rows, books*pairs)
     other = torch.randint(B, (books, pairs, 1), generator=g).to(p.device)
@@ -117,7 +119,7 @@ def adapt_keys(
     count = total[:, :1]
     for _ in range(epochs):
         for i in torch.randperm(len(z), generator=g).split(batch):
-            count, total = model.follow(model.projected(z[i]), count, total, decay, dead, g)
+            count, total = model.follow(z[i], count, total, decay, dead, g)
     return model
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #03ce739d

@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 from ..data import unknown
 from ..models import check_module, find_head
-from ..training import update
+from ..training import carrying, update
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #5c6c6385
 def maskable(
@@ -114,7 +114,7 @@ def rerandomised(
         ticket.updates += 1
         if ticket.updates % every == 0: _redraw(ticket, rate, seed + int(ticket.updates))
         return logs
-    return go
+    return carrying(go, step)
 
 @torch.no_grad()
 def _redraw(ticket, rate, seed):
