@@ -251,11 +251,11 @@ def test_save_and_load():
         own = ABC(**small | dict(epochs=1), **kw).fit(images)
         own.save(at/'own.safetensors')
         assert (ABC.load(at/'own.safetensors', **kw).scores(images) == own.scores(images)).all()
-    odd = small | dict(epochs=np.int64(2), lr=np.float32(.01), hidden=tuple(np.array([8, 4])), device=torch.device('cpu'))
-    d = ABC(**odd).fit(X, y)
-    d.save(at/'odd.safetensors')
-    assert (ABC.load(at/'odd.safetensors').scores(X) == d.scores(X)).all()
-    assert ABC.load(at/'odd.safetensors', device='meta').net_[0][0].weight.device.type == 'meta'     # where it is asked for
+    of_numpy = small | dict(epochs=np.int64(2), lr=np.float32(.01), hidden=tuple(np.array([8, 4])), device=torch.device('cpu'))
+    d = ABC(**of_numpy).fit(X, y)
+    d.save(at/'of_numpy.safetensors')
+    assert (ABC.load(at/'of_numpy.safetensors').scores(X) == d.scores(X)).all()
+    assert ABC.load(at/'of_numpy.safetensors', device='meta').net_[0][0].weight.device.type == 'meta'     # where it is asked for
     with pytest.raises(ValueError, match='holds ABC, not DeepSAD'): DeepSAD.load(at/'abc.safetensors')
 
 # %% ../nbs/anomaly/00_abc.ipynb #30610daf

@@ -202,8 +202,8 @@ def test_every_setting_of_a_method():
         pair('cnn', (*AB, 'c.safetensors'))
         for name, files, method in (('weight_matching', 2, 'weights'), ('merge_many', 3, 'weights'),
                                     ('activation_matching', 2, 'activations'), ('straight_through', 2, 'straight_through')):
-            make = getattr(matching, name)
-            default = {k: inspect.signature(make).parameters[k].default for k in numbers(make)}
+            merging = getattr(matching, name)
+            default = {k: inspect.signature(merging).parameters[k].default for k in numbers(merging)}
             given = [a for k, v in default.items() for a in ('--set', f'{k}={v}')]
             assert given or method == 'activations'
             own = ((*AB, 'c.safetensors')[:files], '--model', 'own_nets:cnn', *OUT, '--method', method, '--data', 'digits')

@@ -122,6 +122,17 @@ def test_conditions_trends_gains_and_references():
     with pytest.raises(CannotJudge, match='no records of b at 7'):
         differences(claim_of(at=7.0), table(0.0, a=[1.0], b=[1.0]), 'd', 'm', 'a')
 
+# %% ../nbs/evidence/00_claims.ipynb #a602029e
+def test_comparison_against_scipy():
+    rng = np.random.default_rng(1)
+    for n in LOOKS:
+        a, b = rng.normal(size=n), rng.normal(.7, size=n)
+        c, oracle = compare(claim_of(), table(a=a, b=b), 'd', 'm', 'a', looks=(n,)), stats.ttest_rel(b, a)
+        bounds = oracle.confidence_interval(1 - LEVEL)
+        np.testing.assert_allclose([c['effect'], c['low'], c['high']], [(b-a).mean(), bounds.low, bounds.high])
+        assert (c['state'] != 'open') == (oracle.pvalue < LEVEL) and c['n_seeds'] == n
+        np.testing.assert_allclose(c['detectable'], c['effect'] - c['low'])
+
 # %% ../nbs/evidence/00_claims.ipynb #33031ae8
 def test_a_failed_run_of_a_pair_never_drops_out():
     nan = float('nan')
@@ -163,17 +174,6 @@ def test_trends_that_cannot_be_read():
     assert arm_values(claim_of(trend='slope'), flat, 'd', 'm', 'b').round(9).tolist() == [0, 1, 0]
     late = pd.concat([table(c, b=[c, 1.1*c, 1.2*c] + [2*c]*(c < 2)) for c in (0., 1., 2.)])  # seed 3 is half done
     assert compare(claim_of(trend='slope', baselines=[0]), late, 'd', 'm', 0)['state'] == 'holds'
-
-# %% ../nbs/evidence/00_claims.ipynb #a602029e
-def test_comparison_against_scipy():
-    rng = np.random.default_rng(1)
-    for n in LOOKS:
-        a, b = rng.normal(size=n), rng.normal(.7, size=n)
-        c, oracle = compare(claim_of(), table(a=a, b=b), 'd', 'm', 'a', looks=(n,)), stats.ttest_rel(b, a)
-        bounds = oracle.confidence_interval(1 - LEVEL)
-        np.testing.assert_allclose([c['effect'], c['low'], c['high']], [(b-a).mean(), bounds.low, bounds.high])
-        assert (c['state'] != 'open') == (oracle.pvalue < LEVEL) and c['n_seeds'] == n
-        np.testing.assert_allclose(c['detectable'], c['effect'] - c['low'])
 
 # %% ../nbs/evidence/00_claims.ipynb #c80edc02
 def test_looks_read_3_6_and_12_seeds():

@@ -95,6 +95,15 @@ def test_what_nothing_tells_from_others_is_refused():
     a, b = nn.Linear(2, 2), nn.Linear(2, 2)
     assert len({*prints(nested(a), nested(b), nested(a))}) == 2 and len({*prints(np.sin, np.cos)}) == 2
 
+# %% ../nbs/evidence/02_trials.ipynb #9f80796c
+def test_what_holds_itself_is_described():
+    def recursive(depth):
+        def build(n=depth): return build(n - 1) if n else depth
+        return build
+    assert described(recursive(2)) == described(recursive(2)) != described(recursive(3))
+    loop = [1]; loop.append(loop)
+    assert described(loop) == [1, 'list']
+
 # %% ../nbs/evidence/02_trials.ipynb #6331fff9
 def test_contents_of_arrays_are_described():
     for kind in (torch.zeros, np.zeros):
@@ -109,15 +118,6 @@ def test_contents_of_arrays_are_described():
     assert described(np.array(['a', 'b'])) == described(np.array(['a', 'b'])) != described(np.array(['a', 'c']))
     long = pd.DataFrame(dict(v=np.arange(200.)))
     assert described(long) != described(long.assign(v=long.v.where(long.v != 100, 0))) and described(torch.tensor(True))
-
-# %% ../nbs/evidence/02_trials.ipynb #9f80796c
-def test_what_holds_itself_is_described():
-    def recursive(depth):
-        def build(n=depth): return build(n - 1) if n else depth
-        return build
-    assert described(recursive(2)) == described(recursive(2)) != described(recursive(3))
-    loop = [1]; loop.append(loop)
-    assert described(loop) == [1, 'list']
 
 # %% ../nbs/evidence/02_trials.ipynb #86a17316
 def test_artifacts_are_made_once_and_damage_is_noticed():

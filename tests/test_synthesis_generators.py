@@ -106,17 +106,6 @@ def test_one_step_is_that_of_its_parts():
     for a, b, c in zip(*states):
         torch.testing.assert_close(a, b.lerp(c, 1 - 1/11) if a.is_floating_point() else c)
 
-# %% ../nbs/synthesis/00_generators.ipynb #a88ea271
-def test_the_step_begins_anew_and_refuses_what_it_can_t_do():
-    gan = GAN(dcgan((1, 8, 8), 3, 4, 4), Critic((1, 8, 8), 3, 4))
-    x, y, step = torch.rand(6, 1, 8, 8), torch.arange(6) % 3, Adversarial(seed=5)
-    step(gan, x, y, hinge, torch.optim.SGD(gan.parameters(), .1), clip=None)
-    step.reset()
-    found, fresh = step.state_dict(), Adversarial(seed=5).state_dict()
-    assert found['done'] == fresh['done'] == 0 and found['rng'].equal(fresh['rng'])
-    for kw in (dict(precision='bf16'), dict(clip=1.)):
-        with pytest.raises(ValueError, match=f'no {next(iter(kw))} for it'): train_gan(Data(x, y, list('abc')), 3, **kw)
-
 # %% ../nbs/synthesis/00_generators.ipynb #6aa9a46f
 def test_the_critic_s_norms():
     torch.manual_seed(0)
@@ -128,6 +117,17 @@ def test_the_critic_s_norms():
     h = critic.body(x)
     by_hand = (h*(critic.head.weight + w.T[[1, 2]])).sum(1) + critic.head.bias
     torch.testing.assert_close(critic(x, torch.tensor([1, 2])), by_hand)
+
+# %% ../nbs/synthesis/00_generators.ipynb #a88ea271
+def test_the_step_begins_anew_and_refuses_what_it_can_t_do():
+    gan = GAN(dcgan((1, 8, 8), 3, 4, 4), Critic((1, 8, 8), 3, 4))
+    x, y, step = torch.rand(6, 1, 8, 8), torch.arange(6) % 3, Adversarial(seed=5)
+    step(gan, x, y, hinge, torch.optim.SGD(gan.parameters(), .1), clip=None)
+    step.reset()
+    found, fresh = step.state_dict(), Adversarial(seed=5).state_dict()
+    assert found['done'] == fresh['done'] == 0 and found['rng'].equal(fresh['rng'])
+    for kw in (dict(precision='bf16'), dict(clip=1.)):
+        with pytest.raises(ValueError, match=f'no {next(iter(kw))} for it'): train_gan(Data(x, y, list('abc')), 3, **kw)
 
 # %% ../nbs/synthesis/00_generators.ipynb #cb84e98f
 def test_trained_generators_keep_the_contract():
