@@ -184,29 +184,6 @@ def test_queries_alone():
     got = maml(20, lr=0., steps=0, norm='support').predict(bn, s, torch.zeros(20).long(), q)
     torch.testing.assert_close(got, bn[1]((q - s.mean(0)) / (s.var(0) + 1e-5).sqrt()))
 
-# %% ../nbs/transfer/00_few_shot.ipynb #5ff5c98b
-def test_other_types_and_weights_that_are_not_used():
-    tasks = Episodes(load('digits'), 3, 2, 4)
-    x, y = next(iter(tasks))
-    class Spare(nn.Module):
-        def __init__(self): super().__init__(); self.body, self.aux = mlp((1, 8, 8), 3, (8,)), nn.Linear(2, 2)
-        def forward(self, x): return self.body(x)
-    torch.manual_seed(0)
-    net = Spare()
-    for first in (False, True):
-        torch.testing.assert_close(maml(6, first_order=first)(net, x, y)[0], maml(6, first_order=first)(net.body, x, y)[0])
-    assert torch.equal(adapted(net, x[0, :6], y[0, :6])['aux.weight'], net.aux.weight)
-    for model in (mlp((1, 8, 8), 3, (8,)), convnet((1, 8, 8), 3, 4)):
-        for norm in NORMS:
-            learner = maml(6, norm=norm)
-            plain, wide = learner(model, x, y)[0], learner(copy.deepcopy(model).double(), x, y)[0]
-            assert wide.dtype == torch.float64 and abs(plain - wide) < 1e-4
-            assert abs(learner(copy.deepcopy(model).bfloat16(), x, y)[0] - plain) < .2*plain
-            assert task_accuracies(copy.deepcopy(model).double(), learner, tasks, 2).shape == (2,)
-    wave, line = Sinusoids()[0], nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
-    maml(5, .01, loss=F.mse_loss)(line, *(t[None] for t in wave))[0].backward()
-    assert all(p.grad.isfinite().all() for p in line.parameters())
-
 # %% ../nbs/transfer/00_few_shot.ipynb #900511fc
 def test_learner_refusals():
     x, y = next(iter(Episodes(load('digits'), 3, 2, 4)))
@@ -242,6 +219,29 @@ def test_task_accuracies():
     model = model.append(nn.Dropout(.9)).train()    # as `fit` leaves it: off while measured
     np.testing.assert_allclose(task_accuracies(model, maml(6, steps=3), tasks, 10), got)
     assert model[-1].training and torch.equal(torch.get_rng_state(), draws[0])
+
+# %% ../nbs/transfer/00_few_shot.ipynb #5ff5c98b
+def test_other_types_and_weights_that_are_not_used():
+    tasks = Episodes(load('digits'), 3, 2, 4)
+    x, y = next(iter(tasks))
+    class Spare(nn.Module):
+        def __init__(self): super().__init__(); self.body, self.aux = mlp((1, 8, 8), 3, (8,)), nn.Linear(2, 2)
+        def forward(self, x): return self.body(x)
+    torch.manual_seed(0)
+    net = Spare()
+    for first in (False, True):
+        torch.testing.assert_close(maml(6, first_order=first)(net, x, y)[0], maml(6, first_order=first)(net.body, x, y)[0])
+    assert torch.equal(adapted(net, x[0, :6], y[0, :6])['aux.weight'], net.aux.weight)
+    for model in (mlp((1, 8, 8), 3, (8,)), convnet((1, 8, 8), 3, 4)):
+        for norm in NORMS:
+            learner = maml(6, norm=norm)
+            plain, wide = learner(model, x, y)[0], learner(copy.deepcopy(model).double(), x, y)[0]
+            assert wide.dtype == torch.float64 and abs(plain - wide) < 1e-4
+            assert abs(learner(copy.deepcopy(model).bfloat16(), x, y)[0] - plain) < .2*plain
+            assert task_accuracies(copy.deepcopy(model).double(), learner, tasks, 2).shape == (2,)
+    wave, line = Sinusoids()[0], nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    maml(5, .01, loss=F.mse_loss)(line, *(t[None] for t in wave))[0].backward()
+    assert all(p.grad.isfinite().all() for p in line.parameters())
 
 # %% ../nbs/transfer/00_few_shot.ipynb #93ccb7ef
 @pytest.mark.gpu

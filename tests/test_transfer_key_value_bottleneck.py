@@ -52,15 +52,6 @@ def test_search_and_answer_against_loops():
     torch.testing.assert_close(model(z[30:60]), naive(z[30:60], every)[1])
     torch.testing.assert_close(model.projection.norm(dim=0), torch.ones(18))
 
-# %% ../nbs/transfer/04_key_value_bottleneck.ipynb #48ca0ad3
-def test_keys_under_autocast():
-    model, z, _ = case()
-    with torch.autocast('cpu', torch.bfloat16):    # features far from zero: bfloat16 would find other keys
-        far = model.search(z + 10)
-        adapted = adapt_keys(case()[0], z + 10, 2)
-    assert torch.equal(far, model.search(z + 10))
-    assert torch.equal(adapted.keys, adapt_keys(case()[0], z + 10, 2).keys)
-
 # %% ../nbs/transfer/04_key_value_bottleneck.ipynb #56798598
 def test_refusals_and_files():
     model, z, y = case()
@@ -95,6 +86,15 @@ def test_keys_are_running_means():
     assert len(held) == 3 and max(held) <= 2**23    # distances at once
     for kw, words in ((dict(decay=1.), 'decay is in'), (dict(z=z*math.nan), 'finite rows')):
         with pytest.raises(ValueError, match=words): adapt_keys(**(dict(model=model, z=z) | kw))
+
+# %% ../nbs/transfer/04_key_value_bottleneck.ipynb #48ca0ad3
+def test_keys_under_autocast():
+    model, z, _ = case()
+    with torch.autocast('cpu', torch.bfloat16):    # features far from zero: bfloat16 would find other keys
+        far = model.search(z + 10)
+        adapted = adapt_keys(case()[0], z + 10, 2)
+    assert torch.equal(far, model.search(z + 10))
+    assert torch.equal(adapted.keys, adapt_keys(case()[0], z + 10, 2).keys)
 
 # %% ../nbs/transfer/04_key_value_bottleneck.ipynb #2018a4d8
 def test_dead_keys_are_replaced():
