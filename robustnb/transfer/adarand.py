@@ -6,7 +6,7 @@
 __all__ = ['class_statistics', 'prior_terms', 'Prior', 'adarand', 'diagnostics']
 
 # %% ../../nbs/transfer/02_adarand.ipynb #b8b17c83
-import math
+import copy, math
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -65,6 +65,7 @@ class Prior:
         self.lr, self.alpha, self.apart, self.moving, self.updates = lr, alpha, apart, moving, updates
         self.opt, self.done = torch.optim.Adam([self.mean], lr), 0
         self.generator = torch.Generator().manual_seed(seed)
+        self.first = copy.deepcopy(self.state_dict())
 
     def __call__(self, h, y):
         if h.shape[1] != self.mean.shape[1]:
@@ -99,6 +100,10 @@ def move(self:Prior, h, y):
 def state_dict(self:Prior):
     return dict(mean=self.mean.detach(), std=self.std, running=self.running, done=self.done, opt=self.opt.state_dict(),
                 generator=self.generator.get_state())
+
+@patch
+def reset(self:Prior): # `fit` calls it when a training begins
+    self.load_state_dict(copy.deepcopy(self.first))
 
 @patch
 def load_state_dict(self:Prior, state):

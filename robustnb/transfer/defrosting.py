@@ -330,8 +330,9 @@ def imbalance(
     "The information imbalance from a to b (A. Glielmo and others, 2022; equation 6)"
     (a, b), total = _rows(a, b), 0
     for da, db in zip(_distances(a, batch_size), _distances(b, batch_size)):
-        d = db.gather(1, da.argmin(1, keepdim=True))
-        total += (db < d).sum() + ((db == d).sum() + len(d)).double()/2    # of equals the mean rank
+        nearest, order = (da == da.amin(1, keepdim=True)).double(), db.sort(1).values
+        low, high = (torch.searchsorted(order, db, right=right) for right in (False, True))
+        total += ((low + high + 1)/2*nearest).sum(1).div(nearest.sum(1)).sum()    # of equals the mean, in a and in b
     return (2*total/len(a)**2).item()
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #c070f993
