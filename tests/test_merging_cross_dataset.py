@@ -177,6 +177,10 @@ def test_rotated_and_measured():
     with pytest.raises(ValueError, match='square images'): rotated(replace(data, x=x[:, :, :5]), 5)
     with pytest.raises(ValueError, match='no class in common'): mean_distance(data.pick(data.y < 5), data.pick(data.y > 4))
 
+# %% ../nbs/merging/04_cross_dataset.ipynb #322b3b96
+def test_equal_budget():
+    assert {len(a.candidates) for a in paper.arms.values() if a.tuned} == {4}, 'the same effort for all'
+
 # %% ../nbs/merging/04_cross_dataset.ipynb #3a8e8792
 def test_what_is_chosen_does_not_see_the_test_images():
     def noisy(*args):
