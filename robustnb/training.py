@@ -987,13 +987,14 @@ def carrying(
 
 # %% ../nbs/02_training.ipynb #f706ae92
 def proximal(
-    prox, # prox(model, lr): changes the weights in place
+    prox, # prox(model, rates): changes weights in place; `rates`: parameter -> learning rate
     step=update, # the step that comes first
 ):
-    "A step followed by a proximal operator with the learning rate of the optimiser's first group"
+    "A step followed by a proximal operator on what the optimiser trains, at the rates of its groups"
     def go(model, x, y, loss, opt, **kw):
         logs = step(model, x, y, loss, opt, **kw)
-        with torch.no_grad(): prox(model, opt.param_groups[0]['lr'])
+        rates = {p: group['lr'] for group in opt.param_groups for p in group['params'] if p.requires_grad}
+        with torch.no_grad(): prox(model, rates)
         return logs
     return carrying(go, step)
 

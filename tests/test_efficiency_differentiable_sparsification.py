@@ -214,7 +214,7 @@ def test_group_lasso_and_fronts():
     torch.manual_seed(0)
     net = convnet((1, 8, 8), width=4)
     before = copy.deepcopy(net.state_dict())
-    with torch.no_grad(): group_thresholded(.8)(net, .5)
+    with torch.no_grad(): group_thresholded(.8)(net, dict.fromkeys(net.parameters(), .5))
     for k in ('block1', 'block2', 'block3'):
         v, w = before[f'{k}.conv.weight'], net.get_submodule(k).conv.weight
         for a, b in zip(v, w):                               # the least of |w - v|^2/2 + c|w| along v, by a grid
@@ -222,6 +222,11 @@ def test_group_lasso_and_fronts():
             value = (grid - 1)**2*a.square().sum()/2 + .4*math.sqrt(a.numel())*grid*a.norm()
             torch.testing.assert_close(b, a*grid[value.argmin()], atol=1e-4*a.abs().max().item(), rtol=0)
     assert torch.equal(net.head.weight, before['head.weight'])
+    one, two = net.block1.conv.weight, net.block2.conv.weight
+    net.load_state_dict(before)
+    with torch.no_grad(): group_thresholded(.8)(net, {one: .5})
+    assert not torch.equal(one, before['block1.conv.weight'])
+    assert torch.equal(two, before['block2.conv.weight'])                       # nobody trains it
     with pytest.raises(ValueError, match='c must be'): group_thresholded(0.)
     np.testing.assert_allclose(front_at([.1, .01], [.9, .5], [.1, 10**-1.5, .01, .5, 1e-3], .1), [.9, .7, .5, .9, .3])
 

@@ -209,6 +209,10 @@ def test_proximal_training_ends_with_exact_zeros():
         for _ in range(40): logs = step(net, x, y, cross_entropy, opt)
         assert 0 < sparsity(net).share['all'] < .9 and logs['loss'] < 2
         assert net.fc1.bias.all()                       # biases are not shrunk
+    net, x, y = case()
+    before = copy.deepcopy(net.state_dict())
+    proximal(thresholded(soft_threshold, .05))(net, x, y, cross_entropy, torch.optim.SGD(net.fc1.parameters(), .1))
+    assert [k for k, v in net.state_dict().items() if not torch.equal(v, before[k])] == ['fc1.weight', 'fc1.bias']
     with pytest.raises(ValueError, match='c must be'): thresholded(soft_threshold, -1.)
 
 # %% ../nbs/efficiency/02_halo.ipynb #7abd5988

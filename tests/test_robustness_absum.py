@@ -111,7 +111,7 @@ def test_models_as_people_have_them():
     for dtype in (torch.float64, torch.bfloat16, torch.float16): # the result is that of exact arithmetic, rounded once
         m = lenet((1, 8, 8), width=2).to(dtype)
         before = [w.detach().clone() for w in conv_filters(m)]
-        with torch.no_grad(): on_filters(prox_absum, 0.05)(m, 0.1)
+        with torch.no_grad(): on_filters(prox_absum, 0.05)(m, dict.fromkeys(m.parameters(), 0.1))
         for a, b in zip(before, conv_filters(m)):
             torch.testing.assert_close(b, prox_absum(a.double(), 0.005).to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)
         kept = x.clone()
@@ -120,7 +120,7 @@ def test_models_as_people_have_them():
     m = lenet((1, 8, 8), width=2)
     m[1].weight.requires_grad_(False)
     frozen, trained_ = conv_filters(m)[0].clone(), conv_filters(m)[1].detach().clone()
-    with torch.no_grad(): on_filters(prox_absum, 0.05)(m, 0.1)
+    absum(0.05)(m, x, y, cross_entropy, torch.optim.SGD(m.parameters(), lr=0.1))
     assert torch.equal(conv_filters(m)[0], frozen) and not torch.equal(conv_filters(m)[1], trained_)
     for norm in (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm):
         with warnings.catch_warnings():

@@ -553,7 +553,7 @@ def test_awp_leaves_weights_of_each_type():
 
 # %% ../nbs/robustness/00_baselines.ipynb #0f2da4f3
 def test_awp_composes_with_other_steps():
-    shrink = lambda model, lr: [p.mul_(1 - lr) for p in model.parameters()]
+    shrink = lambda model, rates: [p.mul_(1 - lr) for p, lr in rates.items()]
     a, b = stepped(proximal(shrink, awp(0.)), cross_entropy)[0], stepped(proximal(shrink), cross_entropy)[0]
     assert equal(a, b)
     model, x, y = trained()

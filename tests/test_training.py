@@ -74,9 +74,9 @@ def long_run(make_batches, path=None, stop=None, seed=1, make=torch.optim.AdamW)
 
 # %% ../nbs/02_training.ipynb #aee9fc79
 def soft(strength, layer=1):
-    def prox(model, lr):
+    def prox(model, rates):
         w = model[layer].weight
-        w.copy_(w.sign()*(w.abs() - lr*strength).clamp(min=0))
+        w.copy_(w.sign()*(w.abs() - rates[w]*strength).clamp(min=0))
     return prox
 
 def l1(model, x, y):
@@ -826,9 +826,18 @@ def test_proximal_step():
         opt.param_groups[0]['lr'] = lr
         for x, y in batches:
             opt.zero_grad(); F.cross_entropy(b(x), y).backward(); opt.step()
-            with torch.no_grad(): soft(0.3)(b, lr)
+            with torch.no_grad(): soft(0.3)(b, {b[1].weight: lr})
     for p, q in zip(a.parameters(), b.parameters()): torch.testing.assert_close(p, q)
     assert (a[1].weight == 0).any()
+
+    # each weight at the rate of its group, none that is not trained
+    a, _ = tiny()
+    a[1].bias.requires_grad_(False)
+    opt = torch.optim.SGD([dict(params=[a[1].weight], lr=.5), dict(params=[a[1].bias], lr=.1)])
+    step = proximal(lambda model, rates: seen.update(rates))
+    seen = {}
+    step(a, *next(iter(batches)), cross_entropy, opt)
+    assert seen == {a[1].weight: .5}
 
 # %% ../nbs/02_training.ipynb #edd12b84
 def test_a_wrapped_state_is_kept_and_reset():

@@ -255,15 +255,15 @@ class Selection(nn.Module):
 def group_thresholded(
     c:float, # weight of the norms, times the root of a group's size; times the learning rate at each step
     *layers, # beginnings of names, see `prunable`; none: all but the head
-): # prox(model, lr), for `proximal` of the training engine
-    "Puts output channels through the proximal step of the group lasso, in place"
+): # prox(model, rates), for `proximal` of the training engine
+    "Puts output channels that are trained through the proximal step of the group lasso, in place"
     if not 0 < c < math.inf: raise ValueError(f'c must be a positive number, not {c!r}')
-    def prox(model, lr):
+    def prox(model, rates):
         weights = prunable(model, *layers)
         if not layers: weights.pop(f'{find_head(model)[0]}.weight')
         for w in weights.values():
             norms = w.flatten(1).norm(dim=1).clamp(min=torch.finfo(w.dtype).tiny)
-            w.mul_((1 - lr*c*math.sqrt(w[0].numel())/norms).clamp(min=0).view(-1, *[1]*(w.ndim - 1)))
+            w.mul_((1 - rates.get(w, 0)*c*math.sqrt(w[0].numel())/norms).clamp(min=0).view(-1, *[1]*(w.ndim - 1)))
     return prox
 
 # %% ../../nbs/efficiency/04_differentiable_sparsification.ipynb #319966b5

@@ -215,10 +215,10 @@ def thresholded(
     rule, # rule(v, c) -> w, one of the two above
     c:float, # weight of the penalty; times the learning rate at each step
     *layers, # beginnings of names, see `prunable`
-): # prox(model, lr), for `proximal` of the training engine
-    "Puts the weights through a threshold, in place"
+): # prox(model, rates), for `proximal` of the training engine
+    "Puts the weights that are trained through a threshold, in place"
     _positive(c=c)
-    def prox(model, lr):
-        if lr:
-            for w in prunable(model, *layers).values(): w.copy_(rule(w, lr*c))
+    def prox(model, rates):
+        for w in prunable(model, *layers).values():
+            if rates.get(w): w.copy_(rule(w, rates[w]*c))
     return prox

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import nn
 from ..models import check_module, clone
-from ..training import carrying, cross_entropy, update
+from ..training import cross_entropy, proximal, update
 
 # %% ../../nbs/robustness/01_absum.ipynb #dfa1a00b
 def conv_filters(model:nn.Module)->list: # weights (out, in/groups, h, w)
@@ -41,37 +41,26 @@ def prox_absum(
 
 # %% ../../nbs/robustness/01_absum.ipynb #938b048c
 def on_filters(prox, strength:float):
-    """prox(model, lr) that applies `prox(w, lr*strength)` to every convolution filter that is trained, in place and
-    in float32 or wider; an optimiser in the place of `lr` means the filters that it holds, each at its own rate"""
+    """prox(model, rates), for `proximal` of the training engine, that applies `prox(w, rates[w]*strength)` to every
+    convolution filter that is trained, in place and in float32 or wider"""
     if not 0 <= strength < float('inf'): raise ValueError(f'strength must be a number >= 0, not {strength!r}')
-    def apply(model, lr):
+    def apply(model, rates):
         filters = conv_filters(model)
         if not all(isinstance(w, nn.Parameter) for w in filters):
             raise ValueError(
                 'a filter is computed from other weights (weight_norm, spectral_norm or another parametrisation): what '
                 'is written into it would be lost'
             )
-        rates = _rates(filters, lr)
         for w in filters:
-            if w.requires_grad and w in rates: w.copy_(prox(_wide(w), rates[w]*strength))
+            if w in rates: w.copy_(prox(_wide(w), rates[w]*strength))
     return apply
-
-def _rates(filters, lr):
-    "The learning rate of each filter: `lr`, or that of its group; without those that an optimiser does not hold"
-    if not hasattr(lr, 'param_groups'): return dict.fromkeys(filters, lr)
-    return {p: g['lr'] for g in lr.param_groups for p in g['params']}
 
 def absum(
     strength:float, # lambda; 0.001 to 0.1 is a range to search
     step=update,    # the update that goes before
 ): # step for `train` and `fit`
     "A training step followed by Absum's proximal operator on the filters that the optimiser holds"
-    prox = on_filters(prox_absum, strength)
-    def go(model, x, y, loss, opt, **kw):
-        logs = step(model, x, y, loss, opt, **kw)
-        with torch.no_grad(): prox(model, opt)
-        return logs
-    return carrying(go, step)
+    return proximal(on_filters(prox_absum, strength), step)
 
 # %% ../../nbs/robustness/01_absum.ipynb #fbbf3570
 def prox_l2(w, t):
