@@ -36,6 +36,7 @@ def _checked(
     labels = y if y.ndim == 1 and not (y.is_floating_point() or y.dtype == torch.bool) else None
     if x.ndim in (2, 4) and (x.is_floating_point() or x.dtype == torch.uint8): check_xy(x, labels, box=x.ndim == 4)
 
+# %% ../nbs/04_curvature.ipynb #c72d412a
 def _batches(model, data, batch_size):
     """Checked copies of the batches (x, y) on the model's device, x in float32 or wider;
     integers, such as tokens, stay as they are"""
@@ -282,6 +283,7 @@ def top_eigenvalues(
     kept = kept[np.argsort(-values[kept], kind='stable')]
     return values[kept], vectors[:, kept]
 
+# %% ../nbs/04_curvature.ipynb #2e9ff520
 def _warn_if_skew(op, seed):
     "A warning if two random products contradict symmetry"
     u, v = _signs((2, op.shape[0]), seed).astype(op.dtype)

@@ -79,6 +79,7 @@ def check_xy(
         top = 'not negative' if classes is None else f'in 0..{classes - 1}'
         raise ValueError(f'y has labels {int(ends[0])}..{int(ends[1])}; expected {top}')
 
+# %% ../nbs/00_data.ipynb #49420693
 def _check_labels(x, y):
     "Type and shape of the labels; nothing here waits for a GPU"
     if not isinstance(y, torch.Tensor): raise TypeError(f'y is a {type(y).__name__}; expected an int64 tensor')

@@ -433,6 +433,7 @@ def features(
     if torch.is_grad_enabled() or not len(x) or any(m.training for m in model.modules()): return entering(x)
     return torch.cat([h for _, h in Halves()(entering, x)])
 
+# %% ../nbs/01_models.ipynb #ba41d48e
 def _entering(model, x, name, layer, guessed):
     "What enters `layer` in one forward pass, `guessed` to be the head"
     seen = []

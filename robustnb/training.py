@@ -52,6 +52,7 @@ def classified(
         )
     return logits, y
 
+# %% ../nbs/02_training.ipynb #055941f6
 def cross_entropy(
     model, # gives logits (N,classes)
     x:torch.Tensor, # images, float (N,C,H,W) in [0,1]
@@ -390,21 +391,6 @@ class History:
         for r in rows: self._warn({k: v for k, v in r.items() if k != 'loss'}, r)
         return next((r for r in rows if not math.isfinite(r.get('loss', 0))), None)
 
-    def note(self, numbers):
-        "Add numbers (or None) to the newest row: what was measured after that update"
-        self.flush()
-        numbers = {k: float(v) for k, v in (numbers or {}).items()}
-        for k, v in numbers.items(): self.columns.setdefault(k, [math.nan]*len(self))[-1] = v
-        self._warn(numbers, {k: c[-1] for k, c in self.columns.items()})
-
-    def _warn(self, numbers, row):
-        """In the table NaN stands for a number that is not there, so one that was measured is said aloud, once per
-        column"""
-        for k, v in numbers.items():
-            if k in self.warned or not isinstance(v, (int, float)) or math.isfinite(v): continue
-            self.warned.add(k)
-            warnings.warn(f'{k} is {v} at update {row.get("update")}: a mean over it says nothing', stacklevel=4)
-
     def state_dict(self): return {k: torch.tensor(v, dtype=torch.float64) for k, v in self.columns.items()}
     def load_state_dict(self, state): self.columns, self.waiting = {k: v.tolist() for k, v in state.items()}, []
 
@@ -412,6 +398,24 @@ class History:
         "Mean loss of the samples of the last `updates` updates"
         loss, n = (np.array(self.columns.get(k, [])[-updates:]) for k in ('loss', 'samples'))
         return np.average(loss, weights=n) if len(loss) and np.all(n > 0) else math.nan
+
+# %% ../nbs/02_training.ipynb #2c338080
+@patch
+def note(self:History, numbers):
+    "Add numbers (or None) to the newest row: what was measured after that update"
+    self.flush()
+    numbers = {k: float(v) for k, v in (numbers or {}).items()}
+    for k, v in numbers.items(): self.columns.setdefault(k, [math.nan]*len(self))[-1] = v
+    self._warn(numbers, {k: c[-1] for k, c in self.columns.items()})
+
+@patch
+def _warn(self:History, numbers, row):
+    """In the table NaN stands for a number that is not there, so one that was measured is said aloud, once per
+    column"""
+    for k, v in numbers.items():
+        if k in self.warned or not isinstance(v, (int, float)) or math.isfinite(v): continue
+        self.warned.add(k)
+        warnings.warn(f'{k} is {v} at update {row.get("update")}: a mean over it says nothing', stacklevel=4)
 
 # %% ../nbs/02_training.ipynb #426648c7
 @patch(as_prop=True)
@@ -478,24 +482,6 @@ class Average:
             torch._foreach_lerp_(self.shadow, [p.to(s.dtype) for p, s in zip(params, self.shadow)], self.weight())
         self.n += 1
 
-    @torch.no_grad()
-    def averaged(
-        self,
-        model:nn.Module,
-        batches=None, # one pass over these recomputes the batch norm statistics
-    )->nn.Module: # a copy; of a compiled model, of the model that was compiled
-        "The model with the averaged parameters; its buffers are the model's own unless `batches` are given"
-        if not self.n: raise ValueError(f'this {type(self).__name__} has not averaged anything yet')
-        model = unwrapped(model)
-        names = {id(p): k for k, p in model.named_parameters() if p.requires_grad}
-        found = {names[id(p)]: s for p, s in zip(self._params(model), self.shadow) if id(p) in names}
-        bad = _first_bad(found | ({} if batches is not None else _running(model)))
-        if bad:
-            raise ValueError(f'{bad!r} of the averaged model holds NaN or infinite values: the training has diverged')
-        model = clone(model)
-        for p, s in zip(self._params(model), self.shadow): p.copy_(s)
-        return model if batches is None else recompute_bn(model, batches)
-
     def _params(self, model):
         "The parameters that are averaged, or one sentence if the average is of another model"
         check_module(model)
@@ -507,6 +493,26 @@ class Average:
 
     def state_dict(self): return {'n': self.n, 'shadow': self.shadow}
     def load_state_dict(self, state): self.n, self.shadow, self.placed = state['n'], state['shadow'], False
+
+# %% ../nbs/02_training.ipynb #a9065aca
+@patch
+@torch.no_grad()
+def averaged(
+    self:Average,
+    model:nn.Module,
+    batches=None, # one pass over these recomputes the batch norm statistics
+)->nn.Module: # a copy; of a compiled model, of the model that was compiled
+    "The model with the averaged parameters; its buffers are the model's own unless `batches` are given"
+    if not self.n: raise ValueError(f'this {type(self).__name__} has not averaged anything yet')
+    model = unwrapped(model)
+    names = {id(p): k for k, p in model.named_parameters() if p.requires_grad}
+    found = {names[id(p)]: s for p, s in zip(self._params(model), self.shadow) if id(p) in names}
+    bad = _first_bad(found | ({} if batches is not None else _running(model)))
+    if bad:
+        raise ValueError(f'{bad!r} of the averaged model holds NaN or infinite values: the training has diverged')
+    model = clone(model)
+    for p, s in zip(self._params(model), self.shadow): p.copy_(s)
+    return model if batches is None else recompute_bn(model, batches)
 
 # %% ../nbs/02_training.ipynb #7c45c396
 class EMA(Average):
@@ -726,6 +732,7 @@ def _stream(batches):
     if labels: found['checksum of the labels'] = zlib.crc32(torch.cat([y.reshape(-1).cpu() for y in labels]).numpy())
     return found
 
+# %% ../nbs/02_training.ipynb #b3e7feaa
 def _settings(batches, loss, step, schedule, averages, total, kw):
     "Names and numbers of what may change between two sessions, though seldom on purpose"
     def name(f):
@@ -793,6 +800,7 @@ def resume(self:_Run, total): # updates that are done
     self.feed.back, self.saved = dict(skip=s['done'] % n, began=s['began'], now=s['now']), s['done']
     return s['done']
 
+# %% ../nbs/02_training.ipynb #31855a98
 @patch
 def _load(self:_Run, parts):
     "Load every part, or none of them"
@@ -1047,6 +1055,7 @@ def _align(accelerator, model, opt, x, split):
         raise ValueError(
             'the processes have different batches: seed them alike, or use split=False if each has its own part')
 
+# %% ../nbs/02_training.ipynb #aa103653
 @torch.no_grad()
 def _add_up(accelerator, share, n, model, opt, logs):
     """Replace gradients and logs by their sum over the processes, weighted by the shares of the batch; `share` None:

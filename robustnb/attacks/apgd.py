@@ -139,6 +139,7 @@ def _climb(hunt, pace, start, loss, steps, step, futile=None, counts=True, **mor
             project = pace.threat.around(hunt.x)
     return s
 
+# %% ../../nbs/attacks/04_apgd.ipynb #12c05419
 def _start(threat, x, keys, draw):
     "A random point on the sphere around each image, in the box"
     if isinstance(threat, Linf):

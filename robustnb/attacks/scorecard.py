@@ -110,6 +110,7 @@ def margin_figure(report:Report): # figure
     ax.legend(fontsize='small', loc='lower left', bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     return fig
 
+# %% ../../nbs/attacks/10_scorecard.ipynb #96bd6ad7
 def pass_figure(report:Report): # figure, or None if no image broke
     "Histogram of the pass in which images broke, one row per attack that broke any"
     broke = [(k, name) for k, name in enumerate(report.attacks, 1) if (report.by == k).any()]

@@ -173,6 +173,7 @@ def cluster(args):
     if code: nodes.carry(code)
     return nodes
 
+# %% ../../nbs/commands/05_attack.ipynb #95fd49a3
 @current_folder()
 def run(args, argv):
     "Attack the model, print the report; returns the exit status"

@@ -64,6 +64,7 @@ def run(args, argv):
     print(f'written: {written.resolve()}')
     return 0
 
+# %% ../../nbs/commands/10_condense.ipynb #a2b43fce
 def learned(args, argv, data, device, state):
     "The synthetic images; a line that says how to go on where it is interrupted"
     data = replace(data, x=data.x.to(device), y=data.y.to(device))

@@ -56,6 +56,7 @@ def arguments(p):
     p.add_argument('--out', required=True, metavar='FILE', help='where the result goes, .safetensors')
     p.add_argument('--json', metavar='PATH', help='write what is printed as numbers')
 
+# %% ../../nbs/commands/09_forget.ipynb #9019fc9b
 def data_arguments(p):
     "Which images, and where it computes"
     p.add_argument('--data', metavar='NAME|DIR',

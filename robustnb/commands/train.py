@@ -66,6 +66,7 @@ def objective(
     return make(made_attack(attack, threat, steps, step_size, precision, teacher), **taught,
                 **({'layer': layer} if layer else {}), **settings)
 
+# %% ../../nbs/commands/06_train.ipynb #a2bc89d8
 def check_teacher(name, teacher, layer):
     "{'teacher': teacher} for an objective that has one, else {}; one sentence where one is missing or out of place"
     taught = OBJECTIVES[name][0] == DISTIL

@@ -263,6 +263,7 @@ def resumed(self:Cluster, future):
     self.waiting.add(later)
     return later
 
+# %% ../../nbs/evidence/07_cluster.ipynb #a40b0ca5
 @patch
 def end(self:Cluster, future):
     "The result of a job, which is stored; raises what the job has raised"
@@ -345,6 +346,7 @@ def planned(papers, scale, store, seeds=None, arms=None, datasets=None, making=N
     known = {t.name: t for t in tasks} # arms may share candidates
     return [t._replace(after=t.after & known.keys()) for t in known.values()], list(dict.fromkeys(unknown_))
 
+# %% ../../nbs/evidence/07_cluster.ipynb #798842a8
 def seconds_to_make(artifacts, scale):
     "{(paper, data set): seconds that the artifacts of one seed take}, from their files"
     table = kept(artifacts)

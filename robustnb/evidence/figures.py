@@ -229,6 +229,7 @@ def line_figure(
         return panels(shown(records), draw, **dict(xlabel=xlabel, ylabel=heading(records, metric)) | labels)
     return figure
 
+# %% ../../nbs/evidence/05_figures.ipynb #eb8981ba
 def tradeoff_figure(x, y, arms=None, **labels): # figure(records)
     "A figure of two metrics against each other, see `tradeoff`"
     metrics = {m[0] if isinstance(m, tuple) else m for m in (x, y)}

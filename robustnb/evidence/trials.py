@@ -19,6 +19,7 @@ from types import MethodType
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -190,39 +191,46 @@ class Trial:
         "How many updates the recipe makes"
         return self.recipe.epochs * max(len(self.train) // self.recipe.batch, 1)
 
-    def tensors(self, data):
-        "(x, y) of `data` on the trial's device, x as floats in [0,1]"
-        return as_float(data.x.to(self.device)), data.y.to(self.device)
+# %% ../../nbs/evidence/02_trials.ipynb #9a9f3748
+@patch
+def tensors(self:Trial, data):
+    "(x, y) of `data` on the trial's device, x as floats in [0,1]"
+    return as_float(data.x.to(self.device)), data.y.to(self.device)
 
-    def model(self, build=None, seed=None):
-        "A new network of the setting, or of `build`, whose weights the trial's seed draws, or another"
-        with seeded(self.seed if seed is None else seed):
-            return (build or self.setting.build)().to(self.device)
+@patch
+def model(self:Trial, build=None, seed=None):
+    "A new network of the setting, or of `build`, whose weights the trial's seed draws, or another"
+    with seeded(self.seed if seed is None else seed):
+        return (build or self.setting.build)().to(self.device)
 
-    def fit(self, model, loss, data=None, **kw):
-        "`model`, trained by the trial's recipe and in evaluation mode; `kw` go to the recipe's `fit`"
-        self.recipe.fit(model.train(), self.train if data is None else data, loss, self.seed, self.device,
-                        progress=False, **kw)
-        return model.eval()
+@patch
+def fit(self:Trial, model, loss, data=None, **kw):
+    "`model`, trained by the trial's recipe and in evaluation mode; `kw` go to the recipe's `fit`"
+    self.recipe.fit(model.train(), self.train if data is None else data, loss, self.seed, self.device,
+                    progress=False, **kw)
+    return model.eval()
 
-    def artifact(self, name, make, *depends, version=1):
-        """The state dict that `make()` returns, made once for all trials of this setting and seed that ask for it;
-        see `Artifacts`"""
-        key = [
-            self.paper.key, name, self.scale, self.dataset,
-            self.setting.fingerprint(), self.seed,
-            described([self.recipe, *depends]), version
-        ]
-        return self.artifacts.get(name, make, key)
+# %% ../../nbs/evidence/02_trials.ipynb #d7a58cea
+@patch
+def artifact(self:Trial, name, make, *depends, version=1):
+    """The state dict that `make()` returns, made once for all trials of this setting and seed that ask for it;
+    see `Artifacts`"""
+    key = [
+        self.paper.key, name, self.scale, self.dataset,
+        self.setting.fingerprint(), self.seed,
+        described([self.recipe, *depends]), version
+    ]
+    return self.artifacts.get(name, make, key)
 
-    def network(self, name, build=None, seed=None, loss=cross_entropy, depends=()):
-        "A network trained by the trial's recipe from this seed, None: the trial's, once for all trials that ask for it"
-        seed, net = self.seed if seed is None else seed, self.model(build, seed)
-        def make():
-            self.recipe.fit(net.train(), self.train, loss, seed, self.device, progress=False)
-            return net
-        net.load_state_dict(self.artifact(name, make, seed, build, loss, *depends))
-        return net.eval()
+@patch
+def network(self:Trial, name, build=None, seed=None, loss=cross_entropy, depends=()):
+    "A network trained by the trial's recipe from this seed, None: the trial's, once for all trials that ask for it"
+    seed, net = self.seed if seed is None else seed, self.model(build, seed)
+    def make():
+        self.recipe.fit(net.train(), self.train, loss, seed, self.device, progress=False)
+        return net
+    net.load_state_dict(self.artifact(name, make, seed, build, loss, *depends))
+    return net.eval()
 
 # %% ../../nbs/evidence/02_trials.ipynb #0a4e40bb
 class Artifacts:
@@ -352,27 +360,33 @@ class Paper:
             for a in arms_of(c):
                 if a not in known: self.no(f'claim {c.number}: ' + unknown('arm', a, known))
 
-    def no(self, text): raise BadInput(f'{self.key}: {text}')
+# %% ../../nbs/evidence/02_trials.ipynb #5a96faef
+@patch
+def no(self:Paper, text): raise BadInput(f'{self.key}: {text}')
 
-    def metric(self, name):
-        "What a reader calls a metric; one that the paper does not state by its name"
-        return self.metrics.get(name) or Metric(name.replace('_', ' '))
+@patch
+def metric(self:Paper, name):
+    "What a reader calls a metric; one that the paper does not state by its name"
+    return self.metrics.get(name) or Metric(name.replace('_', ' '))
 
-    @property
-    def scales(self): return [s for s in SCALES if s in {scale for scale, _ in self.settings}]
+@patch(as_prop=True)
+def scales(self:Paper): return [s for s in SCALES if s in {scale for scale, _ in self.settings}]
 
-    def datasets(self, scale): return [d for s, d in self.settings if s == scale]
+@patch
+def datasets(self:Paper, scale): return [d for s, d in self.settings if s == scale]
 
-    def setting(self, scale, dataset):
-        "The setting of a data set at a scale; BadInput names the others"
-        if (scale, dataset) in self.settings: return self.settings[scale, dataset]
-        self.no(f'there is no setting for {dataset!r} at scale {scale!r}; there are '
-                + ', '.join(f'{d} ({s})' for s, d in self.settings))
+@patch
+def setting(self:Paper, scale, dataset):
+    "The setting of a data set at a scale; BadInput names the others"
+    if (scale, dataset) in self.settings: return self.settings[scale, dataset]
+    self.no(f'there is no setting for {dataset!r} at scale {scale!r}; there are '
+            + ', '.join(f'{d} ({s})' for s, d in self.settings))
 
-    def arms_at(self, scale, dataset):
-        "Names of the arms that are run there"
-        some = self.setting(scale, dataset).arms
-        return list(self.arms) if some is None else some
+@patch
+def arms_at(self:Paper, scale, dataset):
+    "Names of the arms that are run there"
+    some = self.setting(scale, dataset).arms
+    return list(self.arms) if some is None else some
 
 # %% ../../nbs/evidence/02_trials.ipynb #6fe8e542
 def per_seed(

@@ -142,6 +142,7 @@ def some(data, last, k, seed):
     a, b = (with_classes(part, lambda name: name in names) for part in (data, last))
     return replace(a, x=torch.cat([a.x, b.x]), y=torch.cat([a.y, b.y]))
 
+# %% ../../nbs/transfer/02_adarand.ipynb #af0d2d3b
 def source(trial):
     "The pretrained network from the cached activations on, with a new head"
     if trial.scale == 'tiny':

@@ -119,6 +119,7 @@ def measured(trial, width):
     return out | {'sparsity': left['all'], 'mask_gain': gain} | {
         f'sparsity_{i + 1}': v for i, v in enumerate(left.drop('all'))}
 
+# %% ../../nbs/transfer/01_meta_ticket.ipynb #d5a22ae6
 def lost(trial):
     "What a training that diverged counts: chance"
     names = ['accuracy'] + ['mnist', 'fashion']*(trial.setting.source == 'omniglot')

@@ -193,6 +193,7 @@ class UNet(nn.Module):
         h = self.up(torch.cat([F.interpolate(h, scale_factor=2), high], 1), about)
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
 
+# %% ../../nbs/synthesis/01_diffusion.ipynb #9ee5df46
 @architecture
 def unet(
     shape=(1, 28, 28), # of one image, sides that are multiples of 4
@@ -289,6 +290,7 @@ def _new(data, width, predict, noise, guidance, seed, device=None):
         net = unet(shape, classes, width, predict).to(device)
     return Diffusion(net, shape, classes, noise, guidance=guidance).eval()
 
+# %% ../../nbs/synthesis/01_diffusion.ipynb #17a1d314
 def train_diffusion(
     data:Data,
     steps=10000, # at least: whole passes over the data

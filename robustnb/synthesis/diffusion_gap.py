@@ -81,6 +81,7 @@ def mislabelled(
     other = torch.randint(1, len(data.classes), (len(wrong),), generator=g).to(data.y.device)
     return replace(data, y=data.y.index_put((wrong,), (data.y[wrong] + other) % len(data.classes)))
 
+# %% ../../nbs/synthesis/03_diffusion_gap.ipynb #67bf7eca
 def as_many_wrong(real, fake, judge, seed=0):
     "The images `real`, with as many more wrong labels as the judge finds among `fake`"
     return mislabelled(real, max(1 - named(judge, fake)/named(judge, real), 0), seed)

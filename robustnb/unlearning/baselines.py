@@ -236,6 +236,7 @@ def error_maximising(
         opt.step()
     return noise.detach()
 
+# %% ../../nbs/unlearning/00_baselines.ipynb #d0dc4466
 def impair_repair(
     lr:float=0.01, # of both stages
     batches:int=80, # how often the 32 noise images of a class are seen
@@ -373,6 +374,7 @@ def _scrubbed(model, forgotten, kept, alpha):
     fisher = remembered(partial(diagonal_fisher, kind='true'), model, kept, 'true')
     return noisy_weights(model, fisher, alpha, gone_classes(forgotten, kept))
 
+# %% ../../nbs/unlearning/00_baselines.ipynb #8a4585b6
 def fisher_forgetting(
     alpha:float=1e-6, # scale of the noise
     seed:int=0, # of the noise
@@ -636,6 +638,7 @@ def unlearning_report(
     rows = [_row(measure, name, v, found['retrained'][measure]) for name in found for measure, v in found[name].items()]
     return pd.DataFrame(rows).set_index(['measure', 'method'])
 
+# %% ../../nbs/unlearning/00_baselines.ipynb #71928433
 def _ignorant(model, given, seed):
     "The network that zero-retrain forgetting is measured by, None with a warning where there is none"
     if given is not None: return check_module(given) or given

@@ -217,6 +217,7 @@ def mixed_privacy(
         return out
     return method(edit, seed or 0)
 
+# %% ../../nbs/unlearning/02_mixed_privacy.ipynb #cb41c477
 def pull(
     model:MixedLinear, # fitted
     forgotten:Data,
