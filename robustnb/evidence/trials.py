@@ -191,6 +191,15 @@ class Trial:
         "How many updates the recipe makes"
         return self.recipe.epochs * max(len(self.train) // self.recipe.batch, 1)
 
+    def network(self, name, build=None, seed=None, loss=cross_entropy, depends=()):
+        "A network trained by the trial's recipe from this seed, None: the trial's, once for all trials that ask for it"
+        seed, net = self.seed if seed is None else seed, self.model(build, seed)
+        def make():
+            self.recipe.fit(net.train(), self.train, loss, seed, self.device, progress=False)
+            return net
+        net.load_state_dict(self.artifact(name, make, seed, build, loss, *depends))
+        return net.eval()
+
 # %% ../../nbs/evidence/02_trials.ipynb #9a9f3748
 @patch
 def tensors(self:Trial, data):
@@ -221,16 +230,6 @@ def artifact(self:Trial, name, make, *depends, version=1):
         described([self.recipe, *depends]), version
     ]
     return self.artifacts.get(name, make, key)
-
-@patch
-def network(self:Trial, name, build=None, seed=None, loss=cross_entropy, depends=()):
-    "A network trained by the trial's recipe from this seed, None: the trial's, once for all trials that ask for it"
-    seed, net = self.seed if seed is None else seed, self.model(build, seed)
-    def make():
-        self.recipe.fit(net.train(), self.train, loss, seed, self.device, progress=False)
-        return net
-    net.load_state_dict(self.artifact(name, make, seed, build, loss, *depends))
-    return net.eval()
 
 # %% ../../nbs/evidence/02_trials.ipynb #0a4e40bb
 class Artifacts:
