@@ -249,6 +249,14 @@ def test_arms():
         assert len(arm.candidates) == (1 if name in ('augmentation', 'generator') else 3), 'the same effort for all'
     assert {m for c in paper.claims for m in c.metric} <= set(paper.metrics)
 
+# %% ../nbs/synthesis/04_mgr.ipynb #981346b0
+def test_the_harm_is_asked_of_images_that_are_simply_added():
+    table = pd.DataFrame(dict(weight=[1., .3, .1], mean=[.5, .7, .9]))
+    asked = {c.number: [paper.arms[b] for b in c.baselines] for c in paper.claims if str(c.number)[0] == '1'}
+    for k in (1, '1b'):
+        assert [a.of for a in asked[k]] == ['gda']
+        for a in asked[k]: assert dict(a.candidates[a.choose(table)]) == dict(weight=1.), 'whatever validation says'
+
 # %% ../nbs/synthesis/04_mgr.ipynb #85dcdf7b
 def test_experiment():
     with tempfile.TemporaryDirectory() as folder:
