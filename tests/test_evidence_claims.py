@@ -5,7 +5,7 @@ import pandas as pd
 import json
 import pytest
 from scipy import stats
-from robustnb.evidence.claims import BadInput, CannotJudge, Claim, LEVEL, LOOKS, Metric, arm_values, compare, differences, half_width, interval, judge, paper_number, pooled, state, verdict
+from robustnb.evidence.claims import BadInput, CannotJudge, Claim, LEVEL, LOOKS, Metric, arm_values, compare, differences, half_width, interval, judge, paper_number, pooled, slack, state, verdict
 
 # %% ../nbs/evidence/00_claims.ipynb #a1f39382
 def table(condition=None, **arms):
@@ -216,6 +216,11 @@ def test_reasons():
         a=[1., 2, 3], b=[0., 3, 3])) == 'the interval includes zero'
     assert why(table(a=[1., 2, 3], b=[2., 3, 4])) == 'every seed gave the same difference'
     assert why(table(a=[1., 2, 3], b=[1.1, 2.1, 3.11]), matters=1) == 'less than the 1 u that would matter'
+    r = table(a=[0., 0, 0, 0, 0], b=[1., 1.1, 1., .9, 1.2])
+    gone = r[~((r.arm == 'b') & (r.seed == 1)) & (r.seed != 3)]    # one run of seed 1 diverged, nobody ran seed 3
+    c = compare(claim_of(), gone, 'd', 'm', 'a')
+    assert c['state'] == 'holds' and c['reason'] == 'without seed 1, which not all of its arms have'
+    assert why(r) == why(r[r.seed < 4]) == ''
 
 # %% ../nbs/evidence/00_claims.ipynb #30018781
 def test_an_arm_is_not_compared_with_itself():
@@ -250,6 +255,14 @@ def test_verdicts():
                              (['holds', 'fails', 'open'], 'mixed'), (['fails', 'open'], 'not reproduced'),
                              (['open', 'not run'], 'open'), (['not run'], 'not run'), ([], 'not run')]:
         assert verdict(states) == expected
+
+# %% ../nbs/evidence/00_claims.ipynb #9862107a
+def test_the_weakest_is_nearest_to_failing():
+    same = lambda d: dict(zip(('low', 'high'), d))
+    equal = claim_of(equal=2, matters=None)
+    assert slack(equal, same([.59, 1.41])) < slack(equal, same([-.25, .28])) == pytest.approx(1.72)
+    assert slack(equal, same([20.7, 24.1])) > slack(equal, same([8.9, 32.5])) and slack(equal, same([None, None])) == np.inf
+    assert slack(claim_of(), same([-1., 3.])) == -1 and slack(claim_of(better='lower'), same([-1., 3.])) == -3
 
 # %% ../nbs/evidence/00_claims.ipynb #74b979df
 def test_judge_against_the_naive_verdict():

@@ -104,6 +104,12 @@ def test_what_holds_itself_is_described():
     loop = [1]; loop.append(loop)
     assert described(loop) == [1, 'list']
 
+    def wide(k):
+        def build(width=k): return width
+        def only(*, width=k): return width
+        return build, only
+    for a, b, c in zip(wide(3), wide(3), wide(4)): assert described(a) == described(b) != described(c), 'defaults count'
+
 # %% ../nbs/evidence/02_trials.ipynb #6331fff9
 def test_contents_of_arrays_are_described():
     for kind in (torch.zeros, np.zeros):

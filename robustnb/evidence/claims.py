@@ -6,8 +6,9 @@
 __all__ = ['SCALES', 'COLUMNS', 'LOOKS', 'LEVEL', 'VERDICTS', 'STATES', 'SHOWN', 'BadInput', 'Claim', 'finite', 'check_claim',
            'default_matters', 'interval', 'half_width', 'state', 'CannotJudge', 'told_once', 'minus', 'arm_values',
            'by_condition', 'trends', 'no_trend', 'sides', 'differences', 'compare', 'seeds_to_settle', 'predicted',
-           'paper_number', 'wording', 'why_no_number', 'mean_or_none', 'label', 'runs_of', 'Metric', 'verdict',
-           'check_records', 'judge', 'for_the_reader', 'slack', 'reason_of', 'pooled', 'random_effects']
+           'paper_number', 'wording', 'why_no_number', 'records_behind', 'without', 'mean_or_none', 'label', 'runs_of',
+           'Metric', 'verdict', 'check_records', 'judge', 'for_the_reader', 'slack', 'reason_of', 'pooled',
+           'random_effects']
 
 # %% ../../nbs/evidence/00_claims.ipynb #4cde53d9
 from dataclasses import dataclass, field, replace
@@ -228,10 +229,12 @@ def compare(claim, records, dataset, metric, baseline, looks=LOOKS):
         now = str(state(claim, low, high, baseline))
         if now != 'open': break
     sd, means = first.std(ddof=1), [float(v.iloc[:n].mean()) for v in sides(claim, records, dataset, metric, baseline)]
+    reasons = [wording(claim, mean, low, high, now, baseline),
+               without(claim, records, dataset, metric, baseline, d.index[:n])]
     return out | dict(n_seeds=n, value=means[0], against=means[1], effect=float(mean), low=float(low), high=float(high),
                       state=now, detectable=float(high - mean),
                       settle=seeds_to_settle(claim, mean, sd, baseline, n) if now == 'open' else None,
-                      in_prediction=predicted(d, theirs), reason=wording(claim, mean, low, high, now, baseline))
+                      in_prediction=predicted(d, theirs), reason='; '.join(filter(None, reasons)))
 
 # %% ../../nbs/evidence/00_claims.ipynb #6f1fc9b0
 def seeds_to_settle(claim, mean, sd, baseline, n, most=10_000):
@@ -279,14 +282,22 @@ def wording(claim, mean, low, high, now, baseline):
 
 def why_no_number(claim, records, dataset, metric, baseline, seeds):
     "Which arm gave no number, for which seed"
-    arms = [
-        a for arm in (claim.arm, baseline, claim.reference) for a in (arm if isinstance(arm, tuple) else [arm])
-        if isinstance(a, str)
-    ]
-    r = records[(records.dataset == dataset) & (records.metric == metric) & records.arm.isin(arms)]
+    r = records_behind(claim, records, dataset, metric, baseline)
     why = [f'{a} gave {v} for seed {s}' for a, s, v in zip(r.arm, r.seed, r.value) if s in seeds and not finite(v)]
     if claim.trend: why += [no_trend(a, by_condition(v).loc[seeds], claim.trend) for a, v in r.groupby('arm')]
     return next(filter(None, why), 'the difference is beyond the range of floating-point numbers')
+
+def records_behind(claim, records, dataset, metric, baseline):
+    "Those of the arms of one comparison"
+    sides = [a if isinstance(a, tuple) else (a,) for a in (claim.arm, baseline, claim.reference)]
+    arms = [a for side in sides for a in side if isinstance(a, str)]
+    return records[(records.dataset == dataset) & (records.metric == metric) & records.arm.isin(arms)]
+
+def without(claim, records, dataset, metric, baseline, seeds):
+    "Names seeds between those of a look that only some of the arms have; '' where there are none"
+    r = records_behind(claim, records, dataset, metric, baseline)
+    gone = sorted(set(r.seed[r.seed < max(seeds)]) - set(seeds))
+    return f'without seed {", ".join(map(str, gone))}, which not all of its arms have' if gone else ''
 
 def mean_or_none(d): return float(d.mean()) if len(d) and np.isfinite(d).all() else None
 
@@ -400,8 +411,10 @@ SHOWN = ('state', 'dataset', 'metric', 'words', 'arm', 'baseline', 'constant', '
          'value_unit', 'effect', 'low', 'high', 'detectable', 'settle', 'in_prediction')
 
 def slack(claim, c):
-    "The near end of the interval, counted in the claimed direction"
-    return np.inf if c['low'] is None else min(claim.sign*c['low'], claim.sign*c['high'])
+    "How far the worse end of the interval is on the claim's side: of zero, or within the bounds of equality"
+    if c['low'] is None: return np.inf
+    if claim.equal is not None: return claim.equal - max(abs(c['low']), abs(c['high']))
+    return min(claim.sign*c['low'], claim.sign*c['high'])
 
 # %% ../../nbs/evidence/00_claims.ipynb #d6a1aaba
 def reason_of(claim, weak, cs):

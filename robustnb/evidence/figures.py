@@ -156,7 +156,7 @@ def tradeoff(
     ax,
     arms=None,
     factor=None, # None: of each metric's unit
-    mean=True, # one dot per arm, with the standard deviation over the seeds; False: one per run
+    mean=True, # one dot per arm, with the standard deviations over the seeds; False: one per run
 ):
     "Two metrics against each other"
     (x, at_x), (y, at_y) = (m if isinstance(m, tuple) else (m, None) for m in (x, y))
@@ -164,8 +164,10 @@ def tradeoff(
     for a in shown_arms(records, arms, x, y):
         vx, vy = fx*values_of(records, a, x, at=at_x), fy*values_of(records, a, y, at=at_y)
         style = dict(ls='', ms=6 if mean else 4, label=a) | look(a, order_of(records))
-        if mean and np.isfinite(vx).any() and np.isfinite(vy).any():
-            ax.errorbar(np.nanmean(vx), np.nanmean(vy), xerr=np.nanstd(vx), yerr=np.nanstd(vy), elinewidth=1, **style)
+        measured = [v[np.isfinite(v)] for v in (vx, vy)]
+        if mean and all(map(len, measured)):
+            xerr, yerr = (v.std(ddof=1) if len(v) > 1 else 0 for v in measured)
+            ax.errorbar(*(v.mean() for v in measured), xerr=xerr, yerr=yerr, elinewidth=1, **style)
         elif len(vx) == len(vy): ax.plot(vx, vy, **style)
     ax.set(xlabel=heading(records, x, at_x), ylabel=heading(records, y, at_y))
     return ax

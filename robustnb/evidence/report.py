@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'PREDICTED', 'READING', 'TINY', 'amount', 'with_unit', 'effect_text', 'values_text', 'threshold_text',
-           'paper_text', 'direction', 'weakest', 'why', 'facts', 'stacked', 'difference', 'ledger_columns',
-           'comparison_columns', 'terminal', 'counts', 'summary', 'columns', 'block', 'by_paper', 'ledger_table',
-           'one_line', 'progress', 'rendered', 'embedded', 'picture', 'bar', 'figures', 'slug', 'stored_beside', 'page']
+           'paper_text', 'direction', 'seeds_text', 'weakest', 'why', 'facts', 'stacked', 'difference',
+           'ledger_columns', 'comparison_columns', 'terminal', 'counts', 'summary', 'columns', 'block', 'by_paper',
+           'ledger_table', 'one_line', 'progress', 'rendered', 'embedded', 'picture', 'bar', 'figures', 'slug',
+           'stored_beside', 'page']
 
 # %% ../../nbs/evidence/06_report.ipynb #88fbffb4
 import base64, io, os, sys, warnings
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
 from .. import __version__
+from .claims import LOOKS
 from .tables import plain
 
 # %% ../../nbs/evidence/06_report.ipynb #f050c87e
@@ -46,13 +48,14 @@ def values_text(row, comparison=None):
         for k in ('value', 'against')
     ]
 
-def threshold_text(row):
+def threshold_text(row, comparison=None):
     "(what the difference has to clear, the least that would matter or ''), with sign and unit"
     sign, unit = 1 if row['better'] == 'higher' else -1, row['unit']
     if row['equal'] is not None: return f"within ±{row['equal']:g} {unit}", ''
-    side, margin = 'above' if sign > 0 else 'below', row['margin'] or 0
+    side, margin, matters = 'above' if sign > 0 else 'below', row['margin'] or 0, row['matters']
+    if (comparison or row)['constant']: matters = None
     return (f'{side} {sign*margin:+g} {unit}'
-            if margin else f'{side} 0'), f"matters from {sign*row['matters']:+g} {unit}" if row['matters'] else ''
+            if margin else f'{side} 0'), f"matters from {sign*matters:+g} {unit}" if matters else ''
 
 # %% ../../nbs/evidence/06_report.ipynb #0c9e2605
 def paper_text(row, comparison=None):
@@ -61,8 +64,13 @@ def paper_text(row, comparison=None):
     return 'not known' if v is None else f"{v:+g} {row['unit']}"
 
 def direction(row):
-    "Which way is better, in words"
-    return f"{row['better']} is better"
+    "Which way is better, in words; '' for a claim of equality"
+    return '' if row['equal'] is not None else f"{row['better']} is better"
+
+def seeds_text(c):
+    "How many seeds would settle a row or a comparison that is open; a verdict reads those of the last look at most"
+    if not c['settle']: return ''
+    return f"about {c['settle']} seeds" + (f', past the last look at {LOOKS[-1]},' if c['settle'] > LOOKS[-1] else '')
 
 # %% ../../nbs/evidence/06_report.ipynb #1ff01491
 def weakest(row):
@@ -73,7 +81,7 @@ def why(row):
     "Why the verdict is what it is and how many seeds would settle it, in one line"
     held = f"{row['held']} hold" if weakest(row) else ''
     shown = row['reason'] or weakest(row) and f'the weakest: {weakest(row)}'
-    settle = f"about {row['settle']} seeds would settle it" if row['settle'] else ''
+    settle = row['settle'] and f'{seeds_text(row)} would settle it'
     return '; '.join(filter(None, [held, shown, settle]))
 
 # %% ../../nbs/evidence/06_report.ipynb #494643e0
@@ -83,15 +91,15 @@ def facts(row):
     "What there is to say of a claim besides its verdict, name -> text"
     unit, pool, least = row['unit'], row['pooled'], amount(row['detectable'], row['unit'])
     out = {
-        'measured': row['words'] and f"{row['words']}, {row['dataset']} ({direction(row)})",
+        'measured': row['words'] and f"{row['words']}, {row['dataset']}{direction(row) and f' ({direction(row)})'}",
         'values': row['value'] is not None and
         '{}: {}; {}: {}'.format(*(t for pair in zip((row['arm'], row['baseline']), values_text(row)) for t in pair)),
         'difference': row['effect'] is not None and f"{effect_text(row)}, {row['n_seeds']} seeds",
         'threshold': '; '.join(filter(None, threshold_text(row))), 'the paper': '; '.join(
             filter(None, [paper_text(row), row['source'], PREDICTED[row['in_prediction']]])), 'pooled': pool
         and f"{effect_text(row, pool)} over {pool['datasets']} data sets (random effects)", 'shows from': least
-        and f'{least} {unit}; smaller effects these seeds cannot tell from none', 'settled by': row['settle']
-        and f"about {row['settle']} seeds", 'why': row['reason'].removeprefix(f'{weakest(row)}: ')
+        and f'{least} {unit}; smaller effects these seeds cannot tell from none', 'settled by': seeds_text(row).rstrip(','),
+        'why': row['reason'].removeprefix(f'{weakest(row)}: ')
     }
     return {k: v for k, v in out.items() if v}
 
@@ -103,7 +111,7 @@ def stacked(*texts):
 def difference(row, c):
     "Effect with its unit, and below it the interval, and what it has to clear"
     effect, _, span = effect_text(row, c).partition(' [')
-    clear, matters = threshold_text(row)
+    clear, matters = threshold_text(row, c)
     first = ('-',) if effect == '-' else (
         with_unit(effect.removesuffix(f" {row['unit']}"), row['unit']), span and '[' + span.partition(']')[0] + ']')
     return stacked(*first, f'threshold: {clear}', matters)
@@ -112,9 +120,9 @@ def difference(row, c):
 def ledger_columns(row)->dict:
     "A claim as columns; what stands below the first line of a cell is a remark"
     arm, baseline = values_text(row)
-    about = row['words'] and f"{row['dataset']}: {row['words']}, {direction(row)}"
+    about = row['words'] and ', '.join(filter(None, [f"{row['dataset']}: {row['words']}", direction(row)]))
     reason = row['reason'].partition(f"against {row['baseline']}: ")[2] or row['reason']
-    settle = f"about {row['settle']} seeds would settle it" if row['settle'] else ''
+    settle = row['settle'] and f'{seeds_text(row)} would settle it'
     return dict(
         claim=stacked(row['statement'], about, '; '.join(filter(None, [reason, settle]))),
         verdict=stacked(row['verdict'], f"{row['held']} hold" if len(row['comparisons']) > 1 else ''),
@@ -127,10 +135,11 @@ def ledger_columns(row)->dict:
 def comparison_columns(row, c)->dict:
     "One comparison of a claim as columns"
     arm, baseline = values_text(row, c)
-    return dict(data=c['dataset'], measured=f"{c['words']}{' ↑' if row['better'] == 'higher' else ' ↓'}",
+    arrow = '' if row['equal'] is not None else ' ↑' if row['better'] == 'higher' else ' ↓'
+    return dict(data=c['dataset'], measured=c['words'] + arrow,
                 arm=stacked(c['arm'], arm), against=stacked(c['baseline'], not c['constant'] and baseline),
                 difference=difference(row, c), state=stacked(c['state'], c['reason']), seeds=c['n_seeds'],
-                **{'settled by': str(c['settle'] or ''), 'the paper': paper_text(row, c)})
+                **{'settled by': seeds_text(c).rstrip(','), 'the paper': paper_text(row, c)})
 
 # %% ../../nbs/evidence/06_report.ipynb #ff3018a4
 READING = ('An effect is arm minus baseline in the weakest comparison, with its interval over the seeds. '
@@ -264,7 +273,7 @@ def bar(row):
     "Where interval, zero and marks lie in a drawing 360 wide, as a dict; None without an interval"
     if row['low'] is None: return None
     sign = 1 if row['better'] == 'higher' else -1
-    kind = next((k for k in ('equal', 'margin', 'matters') if row[k]), None)
+    kind = next((k for k in ('equal', 'margin', 'matters') if row[k] and (k != 'matters' or not row['constant'])), None)
     marks = [] if kind is None else [row['equal'], -row['equal']] if kind == 'equal' else [sign * row[kind]]
     ends = [0, row['low'], row['high'], *marks]
     room = .1 * (max(ends) - min(ends)) or 1
@@ -273,7 +282,7 @@ def bar(row):
     label = '' if kind is None else f"{said} ±{marks[0]:g}" if kind == 'equal' else f'{said} {marks[0]:+g}'
     return dict(zero=at(0), low=at(row['low']), effect=at(row['effect']), high=at(row['high']),
                 marks=[at(v) for v in marks], kind=kind, label=label, state=row['state'],
-                better=f"{row['better']} is better →" if sign > 0 else f"← {row['better']} is better")
+                better=direction(row) and (f'{direction(row)} →' if sign > 0 else f'← {direction(row)}'))
 
 # %% ../../nbs/evidence/06_report.ipynb #b68fbd92
 def figures(paper, records):

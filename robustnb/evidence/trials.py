@@ -111,6 +111,7 @@ def described_callable(x, inner):
         # the library's own lambdas are told by the function that makes them
         if '<lambda>' in x.__qualname__ and not str(x.__module__).startswith('robustnb.'): refuse(x)
         inside = [inner(c.cell_contents) for c in getattr(x, '__closure__', None) or ()]
+        if '<locals>' in x.__qualname__: inside += [inner(v) for v in (x.__defaults__, x.__kwdefaults__) if v]
         return [x.__qualname__, *([inside] if inside else [])]
     if not hasattr(x, '__dict__'): return text_of(x)
     by_name = f'{type(x).__module__}.{type(x).__name__}' in BY_NAME
