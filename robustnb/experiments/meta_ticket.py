@@ -86,8 +86,9 @@ def run(trial):
 
 def derive(records):
     "With what an arm gains per doubling from the narrowest network to the one of four times the width"
-    r = records[(records.metric == 'accuracy') & records.dataset.isin(['omniglot', 'omniglot x4'])]
-    pair = r[r.condition == 2].merge(r[r.condition == 0], on=['arm', 'seed'], suffixes=('', '_narrow'))
+    r = records[records.metric == 'accuracy']
+    wide, narrow = (r[(r.dataset == d) & (r.condition == w)] for d, w in (('omniglot x4', 2), ('omniglot', 0)))
+    pair = wide.merge(narrow, on=['arm', 'seed'], suffixes=('', '_narrow'))
     gained = pair.assign(metric='widening', condition=None, value=(pair.value - pair.value_narrow) / 2)
     return pd.concat([records, gained[list(records)]], ignore_index=True) if len(pair) else records
 
