@@ -47,6 +47,7 @@ def test_claims_are_checked():
     with pytest.raises(BadInput, match='one of matters, margin and equal'): claim(matters=1, margin=2)
     with pytest.raises(BadInput, match='say how many nats would matter'): claim(unit='nats')
     with pytest.raises(BadInput, match='matters is an amount'): claim(matters=-1)
+    with pytest.raises(BadInput, match='give a margin'): claim(matters=1, baselines=[.5])
     for wrong in (dict(margin=float('nan')), dict(margin='1'), dict(paper_value=float('inf')),
                   dict(baselines=['a', float('nan')]), dict(baselines=[None])):
         with pytest.raises(BadInput, match='claim 1: its (margin|paper_value|baseline) is .*; expected a finite number'):

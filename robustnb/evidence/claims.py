@@ -84,6 +84,7 @@ def check_claim(c):
         if not (finite(v) or v is None and what != 'baseline'): no(f'its {what} is {v!r}; expected a finite number')
     for what, low in (('matters', 0), ('equal', 0)):
         if (v := getattr(c, what)) is not None and v < low: no(f'{what} is an amount, 0 or above, not {v!r}')
+    if c.matters and all(map(c.against_a_number, c.baselines)): no('matters is an advantage over an arm; give a margin')
 
 # %% ../../nbs/evidence/00_claims.ipynb #5a19c468
 def default_matters(c):
