@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from scipy.linalg import sqrtm
 from torch.distributions import MultivariateNormal, kl_divergence
-from robustnb.adaptation.baselines import statistics
+from robustnb.adaptation.baselines import statistics, tent
 from robustnb.corruptions import KINDS
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
 from robustnb.models import eval_mode, features, preact_resnet8
-from robustnb.adaptation.baselines import Statistics, statistics
+from robustnb.adaptation.baselines import Statistics, statistics, tent
 from robustnb.adaptation.cafe import batch_blocks, blocks, cafe, correlation, factor, frechet, group_gap, grouped, groups_of, in_groups, jeffreys, matched_js, padded, random_groups
-from robustnb.experiments.cafe import LRS, arms, best, fixed, ordered, paper, run, settings
+from robustnb.experiments.cafe import LRS, arms, best, fixed, followed, ordered, paper, parted, run, settings, streams, widened
 
 # %% ../nbs/adaptation/01_cafe.ipynb #3777552b
 def gaussian(d, seed):
@@ -45,7 +45,11 @@ def test_groups():
     assert len(groups_of(s).unique()) == 1
     parted = grouped(s, 4)
     assert (parted.cov == 0).sum() > 24*24/2 and torch.equal(parted.cov.diagonal(), s.cov.diagonal())
-    assert random_groups(24, 4).bincount().tolist() == [6]*4
+    drawn, sizes = random_groups(found, 1), found.bincount()
+    assert drawn.bincount().equal(sizes) and not drawn.equal(found) and drawn.equal(random_groups(found, 1))
+    small, large = grouped(s, 4, most=5), sizes[found] > 5
+    assert 0 < large.sum() < 24 and small.cov[large].ne(0).sum() == (s.cov.diagonal()[large] != 0).sum()
+    assert small.cov[~large].equal(parted.cov[~large]) and grouped(s, 4, most=24).groups.equal(found)
     for k in (0, 25, 2.5):
         with pytest.raises(ValueError, match='k is a number of groups from 1 to 24'): groups_of(s, k)
     with pytest.raises(ValueError, match='grouped already'): grouped(parted, 4)
@@ -149,6 +153,32 @@ def test_experiment():
     assert not set(KINDS) & set(settings['small', 'fashion'].extra)
     table = pd.DataFrame(dict(lr=LRS, valid_mixed=[.5, float('nan'), .7, .6, .2]))
     assert best('valid_mixed')(table) == 2
+
+# %% ../nbs/adaptation/01_cafe.ipynb #b9f3f3ec
+def test_groups_of_the_arms():
+    from robustnb.experiments.cafe import known as made_known
+    t = Trial(paper, Job('tiny', 'digits', 'cafe', (('lr', .03),)))
+    s = made_known(t, t.network('source'))
+    sizes = parted(s).groups.bincount()
+    assert len(sizes) == 4 and sizes.min() < sizes.max(), 'found by clustering, not all of one size'
+    assert parted(s, drawn=1).groups.bincount().equal(sizes) and not parted(s, drawn=1).groups.equal(parted(s).groups)
+    assert not parted(s, 1).groups.any() and parted(s, 10**6).groups.equal(torch.arange(64))
+    same, wide = widened(s, 64), widened(s, 100)
+    assert same.cov.equal(s.cov) and parted(same).groups.equal(parted(s).groups), 'the time is that of the groups of the arm'
+    assert wide.cov[64:, 64:].equal(s.cov[:36, :36]) and not wide.cov[:64, 64:].any() and len(wide.mean) == 100
+
+# %% ../nbs/adaptation/01_cafe.ipynb #a7bfaf0c
+def test_features_after_a_collapse():
+    from robustnb.experiments.cafe import known as made_known, followed, streams
+    t = Trial(paper, Job('tiny', 'digits', 'cafe', (('lr', .03),)))
+    net = t.network('source')
+    s, adapted, (one, two) = made_known(t, net), tent(net, .03), streams(t)['mixed'][:2]
+    def interrupted():
+        yield one
+        adapted._begin(adapted._fresh())    # what a collapse does
+        yield two
+    alone, after = followed(adapted, [two], s, 32)['gap'], followed(adapted, interrupted(), s, 32)['gap']
+    assert alone == after != followed(adapted, [one], s, 32)['gap']
 
 # %% ../nbs/adaptation/01_cafe.ipynb #7ca32f0a
 def test_degenerate_runs_and_orders_of_arrival():

@@ -48,13 +48,20 @@ def grouped(
     s:Statistics, # with its whole covariance
     k:int|None=None, # number of groups; None: a sixteenth of the features; 1: all in one
     seed:int=0, # of the clustering
+    most:int|None=None, # features of a larger group go each into a group of its own; None: as they are
 )->Statistics:
     "The statistics in groups of correlated features"
-    return in_groups(s, groups_of(s, k, seed))
+    g = groups_of(s, k, seed)
+    if most is not None:
+        g = torch.where(g.bincount()[g] > most, len(g) + torch.arange(len(g)), g).unique(return_inverse=True)[1]
+    return in_groups(s, g)
 
-def random_groups(d:int, k:int, seed:int=0)->torch.Tensor: # int64 (d,)
-    "Groups of equal size drawn at random: the trivial baseline"
-    return (torch.arange(d) % k)[torch.randperm(d, generator=torch.Generator().manual_seed(seed))]
+def random_groups(
+    groups:torch.Tensor, # int64 (d,)
+    seed:int=0,
+)->torch.Tensor: # int64 (d,)
+    "Groups of the same sizes, drawn at random: the trivial baseline"
+    return groups[torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))]
 
 # %% ../../nbs/adaptation/01_cafe.ipynb #9e25286f
 def padded(
