@@ -7,6 +7,7 @@ import torch.nn.functional as F
 import pytest
 from robustnb.evidence.runner import run_job
 from robustnb.evidence.store import Job
+from robustnb.evidence.trials import Trial
 from robustnb.adaptation.udah import Centres, Components, Crossing, Encoder, Graph, axes_of, balance, blocks, citation_network, coral_between, discrete_codes, domain_accuracy, embedded, group_contrast, hamming, held_out, hyperplanes, itq, joined, link_auc, mmd_between, neighbours, node_f1, packed, propagation, reverse, ridge, sign, smoothed, straight_through, structure_loss, udah, unit_rows, unpacked, walks
 from robustnb.experiments.udah import paper
 
@@ -253,3 +254,9 @@ def test_experiment():
         out = one(arm)
         assert .25 < out['micro'] <= 1 and .4 < out['auc'] <= 1 and 0 <= out['recall'] <= 1 and 0 <= out['balance'] < 1
     assert set(one('coral', stage='tuning')) == {'valid'}
+    seen = []
+    trial = Trial(paper, Job('tiny', 'blocks', 'real', paper.arms['real'].candidates[0]))
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr('robustnb.adaptation.udah.discrete_codes', lambda *args: seen.append(args) or sign(args[0]))
+        trial.method(*blocks(60, words=70, seed=0), axes_of(joined(*blocks(60, words=70, seed=0)), 64))
+    assert not seen, 'the real-valued embedding is not drawn to bits'
