@@ -15,8 +15,9 @@ from robustnb.evidence.trials import Trial
 from robustnb.models import convnet
 from robustnb.robustness.baselines import Later, kl, tanh_logits
 from robustnb.training import Recipe, cross_entropy, fit
+from robustnb.training import Recipe, cross_entropy
 from robustnb.robustness.robustify import FORMS, OPERATIONS, RULES, Robustified, answers, augmix, between, calibrated, certain, consistent, distilled, divergent, gated, js, mean, oracle, precise, robustify, share, surer, thinned, training_flops
-from robustnb.experiments.robustify import derive, paper, run, teacher
+from robustnb.experiments.robustify import derive, paper, run, source, teacher
 
 # %% ../nbs/robustness/08_robustify.ipynb #461096cc
 class Cooled(nn.Module):
@@ -127,10 +128,11 @@ def test_uncertainty():
 
 # %% ../nbs/robustness/08_robustify.ipynb #73075d90
 def test_nothing_may_follow_the_head():
-    net, x = convnet((1, 8, 8), width=2).eval(), torch.rand(4, 1, 8, 8)
-    for model, tail in ((tanh_logits(net), 'model.block3'), (Cooled(net), 'body.block3')):
-        with pytest.raises(ValueError, match="something follows the head .*head' of the"): thinned(model)(x)
-        with pytest.raises(ValueError, match="something follows the head .*head' of the"): Robustified(model, tail)(x)
+    for kind in (torch.float64, torch.float32):
+        net, x = convnet((1, 8, 8), width=2).eval().to(kind), torch.rand(4, 1, 8, 8, dtype=kind)
+        for model, tail in ((tanh_logits(net), 'model.block3'), (Cooled(net), 'body.block3')):
+            for ask in (thinned(model), Robustified(model, tail)):
+                with pytest.raises(ValueError, match="something follows the head .*head' of the"): ask(x)
     wrapped = nn.DataParallel(net)
     torch.testing.assert_close(thinned(wrapped)(x)[0], predict(net, x))
 
@@ -244,6 +246,10 @@ def test_experiment():
     assert all(v <= out['mix_by']['oracle'] for k, v in out['mix_by'].items() if k != 'mean')
     original = run(Trial(paper, Job('tiny', 'digits', 'original', ())))
     assert original['kept'] == original['accuracy'] == out['kept']
+    def made(arm): return Trial(paper, Job('tiny', 'digits', arm, paper.arms[arm].candidates[0])).method
+    (net, work), (_, three) = made('full, one view'), made('full')
+    assert work == pytest.approx(three/3) and not any(torch.equal(p, q) for p, q in zip(net.parameters(),
+                                                                                        source(trial).parameters()))
     assert {len(a.candidates) for k, a in paper.arms.items() if k not in ('original', 'teacher')} == {3}, 'the same effort'
     rows = [dict(paper='robustify', arm='robustify', seed=0, scale='tiny', dataset='digits', metric=m, condition=r, value=v)
             for m in ('accuracy_by', 'mix_by') for r, v in out[m].items()]

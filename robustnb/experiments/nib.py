@@ -34,6 +34,7 @@ def extended(**off):
 arms = {
     'ce': Arm(lambda trial: lambda net: cross_entropy),
     'noise': Arm(lambda trial, sigma: lambda net: with_noise(sigma), sigma=[.25, .1, .5]),
+    'noise as certified': Arm(lambda trial: lambda net: with_noise(trial.setting.sigma)),
     'vib': Arm(lambda trial, beta: lambda net: vib(net, beta), beta=[.03, .1, .01]),
     'autoencoder': extended(nuisance=0., independence=0.),
     'nib': extended(),
@@ -41,7 +42,7 @@ arms = {
     'no label term': extended(nuisance=0.),
     'no pairing term': extended(independence=0.)}
 WITHOUT = ['no reconstruction', 'no label term', 'no pairing term']
-SCORE = dict(ce='softmax', noise='softmax')    # of the others: a Gaussian fitted to both codes
+SCORE = dict.fromkeys(['ce', 'noise', 'noise as certified'], 'softmax')    # of the others: a Gaussian of both codes
 
 # %% ../../nbs/robustness/09_nib.ipynb #8ec9ad72
 def setting(build, train, valid, test, epochs, lr, batch, other, **kw):
@@ -135,8 +136,9 @@ claims = [
                 'probability of cross-entropy', 'novelty', 'nib, prior', ['ce']),
     Claim(3, 'Smoothed, NIB has more images certified than cross-entropy, at every radius', 'certified', 'nib', ['ce'],
           at=[.1, .2, .3], datasets=LARGE),
-    Claim('3b', 'Its certified accuracy is at least on a par with that of cross-entropy on noisy images', 'certified',
-          'nib', ['noise'], at=[.1, .2, .3], margin=-1., datasets=LARGE),
+    Claim('3b', 'Its certified accuracy is at least on a par with that of cross-entropy on images with noise, tuned as '
+                'every arm is or as large as that of the certificate', 'certified', 'nib',
+          ['noise', 'noise as certified'], at=[.1, .2, .3], margin=-1., datasets=LARGE),
     Claim(4, 'Under PGD NIB is more accurate than the information bottleneck alone', 'pgd', 'nib', ['vib'], at=.05),
     Claim(5, 'Each term of NIB adds to the accuracy under corruptions', 'corrupted', 'nib', WITHOUT),
     Claim('5b', 'Each term adds to the AUROC of new images', 'novelty', 'nib', WITHOUT),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARMS', 'arms', 'LASTING', 'DEEP', 'SHARES', 'full', 'pooled', 'settings', 'LINEAR', 'NETWORK', 'kind', 'claims',
-           'by_eps', 'sharpness_figure', 'scaled_figure', 'metrics', 'paper', 'linear', 'deep', 'examples',
+           'by_eps', 'sharpness_figure', 'scaled_figure', 'AT', 'metrics', 'paper', 'linear', 'deep', 'examples',
            'linear_landscape', 'attack', 'unchanged', 'deep_landscape', 'run', 'rising']
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #7c9a9938
@@ -160,13 +160,13 @@ claims = [
 by_eps = partial(line_figure, xlabel='eps / E (network: / size)', yscale='log', size=(3., 3.))
 sharpness_figure, scaled_figure = by_eps('eigenvalue'), by_eps('scaled')
 
+AT = 'at eps {} (in E; network: in its size)'
 metrics = {
-    'eigenvalue': Metric('largest eigenvalue of the Hessian', at='at eps {} E'),
-    'scaled': Metric('largest eigenvalue times squared norm', at='at eps {} E'),
-    'norm': Metric('norm of the weights', at='at eps {} E'),
-    'accuracy': Metric('accuracy under the loss looked at', '%', at='at eps {} E'),
-    'rise': Metric('rise of the largest eigenvalue above that without attack', 'doublings', at='at eps {} E'),
-    'scaled_rise': Metric('rise of eigenvalue times squared norm', 'doublings', at='at eps {} E'),
+    'eigenvalue': Metric('largest eigenvalue of the Hessian', at=AT),
+    'scaled': Metric('largest eigenvalue times squared norm', at=AT), 'norm': Metric('norm of the weights', at=AT),
+    'accuracy': Metric('accuracy under the loss looked at', '%', at=AT),
+    'rise': Metric('rise of the largest eigenvalue above that without attack', 'doublings', at=AT),
+    'scaled_rise': Metric('rise of eigenvalue times squared norm', 'doublings', at=AT),
     'rising_eigenvalue': Metric('draws in which every step of eps raises the eigenvalue', '%'),
     'rising_scaled': Metric('draws in which every step of eps raises eigenvalue times squared norm', '%')}
 paper = Paper('sharpness', 'Adversarial Training Makes Weight Loss Landscape Sharper in Logistic Regression',

@@ -143,7 +143,8 @@ def _before_head(model, x, sure):
     if sure: return features(model, x)
     seen, net = [], unwrapped(model)
     name, head = find_head(net)
-    hooks = [m.register_forward_hook(lambda m, args, out: seen.append(out.detach().double())) for m in (head, net)]
+    def kept(m, args, out): seen.append(out.detach().to(torch.float64, copy=True)) # what follows may work in place
+    hooks = [m.register_forward_hook(kept) for m in (head, net)]
     try: h = features(model, x)
     finally:
         for hook in hooks: hook.remove()

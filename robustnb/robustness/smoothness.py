@@ -75,7 +75,7 @@ def smoothness(
     x:torch.Tensor, # a batch, float in [0,1]
     y:torch.Tensor, # labels (N,)
     attack=None, # attack(model, x, y) -> x_adv, with a fixed seed; None: the clean loss
-    length=1e-3, # of the step, relative to the length of all weights
+    length=1e-3, # of the step, relative to the length of the trained weights
     along='random', # or 'gradient': the step downhill; or a step (P,) of all trained weights, taken as it is
     directions=5, # random ones; the gradient is one
     seed=0, # of the directions
