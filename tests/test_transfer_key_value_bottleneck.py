@@ -153,6 +153,17 @@ def test_only_values_of_fetched_keys_change():
     alone = (old == 0).all(1)
     assert alone.any() and torch.equal(now[alone], apart[alone]) and not torch.equal(now, apart)
 
+# %% ../nbs/transfer/04_key_value_bottleneck.ipynb #5c64bb2a
+def test_a_newly_marked_pair_takes_over_images_in_evaluation():
+    model, z, y = case(pairs=32)
+    rows = model.search(z)
+    learn_values(model, rows[:7], y[:7], lr=5.)
+    marked, before = model.eval().search(z, model.fetched), model(z)
+    learn_values(model, rows[7:14], y[7:14], lr=5.)
+    alone, kept = (shared(marked, rows[7:14]) == 0).all(1), (model.search(z, model.fetched) == marked).all(1)
+    assert torch.equal(model(z)[alone & kept], before[alone & kept])
+    assert (model(z) != before)[alone & ~kept].any(1).all() and (alone & ~kept).any()
+
 # %% ../nbs/transfer/04_key_value_bottleneck.ipynb #e5a53368
 def test_counting():
     model, z, y = case()
@@ -168,6 +179,9 @@ def test_counting():
     for i in torch.arange(90).split(30): learn_values(limit, rows[i], y[i], 1e-4)
     n = torch.zeros(48, 4).index_put((rows.flatten(),), F.one_hot(y, 4).repeat_interleave(6, 0).float(), accumulate=True)
     torch.testing.assert_close(limit.values/(.9e-4/(30*6)), n - n.mean(1, keepdim=True), atol=2e-3, rtol=0)
+    total = n.sum(1, keepdim=True)    # (6) is the share above chance, times the images that fetch the pair: other votes
+    torch.testing.assert_close(n - n.mean(1, keepdim=True), total*(model.values - 1/4*(total > 0)))
+    assert len(total.unique()) > 2 and (model(z).argmax(1) != limit.eval()(z).argmax(1)).any()
 
 # %% ../nbs/transfer/04_key_value_bottleneck.ipynb #357e6844
 def test_a_class_that_comes_later():
