@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
-from robustnb.anomaly.abc import ABC, FLOOR, Streams, abc, load, log1mexp, reconstruction_error
+from robustnb.anomaly.abc import ABC, DISTANCES, FLOOR, Streams, abc, load, log1mexp, reconstruction_error
 from robustnb.experiments.abc import odd_parts, one_parts, paper, shared_out, table, words
 
 # %% ../nbs/anomaly/00_abc.ipynb #e5bfc80c
@@ -43,6 +43,8 @@ def test_log1mexp():
         slope, = torch.autograd.grad(-log1mexp(r).sum(), r)
         torch.testing.assert_close(slope, -1/torch.expm1(r.detach()), rtol=1e-5, atol=0)
     assert abs(slope[2].item() + .581977) < 1e-6 and log1mexp(torch.zeros(1)).item() == -math.inf
+    plain = 1 - torch.exp(-torch.tensor([2.9e-8, 3.1e-8, 17.2, 17.5]))    # what is lost, and where
+    assert (plain == torch.tensor([0., 2**-24, 1 - 2**-24, 1.])).all()
 
 # %% ../nbs/anomaly/00_abc.ipynb #f1ec0c63
 def test_objective():
@@ -61,12 +63,15 @@ def test_objective():
     torch.testing.assert_close(abc('mean', push='negative')(net, x, y.long())[0], (torch.where(y, -L**2, L**2)/4).mean())
 
 # %% ../nbs/anomaly/00_abc.ipynb #bb93e19d
-def test_an_anomaly_that_is_reconstructed_perfectly_is_still_pushed_refusals():
+def test_an_anomaly_that_is_reconstructed_almost_perfectly_is_still_pushed_refusals():
     same, shift = nn.Identity(), nn.Parameter(torch.full((1,), 1e-7))
     x, y = torch.ones(1, 3), torch.ones(1)
     value, _ = abc('mean')(lambda x: x + shift, x, y)
     slope, = torch.autograd.grad(value, shift)
     assert value.isfinite() and slope < 0                    # away from the perfect reconstruction
+    for distance in DISTANCES:                               # which itself has no slope, but no NaN either
+        value, _ = abc(distance)(lambda x: x + 0*shift, x, y)
+        assert value.isfinite() and torch.autograd.grad(value, shift)[0] == 0
     assert abs(abc()(same, x, y)[0].item() + math.log(FLOOR)) < 1e-4
     noisy = abc(noise=.5, seed=1)
     a, b = (noisy(same, x, torch.zeros(1))[0].item() for _ in range(2))
