@@ -147,7 +147,8 @@ def test_a_row_in_words():
 def test_reasons_and_facts():
     first, partly, _, lower, *_, absent, _ = rows
     shown = 'digits, accuracy, against decay'
-    assert why(partly) == f'1 of 2 hold; {shown}: the interval includes zero; about 17 seeds, past the last look at 12, would settle it'
+    past = 'about 17 seeds, past the last look at 12, would settle it'
+    assert why(partly) == f'1 of 2 hold; {shown}: the interval includes zero; {past}'
     assert why(partly | dict(settle=12)).endswith('; about 12 seeds would settle it')
     assert why(first) == ''
     assert why(partly | dict(reason='', settle=None)) == f'1 of 2 hold; the weakest: {shown}'

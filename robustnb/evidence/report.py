@@ -98,7 +98,8 @@ def facts(row):
         'threshold': '; '.join(filter(None, threshold_text(row))), 'the paper': '; '.join(
             filter(None, [paper_text(row), row['source'], PREDICTED[row['in_prediction']]])), 'pooled': pool
         and f"{effect_text(row, pool)} over {pool['datasets']} data sets (random effects)", 'shows from': least
-        and f'{least} {unit}; smaller effects these seeds cannot tell from none', 'settled by': seeds_text(row).rstrip(','),
+        and f'{least} {unit}; smaller effects these seeds cannot tell from none',
+        'settled by': seeds_text(row).rstrip(','),
         'why': row['reason'].removeprefix(f'{weakest(row)}: ')
     }
     return {k: v for k, v in out.items() if v}

@@ -160,7 +160,7 @@ claims = [
 by_eps = partial(line_figure, xlabel='eps / E (network: / size)', yscale='log', size=(3., 3.))
 sharpness_figure, scaled_figure = by_eps('eigenvalue'), by_eps('scaled')
 
-AT = 'at eps {} (in E; network: in its size)'
+AT = 'at relative eps {}'    # to E, of a network to the size of its setting
 metrics = {
     'eigenvalue': Metric('largest eigenvalue of the Hessian', at=AT),
     'scaled': Metric('largest eigenvalue times squared norm', at=AT), 'norm': Metric('norm of the weights', at=AT),
