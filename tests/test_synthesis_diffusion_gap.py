@@ -111,6 +111,8 @@ def test_arms():
     made = {a: Trial(paper, Job('tiny', 'digits', a)).method(some, fake, net) for a in paper.arms if a != 'fewer'}
     assert made['inherited'] is made['guided'] is fake and made['mislabelled'].x is some.x
     assert made['relabelled'].x is fake.x and made['relabelled'].y.equal(predict(net, fake.x).argmax(1))
+    own = made['real relabelled']
+    assert own.x is some.x and own.y.equal(predict(net, as_float(some.x)).argmax(1))
 
 # %% ../nbs/synthesis/03_diffusion_gap.ipynb #37152de3
 def test_one_trial():
@@ -118,9 +120,12 @@ def test_one_trial():
     short = replace(paper, settings={('tiny', 'digits'): Setting(**vars(s) | dict(
         steps=dict(steps=3, width=8, precision=None), pool=60, n=50, real=40, recipe=Steps(3), judge=Steps(3)))})
     with TemporaryDirectory() as folder:
-        out = {a: run(Trial(short, Job('tiny', 'digits', a), artifacts=Artifacts(folder))) for a in ('inherited', 'relabelled')}
+        def ran(a): return run(Trial(short, Job('tiny', 'digits', a), artifacts=Artifacts(folder)))
+        out = {a: ran(a) for a in ('real relabelled', 'inherited', 'relabelled')}
         assert sorted(p.name.split('-')[0] for p in Path(folder).glob('*.safetensors')) == ['diffusion', 'judge', 'reconstructions']
     first = out['inherited']
+    own = out['real relabelled']    # two networks, whatever the starts, and the same real images for the first of them
+    assert set(own['accuracy']) == {0., 1.} and set(own) == {'accuracy', 'drop'} and own['accuracy'][0.] == first['accuracy'][0.]
     assert set(out['relabelled']) == {'accuracy', 'drop'} and all(set(v) <= set(s.starts) for v in first.values())
     assert first['drop'][1.] == first['accuracy'][0.] - first['accuracy'][1.] and first['edge'][0.] == first['firm'][0.] == 0
     for c in paper.claims: assert all(t in first[c.metric[0]] for t in (c.at if isinstance(c.at, list) else [c.at]) if t is not None)
