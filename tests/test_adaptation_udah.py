@@ -8,8 +8,8 @@ import pytest
 from robustnb.evidence.runner import run_job
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
-from robustnb.adaptation.udah import Centres, Components, Crossing, Encoder, Graph, axes_of, balance, blocks, citation_network, coral_between, discrete_codes, domain_accuracy, embedded, group_contrast, hamming, held_out, hyperplanes, itq, joined, link_auc, mmd_between, neighbours, node_f1, packed, propagation, reverse, ridge, sign, smoothed, straight_through, structure_loss, udah, unit_rows, unpacked, walks
-from robustnb.experiments.udah import paper
+from robustnb.adaptation.udah import Centres, Components, Crossing, Encoder, Graph, _Run, _loss, axes_of, balance, blocks, citation_network, coral_between, discrete_codes, domain_accuracy, embedded, group_contrast, hamming, held_out, hyperplanes, itq, joined, link_auc, mmd_between, neighbours, node_f1, packed, propagation, reverse, ridge, sign, smoothed, straight_through, structure_loss, udah, unit_rows, unpacked, walks
+from robustnb.experiments.udah import paper, run
 
 # %% ../nbs/adaptation/02_udah.ipynb #9d175590
 def test_networks():
@@ -157,6 +157,11 @@ def test_udah():
     torch.testing.assert_close(a(joined(source, target))[120:], a(target))
     alone, other = (udah(source, t, parts=Components(target=False), axes=a.axes, **kw) for t in (target, blocks(120, words=60, seed=5)[1]))
     torch.testing.assert_close(alone(target), other(target))    # the source alone: another target changes nothing
+    plain = Components(structure=0., crossing=0., centre=0., discrete=False, code=None)
+    run = _Run(source, target, a, plain, 0)
+    run.begin()
+    nodes, error = torch.arange(120), run.y - a.eval().encoder(*run.inputs)[:120] @ run.w
+    torch.testing.assert_close(_loss(run, nodes, nodes + 120, 1.), 10*error.square().sum(1).mean())
     for parts in (Components(discrete=False), Components(code=torch.tanh, hardest=None), Components(code=None), Components(structure=0.),
                   Components(crossing=0., centre=0., align=mmd_between), Components(reversal=0.)):
         made = udah(source, target, parts=parts, **kw)(target)
