@@ -12,7 +12,7 @@ import pickle, sys
 from unittest import mock
 import pytest
 import torchvision
-from robustnb.models import Halves, Normalize, PreActBlock, architecture, architectures, autoencoder, clone, convnet, eval_mode, features, find_head, floating_type, load_model, logits_of, mlp, modes, preact_resnet18, preact_resnet8, pretrained, represented, save_model, seeded, unwrapped, vgg11, wide_resnet, with_head
+from robustnb.models import Halves, Normalize, PreActBlock, architecture, architectures, autoencoder, clone, convnet, eval_mode, features, find_head, floating_type, lenet, load_model, logits_of, mlp, modes, preact_resnet18, preact_resnet8, pretrained, represented, save_model, seeded, unwrapped, vgg11, wide_resnet, with_head
 
 # %% ../nbs/01_models.ipynb #b773c1b3
 def naive_features(model, x, head):
@@ -140,16 +140,16 @@ def test_builders():
         preact_resnet8((3, 9, 10), 7),
         preact_resnet18((3, 9, 10), 7, width=8),
         wide_resnet((3, 9, 10), 7, depth=10, widen=1),
+        lenet((3, 9, 10), 7),
     ]
     x, y = torch.rand(64, 3, 9, 10), torch.arange(64) % 7
     for net in nets:
+        first, std = ('0', 0.5) if net.spec['name'] == 'lenet' else ('normalize', 0.25)
         names = [n for n, _ in net.named_children()]
         logits = net(x)
-        assert (
-            logits.shape == (64, 7) and names[0] == 'normalize' and names[-1] == 'head' and isinstance(net.head, nn.Linear)
-        )
+        assert logits.shape == (64, 7) and names[0] == first and names[-1] == 'head' and isinstance(net.head, nn.Linear)
         assert abs(F.cross_entropy(logits, y).item() - math.log(7)) < 0.15, net.spec
-        assert net.normalize.mean.tolist() == [0.5] and net.normalize.std.tolist() == [0.25]
+        assert net[0].mean.tolist() == [0.5] and net[0].std.tolist() == [std]
     assert mlp((6,), 3, hidden=())(torch.rand(2, 6)).shape == (2, 3)
 
 # %% ../nbs/01_models.ipynb #644871d1

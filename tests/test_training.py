@@ -804,17 +804,17 @@ def test_divergence_is_seen_everywhere():
 
 # %% ../nbs/02_training.ipynb #f07932d7
 def test_recipe_is_fit_by_hand():
-    data = load('digits').take(100)
+    few = load('digits').take(100)
     def net():
         torch.manual_seed(0)
         return mlp((1, 8, 8), hidden=(16,))
     ours, by_hand = net(), net()
-    Recipe(2, lr=.05, batch=32, optimiser=torch.optim.Adam, schedule=cosine()).fit(ours, data, seed=3, progress=False)
-    batches = Batches(data, batch_size=32, seed=3, drop_last=True)
+    Recipe(2, lr=.05, batch=32, optimiser=torch.optim.Adam, schedule=cosine()).fit(ours, few, seed=3, progress=False)
+    batches = Batches(few, batch_size=32, seed=3, drop_last=True)
     fit(by_hand, batches, cross_entropy, torch.optim.Adam(by_hand.parameters(), .05), 2, schedule=cosine(), progress=False)
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), by_hand.parameters()))
     assert len(
-        Recipe(1, batch=500).fit(net(), data, progress=False).by_epoch) == 1, 'a set smaller than one batch is one batch'
+        Recipe(1, batch=500).fit(net(), few, progress=False).by_epoch) == 1, 'a set smaller than one batch is one batch'
 
 # %% ../nbs/02_training.ipynb #ef534b74
 def test_proximal_step():
@@ -908,11 +908,11 @@ def test_accelerated_refusals():
 @pytest.mark.gpu
 def test_on_a_gpu():
     import os
-    there, data = os.environ.get('ROBUSTNB_GPU', 'cuda'), load('digits').take(192)
+    there, some = os.environ.get('ROBUSTNB_GPU', 'cuda'), load('digits').take(192)
     def trained(device, epochs, path=None):
         torch.manual_seed(0)
         model = convnet((1, 8, 8), width=4).to(device)
-        batches = Batches(data, 64, shuffle=True, device=device)
+        batches = Batches(some, 64, shuffle=True, device=device)
         opt = torch.optim.SGD(model.parameters(), .05, momentum=.9)
         return model, fit(model, batches, cross_entropy, opt, epochs, checkpoint=path, progress=False).frame['loss']
     with tempfile.TemporaryDirectory() as d:

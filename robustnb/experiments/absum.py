@@ -30,10 +30,10 @@ def frugal(score):
     return lambda table: table[table.accuracy >= table.accuracy.iloc[-1] - 0.01][score].idxmax()
 
 def as_robust(table):
-    "Rule: the weakest strength at least as robust to waves as the chosen Absum, else the most robust one"
-    own = table.drop('absum').dropna(subset='wave_mean').sort_values('strength')
+    "Rule: the weakest strength at least as robust to waves as the chosen Absum; where none is, Absum: not compared"
+    own = table.drop('absum').sort_values('strength')
     enough = own[own.wave_mean >= table.wave_mean['absum']]
-    return enough.index[0] if len(enough) else own.wave_mean.idxmax()
+    return enough.index[0] if len(enough) else 'absum'
 
 def penalty(prox, strengths, beside='none', score='wave_mean'):
     return Arm(lambda t, strength: proximal(on_filters(prox, strength)), frugal(score), beside, strength=strengths)

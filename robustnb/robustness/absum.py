@@ -27,7 +27,7 @@ def conv_filters(model:nn.Module)->list: # weights (out, in/groups, h, w)
 def _wide(w): return w.to(torch.promote_types(w.dtype, torch.float32))
 
 def absum_penalty(model:nn.Module)->torch.Tensor: # scalar, float32 or wider
-    "$R$: absolute values of the filters' sums, added up over all convolutions (eq. 2)"
+    "$R$: absolute values of the filters' sums, added up over all convolutions (eq. 4)"
     return sum(_wide(w).sum((2, 3)).abs().sum() for w in conv_filters(model))
 
 # %% ../../nbs/robustness/01_absum.ipynb #a65cdede
