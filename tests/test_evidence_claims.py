@@ -227,7 +227,7 @@ def test_reasons():
 def test_an_arm_is_not_compared_with_itself():
     r = table(a=[1., 2, 3], b=[1., 2, 3]).assign(runs='a', chosen='')
     c = compare(claim_of(), r, 'd', 'm', 'a')
-    assert c['state'] == 'open' and c['reason'] == 'tuning chose the baseline for b' and c['settle'] is None
+    assert c['state'] == 'open' and c['reason'] == 'tuning chose the same runs for b and a' and c['settle'] is None
 
 # %% ../nbs/evidence/00_claims.ipynb #8fd5a57b
 def test_the_papers_number():

@@ -78,7 +78,7 @@ def test_the_baseline_may_be_chosen():
     finals = [('a', {}, s, 'final', {'m': float(s)}) for s in range(3)]
     store = stored(p, ('b', dict(k=1), 0, 'tuning', {'m': .1}), ('a', {}, 0, 'tuning', {'m': .2}), *finals)
     row_, = ledger(p, 'tiny', store)
-    assert row_['verdict'] == 'open' and row_['reason'] == 'tuning chose the baseline for b' and row_['comparisons'][0][
+    assert row_['verdict'] == 'open' and row_['reason'] == 'tuning chose the same runs for b and a' and row_['comparisons'][0][
         'arm'] == 'b (a)'
     assert progress_of(p, 'tiny', store) == (5, 5)
 
