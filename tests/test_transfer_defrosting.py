@@ -288,8 +288,10 @@ def test_closed_cases_of_similarity():
     assert cka(a, turned) == pytest.approx(1) and overlap(a, turned) == 1 and imbalance(a, turned) == pytest.approx(2/300)
     flat = torch.ones(300, 6)
     assert cka(a, flat) == 0 and imbalance(a, flat) == pytest.approx(1, abs=.01) and imbalance(flat, a) == pytest.approx(1), 'whatever the order of the rows'
+    for other in (a, 0*flat): assert overlap(flat, other) == pytest.approx(10/299), 'as of unrelated ones'
     twice = torch.cat([a, a])    # each point has a twin
     assert overlap(twice, twice, 1) == 1 and imbalance(twice, twice) == 2/600
+    assert overlap(twice, twice, 2) == .75    # the next point and its twin share the second place
     for bad, words in ((a[:5], '300 and 5 rows'), (a*math.nan, 'NaN')):
         for measure in (cka, overlap, imbalance):
             with pytest.raises(ValueError, match=words): measure(a, bad)

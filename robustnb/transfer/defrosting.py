@@ -317,7 +317,10 @@ def overlap(
     "The share of common nearest neighbours (D. Doimo and others, 2020; equation 5)"
     if not isinstance(k, int) or k < 1: raise ValueError(f'k is a number of neighbours from 1 on, not {k!r}')
     (a, b), shared = _rows(a, b, k + 2), 0
-    def near(d): return torch.zeros_like(d).scatter_(1, d.topk(k, largest=False).indices, 1.)
+    def near(d):
+        last = d.kthvalue(k, 1, keepdim=True).values
+        inside, equal = (d < last).double(), (d == last).double()
+        return inside + equal*(k - inside.sum(1, keepdim=True))/equal.sum(1, keepdim=True)    # equals share what is left
     for da, db in zip(_distances(a, batch_size), _distances(b, batch_size)): shared += (near(da)*near(db)).sum()
     return (shared/(k*len(a))).item()
 
