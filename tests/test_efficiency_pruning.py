@@ -42,6 +42,9 @@ def test_masks_against_the_naive_version():
             rows = best(scores, keep, 'row')
             for k, s in scores.items(): assert (rows[k].flatten(1).sum(1) == round(keep*s[0].numel())).all()
             assert all(masks[k].shape == s.shape and masks[k].dtype == torch.bool for k, s in scores.items())
+    for scope in ('global', 'layer', 'row'):    # the order in memory is no matter
+        last = {k: s.to(memory_format=torch.channels_last) if s.ndim == 4 else s for k, s in scores.items()}
+        assert all(torch.equal(m, best(scores, .5, scope)[k]) for k, m in best(last, .5, scope).items())
     for bad in (-.1, 1.1, float('nan')):
         with pytest.raises(ValueError, match='share of the weights that stay'): best(scores, bad)
     with pytest.raises(ValueError, match="unknown scope 'rows'"): best(scores, .5, 'rows')

@@ -62,8 +62,11 @@ def test_what_forms_no_chain():
         with pytest.raises(ValueError, match="'2' has weights that an earlier layer has"):
             chain(nn.Sequential(conv, relu, again, relu, *last))
     assert len(chain(nn.Sequential(Normalize(), conv, relu, *last))) == 2
-    with pytest.raises(ValueError, match="'2', a Normalize, is in the way"):
-        chain(nn.Sequential(conv, relu, Normalize(), *last))
+    for wrong in (Normalize(), nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64))):    # a norm of a flattened map: not of filters
+        with pytest.raises(ValueError, match="'2.*', a .*Norm.*, is in the way"):
+            chain(nn.Sequential(conv, relu, wrong, *last))
+    small = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(1), nn.Linear(1, 3))
+    assert chain(small)[0].norm is small[3]
 
 # %% ../nbs/efficiency/03_smsp.ipynb #dd75a12d
 def test_compact():

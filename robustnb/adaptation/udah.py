@@ -333,7 +333,7 @@ class Components:
     "The parts of UDAH and their weights; 0 leaves one out"
     structure:float=1. # neighbours nearer than strangers (eq. 4), in both networks
     hardest:int|None=2 # neighbours and strangers that count; None: all
-    discrete:bool=True # codes of (3) as targets of the embedding; False: ten times the classifier's loss, straight through
+    discrete:bool=True # codes of (3) draw the embedding; False: ten times the classifier's loss, straight through
     pull:float=.1 # of the embedding on these codes
     crossing:float=1. # discriminators (eq. 5)
     reversal:float=1. # of their gradient; 0: the encoder only learns their classes

@@ -394,7 +394,7 @@ def nas_bench_graph(
     name:str, # 'cora', 'arxiv', ...
     root=None, # folder to search before `$ROBUSTNB_DATA` and the user's cache
 )->tuple: # (Architectures, dict of (N,) tensors: valid, test (accuracies), latency, parameters)
-    "The architectures of NAS-Bench-Graph (Y. Qin and others, 2022), and what each of them reached"
+    "The architectures of NAS-Bench-Graph (Y. Qin and others, 2022), and what each reached, as means of three trainings"
     path = next((d/FILE for d in data_dirs(root) if (d/FILE).exists()), None)
     if path is None:
         raise FileNotFoundError(

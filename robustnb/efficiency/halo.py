@@ -133,7 +133,7 @@ def balanced(
     size:float, # of a weight that keeps it; larger ones are pulled less: w_0
     start:float=.1, # first value of the coefficients; the smaller, the faster they move: s
 )->dict: # xi, psi, start, floor
-    "Constants for `halo` by what they do (5); the pull on zeros is at most 6 times that of the beginning"
+    "Constants for `halo` by what they do (5); the pull on zeros is at most 6.25 times that of the beginning"
     _positive(pull=pull, size=size, start=start)
     return dict(xi=pull * start**2, psi=2 * pull * size / start, start=start, floor=.4*start)
 

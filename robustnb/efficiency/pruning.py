@@ -49,7 +49,7 @@ def best(
     if scope == 'row' and single and 0 < keep < 1:
         raise ValueError(f"a row of the scores of {single[0]!r} is one number: count by layer, or globally")
     if scope == 'row': return {k: _top(s.flatten(1), keep).view(s.shape) for k, s in scores.items()}
-    if scope == 'layer': return {k: _top(s.view(1, -1), keep).view(s.shape) for k, s in scores.items()}
+    if scope == 'layer': return {k: _top(s.reshape(1, -1), keep).view(s.shape) for k, s in scores.items()}
     flat = _top(torch.cat([s.flatten() for s in scores.values()])[None], keep)[0]
     return {k: m.view(s.shape) for (k, s), m in zip(scores.items(), flat.split([s.numel() for s in scores.values()]))}
 

@@ -43,7 +43,8 @@ def chain(
         weights |= own
         if isinstance(m, (nn.Linear, nn.Conv2d)) and getattr(m, 'groups', 1) == 1:
             found.append(Filters(f'{name}.weight', m, None))
-        elif isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) and m.affine and found and not found[-1].norm:
+        elif (isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) and m.affine and found and not found[-1].norm
+              and m.num_features == len(found[-1].layer.weight)): # else of a flattened map
             found[-1] = found[-1]._replace(norm=m)
         elif not isinstance(m, ZERO_STAYS if found else (Normalize, *ZERO_STAYS)):
             raise ValueError(f'{name!r}, a {type(m).__name__}, is in the way: filters can go where layers form a chain')
