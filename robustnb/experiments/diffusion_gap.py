@@ -80,7 +80,7 @@ def run(trial):
         real = drawn(trial.train.take(s.pool), s.n, trial.seed)
         return dict(worth={share: taught(trial, real.take(round(share*s.n))) for share in WORTH})
     guided = trial.arm == 'guided'
-    if trial.arm == 'real relabelled': sets = dict.fromkeys((0., 1.), trial.train.take(s.pool))    # the same at any time
+    if trial.arm == 'real relabelled': sets = dict.fromkeys((0., 1.), trial.train.take(s.pool))    # whatever the time
     else: sets = sets_of(trial, 1.5 if guided else 1., (.6, 1.) if guided else s.starts[1:])
     sets = {t: drawn(d, s.n, trial.seed) for t, d in sets.items()}
     acc = {t: taught(trial, trial.method(sets[0.], d, judge) if t else d) for t, d in sets.items()}
