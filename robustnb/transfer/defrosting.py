@@ -320,7 +320,7 @@ def overlap(
     def near(d):
         last = d.kthvalue(k, 1, keepdim=True).values
         inside, equal = (d < last).double(), (d == last).double()
-        return inside + equal*(k - inside.sum(1, keepdim=True))/equal.sum(1, keepdim=True)    # equals share what is left
+        return inside + equal*(k - inside.sum(1, keepdim=True))/equal.sum(1, keepdim=True)    # equals share the rest
     for da, db in zip(_distances(a, batch_size), _distances(b, batch_size)): shared += (near(da)*near(db)).sum()
     return (shared/(k*len(a))).item()
 
