@@ -15,7 +15,7 @@ from robustnb.training import Recipe, load_state
 import pytest
 from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
-from robustnb.merging.condensation import OPERATIONS, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, perceptron_layers, save_data
+from robustnb.merging.condensation import OPERATIONS, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, batch, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, perceptron_layers, save_data
 
 # %% ../nbs/merging/03_condensation.ipynb #5cc8e7b0
 def naive_distance(net, real, fake, y, eps=1e-6):
@@ -87,6 +87,9 @@ def test_instance_convnet():
     for shape, flat in (((1, 28, 28), 16), ((3, 32, 32), 16), ((1, 8, 8), 1)):
         net = instance_convnet(shape, width=4)
         assert net.head.in_features == 4*flat and net(torch.rand(2, *shape)).shape == (2, 10)
+    for side in range(1, 18):    # no side is too small or too odd
+        net = instance_convnet((1, side, 8), width=4)
+        assert net.head.in_features == 4*-(-side//8) and net(torch.rand(2, 1, side, 8)).shape == (2, 10)
     a, b = torch.rand(2, 1, 1, 28, 28)
     net = instance_convnet(width=4)
     torch.testing.assert_close(net(torch.cat([a, b]))[:1], net(a))    # no image sees another
@@ -116,17 +119,17 @@ def test_equal_images_have_distance_zero():
 
 # %% ../nbs/merging/03_condensation.ipynb #d2a3b05f
 def test_biases_do_not_count():
-    class Shifted(nn.Module):
-        "Logits of a linear layer and a free bias for each class and each image shape: more biases, the same weights"
-        def __init__(self, bias):
-            super().__init__()
-            self.flatten, self.head, self.more = nn.Flatten(), nn.Linear(64, 3, bias=bias), nn.Parameter(torch.zeros(3))
-        def forward(self, x): return self.head(self.flatten(x)) + (self.more if self.head.bias is None else 0)
+    class Linear(nn.Module):
+        "No perceptron by its parts, so that the general way is taken"
+        def __init__(self, bias): super().__init__(); self.head = nn.Linear(64, 3, bias=bias)
+        def forward(self, x): return self.head(x.flatten(1))
     real, fake, y = some_images(dtype=torch.float32)
-    nets = [Shifted(bias) for bias in (True, False)]
-    with torch.no_grad(): nets[1].head.weight.copy_(nets[0].head.weight); nets[0].head.bias.zero_()
-    one, two = (gradient_matching(net, real, fake, y) for net in nets)
-    assert one == two and set(gradients(nets[0], real[0], y[:1].expand(6))) == {'head.weight'}
+    nets = with_bias, without = [Linear(bias) for bias in (True, False)]
+    with torch.no_grad(): without.head.weight.copy_(with_bias.head.weight); with_bias.head.bias.zero_()
+    torch.testing.assert_close(with_bias(real[0]), without(real[0]))
+    one, two = (gradient_matching(net, real, fake, y, .1) for net in nets)    # a number alone is parallel but for eps
+    torch.testing.assert_close(one, two)
+    assert set(gradients(with_bias, real[0], y[:1].expand(6))) == {'head.weight'}
 
 # %% ../nbs/merging/03_condensation.ipynb #18b79064
 def test_distribution_matching():
@@ -184,6 +187,16 @@ def test_what_comes_back():
     with pytest.raises(ValueError, match=r'expected \[0, 1\]'): Batches(free)
     half = data.pick(data.y < 5)
     assert quick(data=half).y.tolist() == [0, 1, 2, 3, 4] and len(quick(data=half).classes) == 10
+
+# %% ../nbs/merging/03_condensation.ipynb #778d9725
+def test_a_rare_class_takes_nothing_from_the_others():
+    digits = load('digits')
+    rare = digits.pick(torch.cat([(digits.y == c).nonzero()[:3 if c == 4 else 60, 0] for c in range(10)]))
+    c = _Condensation(rare, _METHODS['dm'], 1, lambda: mlp((1, 8, 8)), 1., .5, 20, (), 'real', True, 0)
+    batch, first = c.batch(_draws(0)), torch.randperm(60, generator=_draws(0))[:20]
+    assert batch.shape == (10, 20, 1, 8, 8) and batch[0].equal(as_float(rare.x[rare.y == 0][first]))
+    times = [x.unique(dim=0, return_counts=True)[1].tolist() for x in batch]
+    assert sorted(times[4]) == [6, 7, 7] and all(t == [1]*20 for i, t in enumerate(times) if i != 4)
 
 # %% ../nbs/merging/03_condensation.ipynb #19a789d1
 def test_matching_loss_falls():

@@ -337,7 +337,7 @@ def test_mlp_and_vgg_by_hand():
     a, b = h.sym('a', 4096), h.sym('b', 4096)
     h.linear('classifier.0', ((last[0][0], 512 * 49),), a); h.linear('classifier.3', a, b); h.linear('classifier.6', b, ())
     with torch.device('meta'): vgg = torchvision.models.vgg11_bn()
-    assert same_spec(permutations(vgg, torch.rand(1, 3, 32, 32, device='meta')), h)
+    for place in ('cpu', 'meta'): assert same_spec(permutations(vgg, torch.rand(1, 3, 32, 32, device=place)), h)
 
 # %% ../nbs/merging/00_permutations.ipynb #0247ba5d
 def test_every_kind_of_block():

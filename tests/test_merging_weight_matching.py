@@ -105,6 +105,7 @@ def test_integers_have_no_distance():
         with pytest.raises(ValueError, match='is torch.int8 and has units'): f()
     with pytest.raises(ValueError, match='there is no distance'):
         distance(int8, int8, Spec({}, {k: tuple(() for _ in v) for k, v in spec.axes.items()}))
+    with pytest.raises(ValueError, match='a and b are equal'): distance_reduction(a, a, spec, random_perms(spec))
 
 # %% ../nbs/merging/02_weight_matching.ipynb #823d3005
 def test_distances_in_each_type():

@@ -272,6 +272,8 @@ def test_fisher_forgetting():
     v = {k: v for k, (_, v) in noisy_weights(wide, fisher, 1e-3, []).items()}
     torch.testing.assert_close(v['0.weight'][7], (1e-3/(fisher['0.weight'][7] + 1e-8)).clamp(max=1).mean().expand(20))
     torch.testing.assert_close(v['2.bias'], 1e-2*(1/(fisher['2.bias'] + 1e-8)).clamp(max=100))
+    for mean, var in (noisy_weights(wide, fisher, 1e-3, [1])[k] for k in ('2.weight', '2.bias')):
+        assert not mean[1].any() and torch.allclose(var[1], torch.tensor(1e-3))
 
 # %% ../nbs/unlearning/00_baselines.ipynb #0486bd05
 def test_fisher_noise_has_its_variance():

@@ -8,6 +8,7 @@ from torch.func import functional_call
 from robustnb.data import Data
 from robustnb.evaluation import as_input
 import copy, tempfile
+import pandas as pd
 import pytest
 import torchvision
 from robustnb.evaluation import predict
@@ -48,6 +49,14 @@ def dense(model, data, decay, scale=5.):
     J, out = jacobian(model, data), model.tail(model.front(as_input(model, data.x)))
     gap, J = (out - scale*F.one_hot(data.y, 3)).flatten(), J.flatten(0, 1)
     return torch.linalg.solve(J.T @ J/len(J) + decay*torch.eye(J.shape[1]).to(J), -J.T @ gap/len(J))
+
+# %% ../nbs/unlearning/02_mixed_privacy.ipynb #694c0e62
+def common(records):
+    "The records of the seeds that all arms have, for each data set"
+    by = records.groupby(['dataset', 'seed']).arm.transform('nunique')
+    out = records[by == records.groupby('dataset').arm.transform('nunique')]
+    out.attrs = records.attrs
+    return out
 
 # %% ../nbs/unlearning/02_mixed_privacy.ipynb #e27ed74b
 def test_cut():
@@ -253,6 +262,13 @@ def test_information():
     assert bounds == sorted(bounds, reverse=True) and bounds[-1] < 1e-4*bounds[0]
     for call in (lambda: information(-1, 1), lambda: information(float('nan'), 1), lambda: noise_for(1, 0)):
         with pytest.raises(ValueError, match='0 or above'): call()
+
+# %% ../nbs/unlearning/02_mixed_privacy.ipynb #8806c8c6
+def test_common():
+    rows = [('a', 'd', 0), ('a', 'd', 1), ('a', 'd', 3), ('b', 'd', 1), ('b', 'd', 0), ('a', 'e', 3), ('a', 'e', 3)]
+    records = pd.DataFrame(rows, columns=['arm', 'dataset', 'seed'])
+    assert common(records).index.tolist() == [0, 1, 3, 4, 5, 6]              # seed 3 of d is of one arm alone
+    assert len(common(records[:0])) == 0
 
 # %% ../nbs/unlearning/02_mixed_privacy.ipynb #5625570c
 def test_experiment():

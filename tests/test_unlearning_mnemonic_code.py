@@ -228,6 +228,10 @@ def test_refusals():
     with pytest.raises(ValueError, match='whole class'): forget(net, test.pick(test.y == 3).take(5), test)
     with pytest.raises(ValueError, match=r'recognises \d of 10 codes: it was not trained with these'):
         mnemonic_code(mnemonic_codes((1, 8, 8), 10, seed=9))(net, 3)
+    two = small_net(classes=2)                                             # says one class, whatever the image
+    with torch.no_grad(): two[-1].bias[0] = 100.
+    with pytest.raises(ValueError, match='recognises 1 of 2 codes'): mnemonic_code(codes[:2])(two, 0)
+    mnemonic_code(codes[:2], known=0)(two, 0)                              # unless that is asked for
     with pytest.raises(ValueError, match=r'takes no codes of shape \(1, 9, 9\)'):
         mnemonic_code(mnemonic_codes((1, 9, 9), 10))(net, 3)
     with pytest.raises(ValueError, match='11 codes for 10 classes'): mnemonic_code(mnemonic_codes((1, 8, 8), 11))(net, 3)

@@ -281,7 +281,7 @@ claims = [
 claims += [
     Claim(2, 'Fisher information of the codes serves as well as that of the training data: E_F + A_R is at most a '
              'point lower', 'total', 'codes', ['data Fisher'], margin=-1., datasets=ALL_ARMS),
-    Claim(3, 'In E_F + A_R mnemonic codes beat fine-tuning, amnesiac unlearning, Fisher forgetting and SSD', 'total',
+    Claim(3, 'In E_F + A_R mnemonic codes beat fine-tuning, random labels, Fisher forgetting and SSD', 'total',
           'codes', BASELINES, source=source, datasets=ALL_ARMS, paper_value=published_lead('mnist', BASELINES)),
     Claim('3b', 'In E_F + A_R mnemonic codes beat an output that is switched off', 'total', 'codes', ['masked']),
     Claim('3c', 'On CIFAR-10 too mnemonic codes beat fine-tuning and SSD in E_F + A_R', 'total', 'codes', FEWER,

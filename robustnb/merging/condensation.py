@@ -101,7 +101,7 @@ def instance_convnet(
 )->nn.Sequential:
     "The ConvNet of the condensation papers: blocks of 3x3 convolution, instance norm, ReLU, 2x2 average pooling"
     net, (c, *sides) = nn.Sequential(), shape
-    more = [-s % 2**depth//2 for s in sides]
+    more = [(-s % 2**depth + 1)//2 for s in sides]    # on both sides
     net.add_module('normalize', Normalize(mean, std))
     for i in range(1, depth + 1):
         conv = nn.Conv2d(c if i == 1 else width, width, 3, padding=[1 + m for m in more] if i == 1 else 1)
@@ -281,7 +281,7 @@ class _Condensation:
         self.momentum, self.operations, self.own = momentum, operations, by_class(data, k)
         self.labels = torch.tensor([c for c, _ in self.own], device=data.x.device)
         self.some = slice(None) # the classes whose images are learned here
-        self.real = min(real, *(len(own) for _, own in self.own))
+        self.real = min(real, max(len(own) for _, own in self.own))
         start = as_float(coreset(data, k, seed=seed).x).unflatten(0, (-1, k))
         noise = lambda: (.5 + .25*torch.randn(start.shape, generator=_draws(seed, 1))).clamp(0, 1).to(start.device)
         self.x = start.contiguous() if init == 'real' else noise()
@@ -302,9 +302,9 @@ class _Condensation:
 # %% ../../nbs/merging/03_condensation.ipynb #80978b08
 @patch
 def batch(self:_Condensation, g):
-    "(C,n,...): real images of each class"
-    some = [own[torch.randperm(len(own), generator=g)[:self.real]] for _, own in self.own]
-    return torch.stack([as_float(self.data.x[i]) for i in some])
+    "(C,n,...): real images of each class, again and again those of a small one"
+    def order(n): return torch.cat([torch.randperm(n, generator=g) for _ in range(-(-self.real//n))])[:self.real]
+    return torch.stack([as_float(self.data.x[own[order(len(own))]]) for _, own in self.own])
 
 # %% ../../nbs/merging/03_condensation.ipynb #b7c79e3a
 @patch
@@ -377,7 +377,7 @@ def condense(
     iterations:int|None=None, # fresh networks; None: as published, 1,000 for gradients and 20,000 for features
     *, lr:float|None=None, # of the images, in the units of the network; None: as published, 0.1 and 1
     momentum:float=.5,
-    real:int=256, # real images of each class in a step
+    real:int=256, # real images of each class in a step; those of a smaller class come again
     outer:int|None=None, # steps per network; None: as published, see `rounds_of`, and 1 for 'dm'
     inner:int|None=None, # epochs of training between these steps
     operations=None, # augmentation drawn from `OPERATIONS`; None: none for 'dc', else what suits digits; (): none

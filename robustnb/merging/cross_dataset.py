@@ -193,7 +193,10 @@ def flipped_loss(
     data_b:Data,
 )->float: # in nats
     "How much worse each network is on the data of the other, mean of both"
-    (aa, ab), (ba, bb) = ([float(F.cross_entropy(predict(n, d.x), d.y)) for d in (data_a, data_b)] for n in (a, b))
+    def loss(net, data):
+        z = predict(net, data.x)
+        return float(F.cross_entropy(z, data.y.to(z.device)))
+    (aa, ab), (ba, bb) = ([loss(net, d) for d in (data_a, data_b)] for net in (a, b))
     return (ba + ab - aa - bb)/2
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #b7c9ec0e

@@ -236,13 +236,14 @@ def _line(model, a, b, batch): # (loss(t), at(t) -> (loss, slope, bend))
         raise ValueError('PyTorch has no derivative along running statistics: measure this line with curve')
     _same_keys(a, b)
     (x, y), names = batch, [k for k, v in a.items() if _averaged(k, v, b[k])]
-    dtype = a[next(k for k, _ in model.named_parameters())].dtype
+    first = a[next(k for k, _ in model.named_parameters())]
+    x, y = x.to(first), y.to(first.device).long()
     def loss(t):
         state = {k: a[k].detach() + t*(b[k] - a[k]).detach() for k in names}
-        return F.cross_entropy(functional_call(model, state, (x.to(dtype, copy=True),)), y.long())
+        return F.cross_entropy(functional_call(model, state, (x.clone(),)), y)
     @torch.enable_grad()
     def at(t):
-        t = torch.tensor(t, dtype=dtype, device=x.device, requires_grad=True)
+        t = first.new_tensor(t).requires_grad_()
         value = loss(t)
         slope, = torch.autograd.grad(value, t, create_graph=True)
         return value.detach(), slope.detach(), torch.autograd.grad(slope, t)[0]

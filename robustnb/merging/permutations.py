@@ -27,7 +27,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
-from ..models import check_module, clone, eval_mode
+from ..models import check_module, clone, device_of, eval_mode
 
 # %% ../../nbs/merging/00_permutations.ipynb #7aa058a2
 @dataclass(frozen=True)
@@ -956,7 +956,8 @@ def permutations(
             for name, m in model.named_modules():
                 _can_be_followed(name or type(m).__name__, m)
                 watch.follow(name, m)
-            x = tuple(mode.from_tensor(t) for t in (x if isinstance(x, (tuple, list)) else (x,)))
+            x, place = x if isinstance(x, (tuple, list)) else (x,), device_of(model)
+            x = tuple(mode.from_tensor(t).to(place) for t in x)
             d.keep(x, [still(t.shape) for t in x])
             d.fix(*[a for t in _given(watch, model, x) for a in d.value(t).axes])
         # what the forward pass keeps, a counter or its last features, is what it was again
@@ -1066,9 +1067,8 @@ def check_spec(
 )->float: # the largest change found, in these units
     """How little random permutations change the function of a copy of `model` in float64;
     AssertionError if it is more than rounding"""
-    gen, double = torch.Generator().manual_seed(
-        seed), lambda t: t.detach().double() if t.is_floating_point() else t.detach()
-    whole = clone(model).double().eval()
+    gen, whole = torch.Generator().manual_seed(seed), clone(model).double().eval()
+    double = lambda t: t.detach().to(device_of(whole), torch.float64 if t.is_floating_point() else t.dtype)
     (net, prefix), keys = inside(whole), whole.state_dict(keep_vars=True)
     def drawn(size):
         new = {id(t): _jitter(t, gen, size) for t in {id(t): t for t in keys.values()}.values()}

@@ -71,7 +71,9 @@ def distance_reduction(
     perms, # symbol -> int64 (n,), applied to b
 )->float: # at most 1
     "The part of the distance that the permutations take away"
-    return 1 - distance(a, permuted(b, spec, perms), spec) / distance(a, b, spec)
+    before = distance(a, b, spec)
+    if not before: raise ValueError('a and b are equal: there is no distance of which a part could go')
+    return 1 - distance(a, permuted(b, spec, perms), spec) / before
 
 def singular_change(
     b, # state dict

@@ -211,7 +211,7 @@ def random_labels(
     mask=None, # see `within`
     **recipe, # for `Recipe`
 ):
-    "Training goes on with everything, the forgotten examples under random other labels: amnesiac unlearning"
+    "Training goes on with everything, the forgotten examples under random other labels (Graves et al., 2021)"
     def edit(net, forgotten, kept):
         data = _joined(other_labels(forgotten, kept.y.unique(), seed), kept)
         _train(net, data, Recipe(epochs, lr, **recipe), seed, mask)

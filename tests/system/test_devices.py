@@ -10,7 +10,9 @@ from robustnb.efficiency.pruning import best, magnitude, masked, random_scores, 
 from robustnb.efficiency.smsp import TaskBank, embedded_in, importance, smsp, started, task_order, within
 from robustnb.evaluation import predict
 from robustnb.evidence.trials import Artifacts
-from robustnb.models import convnet
+from robustnb.merging.cross_dataset import finetuned, flipped_loss, line_terms, search, stacked
+from robustnb.merging.permutations import permutations
+from robustnb.models import convnet, mlp
 from robustnb.synthesis import diffusion, diffusion_gap, generators
 from robustnb.synthesis.mgr import MGR, Finder, filtered, fresh, gda, pcr, penalty, pool, regularised
 from robustnb.synthesis.mpssl import MPSSL, scr
@@ -52,6 +54,8 @@ data = load('digits').take(60)
 torch.manual_seed(0)
 net, gan, finder = convnet((1, 8, 8), width=4).eval(), generators.dcgan((1, 8, 8), 10, 8, 8).eval(), Finder((8,))
 painter = diffusion.Diffusion(diffusion.unet((1, 8, 8), 10, 8), (1, 8, 8), 10, steps=2).eval()
+one, two = (mlp((1, 8, 8), hidden=(16,)).eval() for _ in 'ab')
+spec = permutations(one, data.x[:2].float())
 clouds, PLAIN = torch.rand(2, 20, 3), Steps(3, optimiser=torch.optim.SGD)    # Adam magnifies rounding
 
 def trained(net, d, loss=cross_entropy, step=update):
@@ -99,7 +103,13 @@ CASES = {    # f(at, data): at moves a copy to the device
     'importance': lambda at, d: within(at(net), importance(at(net), d.x, d.y), .3),
     'macs': lambda at, d: within(at(net), importance(net, data.x, data.y), .3, 'macs', x=d.x),
     'smsp': looked_up,
-    'smsp by leep': lambda at, d: looked_up(at, d, 'leep')}
+    'smsp by leep': lambda at, d: looked_up(at, d, 'leep'),
+    'line_terms': lambda at, d: [*map(list, map(dict.values, line_terms(at(one), at(one).state_dict(), at(two).state_dict(),
+                                                                        *[(d.x/255., d.y)]*2).values()))],
+    'flipped_loss': lambda at, d: flipped_loss(at(one), at(two), d, d),
+    'stacked': lambda at, d: stacked(at(one), at(two), d)(at(data.x/255.)),
+    'finetuned': lambda at, d: finetuned(at(one), at(two).state_dict(), d, 3),
+    'search': lambda at, d: search(at(one), at(one).state_dict(), at(two).state_dict(), spec, d, 3)}
 
 class Here:
     def __init__(self, folder): self.folder = folder
@@ -123,6 +133,10 @@ def test_the_numbers_are_those_of_the_cpu(case, images, tmp_path):
         found = numbers(CASES[case](There(tmp_path/'there'), moved))
     assert len(want) == len(found)
     for a, b in zip(want, found): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+def test_permutations_are_derived_where_the_model_is():
+    far = copy.deepcopy(net).to('meta')    # the true device: only shapes count
+    for images in ('cpu', 'meta'): assert permutations(far, data.x[:2].float().to(images)) == permutations(net, data.x[:2].float())
 
 def test_the_stand_in_refuses_what_a_gpu_refuses():
     a, mask = torch.rand(4, 3), torch.tensor([True, False, True, True])
