@@ -217,7 +217,8 @@ def compare(claim, records, dataset, metric, baseline, looks=LOOKS):
     try: d = differences(claim, records, dataset, metric, baseline)
     except CannotJudge as e: return out | dict(reason=str(e))
     if (d == 0).all() and runs_of(records, dataset, claim.arm) == runs_of(records, dataset, baseline) != None:
-        return out | dict(state='open', n_seeds=len(d), reason=f'tuning chose the same runs for {claim.arm} and {baseline}')
+        same = f'tuning chose the same runs for {claim.arm} and {baseline}'
+        return out | dict(state='open', n_seeds=len(d), reason=same)
     if len(d) < looks[0]:
         return out | dict(n_seeds=len(d), effect=mean_or_none(d), reason=f'needs {looks[0]} seeds, has {len(d)}')
     for n in (n for n in looks if n <= len(d)):
