@@ -6,6 +6,17 @@ from robustnb.evidence.claims import Metric
 import matplotlib.pyplot as plt
 from robustnb.evidence.figures import OWN, SHARED, along, compared, dot_figure, dots, heading, line_figure, line_look, look, number, order_of, panels, sentence, tradeoff, tradeoff_figure, values_of
 
+# %% ../nbs/evidence/05_figures.ipynb #03c9d887
+def two_sets():
+    "Records of two data sets, two arms and three seeds, one metric with conditions and one without"
+    return pd.DataFrame([
+        dict(arm=a, seed=s, dataset=d, metric=m, condition=c, value=v + s)
+        for d in 'de'
+        for a, v in (('a', 1.), ('b', 2.))
+        for s in range(3)
+        for m, c in (('m', None), ('by', 0.), ('by', 2.))
+    ])
+
 # %% ../nbs/evidence/05_figures.ipynb #6360195d
 def test_numbers():
     from scipy import stats
@@ -55,15 +66,9 @@ def test_dots_of_many_metrics():
     assert -.5 < min(heights) and max(heights) < .5, 'each between its arm and the next'
     plt.close('all')
 
-# %% ../nbs/evidence/05_figures.ipynb #03c9d887
-def test_tables_and_figures():
-    r = pd.DataFrame([
-        dict(arm=a, seed=s, dataset=d, metric=m, condition=c, value=v + s)
-        for d in 'de'
-        for a, v in (('a', 1.), ('b', 2.))
-        for s in range(3)
-        for m, c in (('m', None), ('by', 0.), ('by', 2.))
-    ])
+# %% ../nbs/evidence/05_figures.ipynb #f777832a
+def test_tables():
+    r = two_sets()
     t = compared(r, dict(m=1, none=1))
     assert list(t.index) == [('d', 'a'), ('d', 'b'), ('e', 'a'), ('e', 'b')
                              ] and t.loc[('e', 'b'), 'm'] == '3.0 ± 2.5' and set(t.none) == {'-'} and set(t.seeds) == {3}
@@ -71,6 +76,10 @@ def test_tables_and_figures():
         list(compared(r, dict(m=1), arms=['b', 'c']).index) == [('d', 'b'), ('e', 'b')] and compared(r[:0], dict(m=1)).empty
     )
     assert values_of(r, 'b', 'by', 'd', at=2.).tolist() == [2, 3, 4] and len(values_of(r, 'b', 'by')) == 0
+
+# %% ../nbs/evidence/05_figures.ipynb #e6746712
+def test_figures_of_a_data_set():
+    r = two_sets()
     fig, axes = plt.subplots(1, 3)
     one = r[r.dataset == 'd']
     line = along(one, 'by', axes[0], arms=['b'], factor=10).lines[0]
@@ -86,10 +95,20 @@ def test_tables_and_figures():
     assert alone.get_marker() == dots_.get_marker() and alone.get_color() == dots_.get_color(), (
         'an arm has its mark also where others are absent'
     )
+    plt.close('all')
+
+# %% ../nbs/evidence/05_figures.ipynb #dd84750b
+def test_panels():
+    r = two_sets()
     both = panels(r, lambda records, ax: along(records, 'by', ax), xlabel='x')
     assert [t.get_text() for t in both.legends[0].get_texts()] == ['a', 'b']
     assert [(ax.get_title(), ax.get_xlabel(), len(ax.lines))
             for ax in both.axes] == [('d', 'x', 2), ('e', 'x', 2)] and panels(r[:0], along) is None
+    plt.close('all')
+
+# %% ../nbs/evidence/05_figures.ipynb #766b1080
+def test_figures_of_a_paper():
+    r = two_sets()
     fig = line_figure('by', 'x', ['b'], ls='', size=(2, 2))(r)
     assert [(ax.get_title(), ax.get_ylabel(), len(ax.lines), ax.lines[0].get_linestyle()) for ax in fig.axes] == [
         ('d', 'by', 1, 'None'), ('e', '', 1, 'None')] and line_figure('none', 'x')(r) is None

@@ -110,7 +110,7 @@ def test_a_row_as_columns():
     cells = ledger_columns(rows[1])
     assert cells['claim'].split('\n')[1:] == [
         'digits: accuracy, higher is better',
-        'the interval includes zero; about 17 seeds, past the last look at 12, would settle it'
+        'the interval includes zero; about 17 seeds (the last look is at 12) would settle it'
     ]
     assert cells['verdict'] == 'partly\n1 of 2 hold' and cells['measured'] == 'method: 86.0 %\nagainst decay: 80.0 %'
     assert cells['difference'] == '+0.7 points\n[-1.1, 2.5]\nthreshold: above 0\nmatters from +1 points' and ledger_columns(
@@ -147,7 +147,7 @@ def test_a_row_in_words():
 def test_reasons_and_facts():
     first, partly, _, lower, *_, absent, _ = rows
     shown = 'digits, accuracy, against decay'
-    past = 'about 17 seeds, past the last look at 12, would settle it'
+    past = 'about 17 seeds (the last look is at 12) would settle it'
     assert why(partly) == f'1 of 2 hold; {shown}: the interval includes zero; {past}'
     assert why(partly | dict(settle=12)).endswith('; about 12 seeds would settle it')
     assert why(first) == ''
@@ -162,7 +162,7 @@ def test_reasons_and_facts():
         'measured': 'accuracy, digits (higher is better)', 'values': 'method: 86.0 %; decay: 80.0 %', 'difference': '',
         'threshold': 'above 0; matters from +1 points', 'the paper': 'not known', 'shows from': '',
         'pooled': '+3.0 [1.0, 5.0] points over 2 data sets (random effects)',
-        'settled by': 'about 17 seeds, past the last look at 12', 'why': 'the interval includes zero'}
+        'settled by': 'about 17 seeds (the last look is at 12)', 'why': 'the interval includes zero'}
 
 # %% ../nbs/evidence/06_report.ipynb #55ebbcf8
 def test_tables_fit_and_are_complete():
@@ -175,7 +175,7 @@ def test_tables_fit_and_are_complete():
         assert text.count('[5.2,') == 1 and text.count('-3.1 [-4.4, -1.8] points') == 1
         assert 'The method [red] is' in text and READING.split('.')[0] in squeezed(text)
         assert text.splitlines()[-1] == '8 claims: 2 reproduced, 1 partly, 1 mixed, 1 not reproduced, 2 open, 1 not run'
-    assert 'about 17 seeds, past the last look at 12, would settle it' in squeezed(printed(ledger_table(rows[4:5], papers)))
+    assert 'about 17 seeds (the last look is at 12) would settle it' in squeezed(printed(ledger_table(rows[4:5], papers)))
     assert summary([]) == '0 claims' and summary(rows[:1]) == '1 claim: 1 reproduced'
 
 # %% ../nbs/evidence/06_report.ipynb #cb88817d

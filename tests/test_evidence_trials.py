@@ -15,7 +15,7 @@ from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
 from robustnb.models import mlp
 from robustnb.training import Recipe, cosine
-from robustnb.evidence.trials import Arm, Artifacts, Paper, Setting, Trial, candidate_jobs, candidates, choice, cleared, described, kept, per_seed, plan, results_of
+from robustnb.evidence.trials import Arm, Artifacts, Paper, Setting, Trial, candidate_jobs, candidates, choice, cleared, described, kept, per_seed, plan, results_of, train
 
 # %% ../nbs/evidence/02_trials.ipynb #c22dac99
 def paper_of(run=lambda trial: {'m': 1.}, settings=None, **kw):

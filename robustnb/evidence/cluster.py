@@ -58,23 +58,27 @@ class Keeper:
         "Let others make what this job has not"
         for file in [f for f, maker in self.makers.items() if maker == who]: self.free(file)
 
-    def lock(self, file):
-        "Lock the artifact, unless a process that is no part of the cluster is making it; returns whether it is locked"
-        self.dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f'{self.dir/file}.lock', thread_local=False)
-        try: lock.acquire(timeout=0)
-        except Timeout: return False
-        self.locks[file] = lock
-        return True
+# %% ../../nbs/evidence/07_cluster.ipynb #e8acc911
+@patch
+def lock(self:Keeper, file):
+    "Lock the artifact, unless a process that is no part of the cluster is making it; returns whether it is locked"
+    self.dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f'{self.dir/file}.lock', thread_local=False)
+    try: lock.acquire(timeout=0)
+    except Timeout: return False
+    self.locks[file] = lock
+    return True
 
-    def free(self, file):
-        self.makers.pop(file, None)
-        if file in self.locks: self.locks.pop(file).release()
+@patch
+def free(self:Keeper, file):
+    self.makers.pop(file, None)
+    if file in self.locks: self.locks.pop(file).release()
 
-    def put(self, file, data):
-        import ray
-        self.refs[file] = ray.put(data)
-        return self.refs[file]
+@patch
+def put(self:Keeper, file, data):
+    import ray
+    self.refs[file] = ray.put(data)
+    return self.refs[file]
 
 # %% ../../nbs/evidence/07_cluster.ipynb #e7b189bb
 class Waiting(Exception): "Another job is making the artifact that this one needs"

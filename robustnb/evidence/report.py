@@ -70,7 +70,7 @@ def direction(row):
 def seeds_text(c):
     "How many seeds would settle a row or a comparison that is open; a verdict reads those of the last look at most"
     if not c['settle']: return ''
-    return f"about {c['settle']} seeds" + (f', past the last look at {LOOKS[-1]},' if c['settle'] > LOOKS[-1] else '')
+    return f"about {c['settle']} seeds" + (f' (the last look is at {LOOKS[-1]})' if c['settle'] > LOOKS[-1] else '')
 
 # %% ../../nbs/evidence/06_report.ipynb #1ff01491
 def weakest(row):
@@ -99,7 +99,7 @@ def facts(row):
             filter(None, [paper_text(row), row['source'], PREDICTED[row['in_prediction']]])), 'pooled': pool
         and f"{effect_text(row, pool)} over {pool['datasets']} data sets (random effects)", 'shows from': least
         and f'{least} {unit}; smaller effects these seeds cannot tell from none',
-        'settled by': seeds_text(row).rstrip(','),
+        'settled by': seeds_text(row),
         'why': row['reason'].removeprefix(f'{weakest(row)}: ')
     }
     return {k: v for k, v in out.items() if v}
@@ -140,7 +140,7 @@ def comparison_columns(row, c)->dict:
     return dict(data=c['dataset'], measured=c['words'] + arrow,
                 arm=stacked(c['arm'], arm), against=stacked(c['baseline'], not c['constant'] and baseline),
                 difference=difference(row, c), state=stacked(c['state'], c['reason']), seeds=c['n_seeds'],
-                **{'settled by': seeds_text(c).rstrip(','), 'the paper': paper_text(row, c)})
+                **{'settled by': seeds_text(c), 'the paper': paper_text(row, c)})
 
 # %% ../../nbs/evidence/06_report.ipynb #ff3018a4
 READING = ('An effect is arm minus baseline in the weakest comparison, with its interval over the seeds. '

@@ -174,24 +174,6 @@ class Trial:
     @cached_property
     def method(self): return self.paper.arms[self.arm].make(self, **self.values)
 
-    @property
-    def splits(self):
-        s = self.setting
-        return splits(self.dataset, s.train, s.valid, s.test, self.seed if s.redraw else None)
-
-    @property
-    def train(self): return self.splits[0]
-
-    @property
-    def heldout(self):
-        "What the trial is measured on: validation examples for a candidate, else test examples"
-        return self.splits[1 if self.tuning else 2]
-
-    @property
-    def updates(self):
-        "How many updates the recipe makes"
-        return self.recipe.epochs * max(len(self.train) // self.recipe.batch, 1)
-
     def network(self, name, build=None, seed=None, loss=cross_entropy, depends=()):
         "A network trained by the trial's recipe from this seed, None: the trial's, once for all trials that ask for it"
         seed, net = self.seed if seed is None else seed, self.model(build, seed)
@@ -200,6 +182,25 @@ class Trial:
             return net
         net.load_state_dict(self.artifact(name, make, seed, build, loss, *depends))
         return net.eval()
+
+# %% ../../nbs/evidence/02_trials.ipynb #76790892
+@patch(as_prop=True)
+def splits(self:Trial):
+    s = self.setting
+    return splits(self.dataset, s.train, s.valid, s.test, self.seed if s.redraw else None)
+
+@patch(as_prop=True)
+def train(self:Trial): return self.splits[0]
+
+@patch(as_prop=True)
+def heldout(self:Trial):
+    "What the trial is measured on: validation examples for a candidate, else test examples"
+    return self.splits[1 if self.tuning else 2]
+
+@patch(as_prop=True)
+def updates(self:Trial):
+    "How many updates the recipe makes"
+    return self.recipe.epochs * max(len(self.train) // self.recipe.batch, 1)
 
 # %% ../../nbs/evidence/02_trials.ipynb #9a9f3748
 @patch

@@ -85,6 +85,7 @@ def _start(z, eps, decay):
     while _loss(w + way, z, eps, decay) > _loss(w, z, eps, decay) and (z@way).abs().max() > 1e-12: way /= 2
     return w + way
 
+# %% ../../nbs/robustness/04_sharpness.ipynb #747ace63
 def adversarial_logistic(
     z:torch.Tensor, # float64 (N,d), of `signed`
     eps=0., # length of the perturbation, or (d,)
