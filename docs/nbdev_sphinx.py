@@ -26,10 +26,10 @@ def target(d, default):
     return None if 'exporti' in d else destination(d, default)
 
 def patched(o):
-    "Class that `o` is patched into (fastcore's `@patch`), or ''"
-    if isinstance(o, FUNCS) and any(isinstance(d, ast.Name) and d.id == 'patch' for d in o.decorator_list):
-        return ast.unparse(o.args.args[0].annotation)
-    return ''
+    "Class that `o` is patched into (fastcore's `@patch` or `@patch(as_prop=True)`), or ''"
+    return ast.unparse(o.args.args[0].annotation) if {'patch', 'patch(as_prop=True)'} & decorators(o) else ''
+
+def decorators(o): return {ast.unparse(d) for d in o.decorator_list}
 
 def qualname(o): return f'{patched(o)}.{o.name}'.lstrip('.')
 
@@ -87,7 +87,8 @@ def table(params, ret, link):
 def entry(node, notes, module, link, bases=(), cls='', depth=3):
     "MyST source of the API entry of the function, method or class `node`; `bases` are (class, comments) it inherits fields from"
     cls = cls or patched(node)
-    kind = 'class' if isinstance(node, ast.ClassDef) else 'method' if cls else 'function'
+    prop = {'property', 'cached_property', 'patch(as_prop=True)'} & decorators(node)
+    kind = 'class' if isinstance(node, ast.ClassDef) else 'property' if prop else 'method' if cls else 'function'
     init, ret, inner = node, None, []
     if kind == 'class':
         init = next((o for o in node.body if isinstance(o, FUNCS) and o.name == '__init__'), None)
@@ -95,7 +96,7 @@ def entry(node, notes, module, link, bases=(), cls='', depth=3):
     elif node.returns: ret = unparse(node.returns), notes.notes.get(node.returns.lineno, '')
     params = parameters(init, notes) if init else [f for o, n in (*bases, (node, notes)) for f in fields(o, n)]
     sig = ', '.join(n + (f': {t}' if t else '') + (f' = {d}' if d and t else f'={d}' if d else '') for n, t, d, _ in params)
-    sig = f"{cls + '.' if cls else ''}{node.name}({sig})" + (f' -> {ret[0]}' if ret else '')
+    sig = f"{cls + '.' if cls else ''}{node.name}" + ('' if prop else f'({sig})' + (f' -> {ret[0]}' if ret else ''))
     fence = ':'*(depth + 2)
     return '\n'.join([f'{fence}{{py:{kind}}} {sig}', f':module: {module}', '', link(ast.get_docstring(node) or ''), '',
                       table(params, ret, link), *inner, fence, ''])
@@ -252,7 +253,8 @@ def module_source(app, name):
 def analysed(name, source):
     code = ModuleAnalyzer.for_string(source, name)
     code.find_tags()
-    return code.code, {**code.tags, **{qualname(o): code.tags[o.name] for o in ast.parse(code.code).body if patched(o)}}
+    funcs = (o for o in ast.parse(code.code).body if isinstance(o, FUNCS))
+    return code.code, {**code.tags, **{qualname(o): ('def', (o.decorator_list or [o])[0].lineno, o.end_lineno) for o in funcs}}
 
 def setup(app):
     app.add_config_value('nbdev_toc', '', 'env')       # appended to the root page

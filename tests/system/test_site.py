@@ -207,3 +207,7 @@ def test_entries_link_to_source_and_each_other(built):
     api = (built/'api.html').read_text()
     assert 'attacks/01_gradient.html#robustnb.attacks.gradient.pgd' in api
     assert '#|' not in page, 'a directive is shown'
+    page = (built/'evidence'/'02_trials.html').read_text()
+    assert 'id="robustnb.evidence.trials.splits"' in page, 'a function'
+    assert '<dl class="py property">\n<dt class="sig sig-object py" id="robustnb.evidence.trials.Trial.splits">' in page, (
+        'a property that is patched in')
