@@ -288,7 +288,7 @@ def test_the_arms():
                 assert callable(Trial(paper, Job(scale, dataset, name, values)).method)
         assert s.short == 1 and mnemonic_codes(s.shape, 10, 0, s.mean, s.std).shape == (10, *s.shape)
     tuned = {name: len(arm.candidates) for name, arm in paper.arms.items() if arm.tuned}
-    assert set(tuned.values()) == {5} and {'codes', 'ssd', 'fine_tuned', 'gradient_ascent', 'data Fisher'} <= tuned.keys()
+    assert set(tuned.values()) == {7} and {'codes', 'ssd', 'fine_tuned', 'gradient_ascent', 'data Fisher'} <= tuned.keys()
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #a115d3e3
 def test_one_fisher_a_class():
