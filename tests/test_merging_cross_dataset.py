@@ -92,9 +92,9 @@ def test_union_and_steps():
 
 # %% ../nbs/merging/04_cross_dataset.ipynb #d7b50e28
 def test_search():
-    (na, nb), spec, sets, tests = pair()
+    (na, nb), spec, sets, parts = pair()
     a, b, state = na.state_dict(), nb.state_dict(), torch.get_rng_state()
-    def middle(perms): return np.mean(accuracies(na, interpolate(a, permuted(b, spec, perms), .5), tests))
+    def middle(perms): return np.mean(accuracies(na, interpolate(a, permuted(b, spec, perms), .5), parts))
     history = []
     perms = search(na, a, b, spec, union(*sets), 60, history=history)
     assert middle(perms) > max(middle({}), middle(weight_matching(a, b, spec))) + .05
@@ -103,16 +103,16 @@ def test_search():
     assert len(history) == 60 and max(h['solved'] for h in history[1:]) <= len(spec.sizes)
     moved = mlp((1, 8, 8), hidden=(16, 16), mean=0., std=1.).eval()
     moved.load_state_dict(permuted(b, spec, perms))
-    x = as_float(tests[1].x)
+    x = as_float(parts[1].x)
     torch.testing.assert_close(moved(x), nb(x), atol=1e-4, rtol=1e-4)    # on its own data B is what it was
     other = permuted(b, spec, random_perms(spec))
     there = permuted(other, spec, search(na, a, other, spec, union(*sets), 60))
     # the order that B has does not matter
-    assert abs(middle(perms) - np.mean(accuracies(na, interpolate(a, there, .5), tests))) < .1
+    assert abs(middle(perms) - np.mean(accuracies(na, interpolate(a, there, .5), parts))) < .1
 
 # %% ../nbs/merging/04_cross_dataset.ipynb #8ac6c008
 def test_what_it_has_to_beat():
-    (na, nb), spec, sets, tests = pair()
+    (na, nb), spec, sets, parts = pair()
     a, b, few, state = na.state_dict(), nb.state_dict(), union(*(coreset(s, 5) for s in sets)), torch.get_rng_state()
     start = interpolate(a, b, .5)
     x, y = as_float(few.x), few.y
@@ -135,7 +135,7 @@ def test_what_it_has_to_beat():
     na.eval()
     wide = stacked(*(copy.deepcopy(n).double() for n in (na, nb)), union(*sets))
     torch.testing.assert_close(wide(x.double()).float(), both(x), atol=.01, rtol=.01)
-    score = lambda net: np.mean(accuracies(net, None, tests))
+    score = lambda net: np.mean(accuracies(net, None, parts))
     assert score(both) > max(map(score, (na, nb, Ensemble(na, nb))))
     from sklearn.linear_model import LogisticRegression
     z = torch.cat([predict(n, union(*sets).x) for n in (na, nb)], 1)
@@ -167,13 +167,13 @@ def test_rotated_and_measured():
     assert distances[0] == 0 and distances == sorted(distances)
     size = torch.stack([x[data.y == c].mean(0) for c in range(10)]).square().mean().sqrt()
     assert abs(mean_distance(data, replace(data, x=x*.5)) - .5*size) < 1e-6
-    (na, nb), spec, sets, tests = pair()
-    assert flipped_loss(na, nb, *tests) > 1 and abs(flipped_loss(na, na, *tests)) < 1e-6
-    assert abs(flipped_loss(na, nb, *tests) - flipped_loss(nb, na, *tests[::-1])) < 1e-6
+    (na, nb), spec, sets, parts = pair()
+    assert flipped_loss(na, nb, *parts) > 1 and abs(flipped_loss(na, na, *parts)) < 1e-6
+    assert abs(flipped_loss(na, nb, *parts) - flipped_loss(nb, na, *parts[::-1])) < 1e-6
     at = lambda t: Ensemble(na, nb, t)
-    t, curve = best_point(at, tests, (0., .25, .5, 1.))
-    assert curve[t] == max(curve.values()) and curve[0.] == np.mean(accuracies(na, None, tests))
-    assert best_point(lambda t: na, tests, (0., .25, .5, 1.))[0] == .5
+    t, curve = best_point(at, parts, (0., .25, .5, 1.))
+    assert curve[t] == max(curve.values()) and curve[0.] == np.mean(accuracies(na, None, parts))
+    assert best_point(lambda t: na, parts, (0., .25, .5, 1.))[0] == .5
     with pytest.raises(ValueError, match='square images'): rotated(replace(data, x=x[:, :, :5]), 5)
     with pytest.raises(ValueError, match='no class in common'): mean_distance(data.pick(data.y < 5), data.pick(data.y > 4))
 

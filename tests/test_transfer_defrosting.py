@@ -20,7 +20,7 @@ from robustnb.models import convnet, mlp, vgg11, with_head
 from robustnb.transfer.baselines import delta, l2_sp
 from robustnb.transfer.few_shot import with_classes
 from robustnb.transfer.defrosting import activations, best_depth, blocks_of, cka, defrosted, discriminative, expected_error, freeze, gradual, imbalance, lasting, layerwise, overlap, restarted, upper
-from robustnb.experiments.defrosting import alike, found, paper, permuted, run
+from robustnb.experiments.defrosting import found, paper, permuted, run
 
 # %% ../nbs/transfer/05_defrosting.ipynb #bfd4e72a
 def case(n=60):
@@ -302,8 +302,8 @@ def test_layer_by_layer():
     source, data = case()
     other = copy.deepcopy(source)
     for p in other.block3.parameters(): p.data = torch.randn_like(p)
-    alike = layerwise(cka, source, other, data.x)
-    assert alike[:2] == pytest.approx([1, 1]) and alike[2] < .99
+    found = layerwise(cka, source, other, data.x)
+    assert found[:2] == pytest.approx([1, 1]) and found[2] < .99
     with pytest.raises(ValueError, match='3 and 1 blocks'): layerwise(cka, source, mlp((1, 8, 8), hidden=(4,)), data.x)
     assert lasting([1, 1, 1]) == 3 and lasting([.9, .8, .2], level=.5) == 2.5 and lasting([0, 1], level=.5) == .5
     assert lasting([.9, .45, .3], [.9, .9, .9], .5) == 2 and lasting([.8, .4], [.8, .4]) == 2

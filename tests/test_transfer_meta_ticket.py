@@ -20,7 +20,7 @@ from robustnb.evidence.trials import Setting
 from robustnb.models import mlp
 from robustnb.transfer.few_shot import Episodes, maml, with_classes
 from robustnb.transfer.meta_ticket import Ticket, load_masks, rerandomised, save_masks
-from robustnb.experiments.meta_ticket import classes_of, derive, measured, mixed, paper, run, trained
+from robustnb.experiments.meta_ticket import classes_of, derive, measured, mixed, paper, run
 
 # %% ../nbs/transfer/01_meta_ticket.ipynb #a255140b
 def test_ticket():
@@ -97,7 +97,7 @@ def test_rerandomised():
 def test_re_randomisation_goes_on_after_a_checkpoint():
     import tempfile
     from pathlib import Path
-    def trained(epochs, path=None):
+    def resumed(epochs, path=None):
         torch.manual_seed(0)
         ticket, draws = Ticket(mlp((1, 8, 8), 3, (8,)), quantile=.4), torch.get_rng_state()
         opt = torch.optim.SGD(ticket.scores.parameters(), 10., momentum=.9)
@@ -105,11 +105,11 @@ def test_re_randomisation_goes_on_after_a_checkpoint():
         fit(ticket, tasks, maml(6), opt, epochs, rerandomised(every=4), checkpoint=path, progress=False)
         assert torch.equal(torch.get_rng_state(), draws)
         return ticket
-    start, whole = Ticket(mlp((1, 8, 8), 3, (8,)), quantile=.4), trained(4)
+    start, whole = Ticket(mlp((1, 8, 8), 3, (8,)), quantile=.4), resumed(4)
     assert int(whole.updates) == 20 and not torch.equal(whole.net.fc1.weight, start.net.fc1.weight)
     with tempfile.TemporaryDirectory() as d:
-        trained(2, Path(d)/'at.safetensors')    # after ten updates, between two draws
-        again = trained(4, Path(d)/'at.safetensors')
+        resumed(2, Path(d)/'at.safetensors')    # after ten updates, between two draws
+        again = resumed(4, Path(d)/'at.safetensors')
     assert all(torch.equal(v, whole.state_dict()[k]) for k, v in again.state_dict().items())
 
 # %% ../nbs/transfer/01_meta_ticket.ipynb #c2b5c250

@@ -530,8 +530,8 @@ def test_on_a_gpu():
     import os
     model, forgotten, kept = problem()
     far = copy.deepcopy(model).double().to(os.environ.get('ROBUSTNB_GPU', 'cuda'))
-    methods = [fine_tuned(1, .05), gradient_ascent(.01, 2), random_labels(1, .05), ssd(), masked()]
-    for forget in methods:
+    checked = [fine_tuned(1, .05), gradient_ascent(.01, 2), random_labels(1, .05), ssd(), masked()]
+    for forget in checked:
         expected, found = forget(copy.deepcopy(model).double(), forgotten, kept), forget(far, forgotten, kept)
         for k, t in expected.state_dict().items():
             torch.testing.assert_close(found.state_dict()[k].cpu(), t, rtol=0, atol=1e-6, msg=f'{forget} {k}')

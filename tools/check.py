@@ -4,7 +4,7 @@ The checkout is exported afresh in a temporary folder and compared, so nothing i
 sentences, one per problem; tests/system/test_structure.py asserts that the quick ones yield none. Outputs that come from
 other code are listed but are no problem: `make notebooks` executes their notebooks.
 """
-import ast, json, os, re, shutil, subprocess, sys, tempfile
+import ast, json, os, re, shutil, subprocess, symtable, sys, tempfile
 from pathlib import Path
 import nbformat
 from fingerprint import out_of_step
@@ -86,6 +86,29 @@ def loose_names(root):
     run = subprocess.run([sys.executable, '-m', 'pyflakes', LIB], cwd=root, capture_output=True, text=True)
     yield from (l for l in (run.stdout + run.stderr).splitlines() if not re.search(r'_modidx\.py|redefinition of unused', l))
 
+# --- cells ----------------------------------------------------------------------------------------------------------
+def globals_of(table, top=True):
+    "Names that code takes from its notebook, in functions too"
+    for s in table.get_symbols():
+        if s.is_referenced() and (s.is_global() or top and not set_by(s)): yield s.get_name()
+    for inner in table.get_children(): yield from globals_of(inner, False)
+
+def set_by(symbol): return symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
+
+def taken_from_tests(root):
+    "Names that a cell takes from a test above it: readers don't see where the value comes from, and another test may change it"
+    for p in notebooks(root):
+        of_test = {}  # name -> id of the test that set it last, None for another cell
+        for c in nbformat.read(p, 4).cells:
+            head, code = directives(c.source)
+            if c.cell_type != 'code': continue
+            table = symtable.symtable(re.sub(r'^\s*[%!].*$', '', code, flags=re.M), c.id, 'exec')
+            own = {s.get_name(): s for s in table.get_symbols() if set_by(s)}
+            for name in sorted(set(globals_of(table)) - own.keys()):
+                if 'test' not in head and of_test.get(name):
+                    yield f'{p.relative_to(root)} (#{c.id}): takes {name} from the test #{of_test[name]}'
+            of_test |= {name: c.id if 'test' in head else None for name, s in own.items() if 'test' not in head or not s.is_imported()}
+
 # --- stray paths ----------------------------------------------------------------------------------------------------
 def text(path):
     "The text of a file, of a notebook that of its sources and text outputs; '' for a binary file"
@@ -157,7 +180,7 @@ def long_lines(root):
             for line in code.splitlines():
                 if len(line) > WIDTH: yield f'{p.relative_to(root)} (#{c.id}): {len(line)} characters, at most {WIDTH}: {line.strip()[:60]}'
 
-CHECKS = (wrong_way, loose_names, long_lines, misplaced, stray_paths, typed_numbers, stale)
+CHECKS = (wrong_way, loose_names, taken_from_tests, long_lines, misplaced, stray_paths, typed_numbers, stale)
 
 if __name__ == '__main__':
     for s in other_code(ROOT): print(s)

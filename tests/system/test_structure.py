@@ -96,6 +96,13 @@ def test_exported_code_fits_its_column(tmp_path):
     page(tmp_path, 'a/00_b', f'#| export\nx = 1\ny = "{"-" * 130}"', f'#| fig-cap: {"c" * 130}\nx', f'#| experiment\nz = "{"-" * 115}"')
     assert [s.partition(': ')[2][:14] for s in check.long_lines(tmp_path)] == ['136 characters', '121 characters']
 
+def test_cells_take_nothing_from_tests(tmp_path):
+    assert list(check.taken_from_tests(ROOT)) == []
+    page(tmp_path, 'a/00_b', '#| export\nx = y = 1', '#| test one\nimport os\ny, z = 2, 3\ndef f(): return y', '#| hide\nx, [i for i in os.name]',
+         '#| test two\nf(), y', '#| hide\ndef g(u): return u + z', '#| hide\n%time\ny', '#| hide\nz = 4\nz', '#| hide\nz, lambda y: y, f')
+    assert [s.partition('takes ')[2].split(' #')[0] for s in check.taken_from_tests(tmp_path)] == [
+        f'{name} from the test' for name in 'zyf']
+
 def test_random_numbers_are_seeded_in_one_place():
     "`torch.manual_seed` also seeds every GPU, for good, whatever is put back afterwards: methods use `models.seeded`"
     own = {'models.py', 'attacks/checks.py'}   # `seeded`; the checks, which seed while they put back more than numbers
