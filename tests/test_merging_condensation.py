@@ -15,7 +15,7 @@ from robustnb.training import Recipe, load_state
 import pytest
 from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
-from robustnb.merging.condensation import OPERATIONS, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, batch, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, perceptron_layers, save_data
+from robustnb.merging.condensation import OPERATIONS, PART, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, batch, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, mean_gradients, parts, perceptron_layers, save_data
 
 # %% ../nbs/merging/03_condensation.ipynb #5cc8e7b0
 def naive_distance(net, real, fake, y, eps=1e-6):
@@ -103,6 +103,10 @@ def test_fast_forms_equal_the_loop():
             torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(*(torch.autograd.grad(v, fake)[0] for v in (fast, slow)), rtol=1e-7, atol=1e-9)
         assert (perceptron_layers(net) is None) == hasattr(net, 'block1')
+    many = torch.rand(2*PART + 3, 1, 8, 8, dtype=torch.float64)    # more than a convolution sees at a time
+    assert [len(a) for a, in parts(net, many)] == [PART, PART, 3] and [len(a) for a, in parts(nn.Linear(1, 1), many)] == [len(many)]
+    whole, summed = (f(net, many, torch.arange(len(many)) % 3) for f in (gradients, mean_gradients))
+    for k in whole: torch.testing.assert_close(summed[k], whole[k])
     silent = mlp((1, 8, 8), 3, (12,)).double()
     with torch.no_grad(): silent.fc1.bias[:6] = -100.    # these units never answer
     value = gradient_matching(silent, real, fake, y)
@@ -275,6 +279,17 @@ def test_dropout_depends_on_the_seed_alone():
             assert quick(method, **kept).x.equal(one.x)
     assert torch.get_rng_state().equal(state)
 
+# %% ../nbs/merging/03_condensation.ipynb #7be10c52
+def test_bf16_is_near_float32():
+    small_net = partial(instance_convnet, (1, 8, 8), width=8, depth=2)
+    for method in ('dc', 'dm'):
+        few = dict(images_per_class=2, build=small_net, iterations=3, init='noise')
+        plain, short, again = (quick(method, precision=p, **few).x for p in (None, 'bf16', 'bf16'))
+        start = quick(method, lr=1e-12, **few).x
+        assert short.equal(again) and not short.equal(plain) and short.dtype == torch.float32
+        moved, other = (x - start for x in (plain, short))
+        assert (moved - other).norm() < .3*moved.norm(), method
+
 # %% ../nbs/merging/03_condensation.ipynb #7b3a7ec0
 def test_classes_are_independent_in_dm():
     class Parts: # as of `evidence.cluster`, in this process
@@ -312,6 +327,7 @@ def test_condense_refuses():
                      ('batch norm mixes', dict(build=lambda: convnet((1, 8, 8), width=2))),
                      ("operation 'turn'", dict(operations=['turn'])),
                      ('iterations is 0; expected', dict(iterations=0)), ('lr is 0.0; expected', dict(lr=0.)),
+                     ("not 'fp16'", dict(precision='fp16')),
                      ('outer is 0; expected', dict(outer=0)), ('images_per_class is -1', dict(images_per_class=-1))):
         with pytest.raises(ValueError, match=text): quick(**kw)
     with pytest.raises(ValueError, match='x has values in .* expected'):
