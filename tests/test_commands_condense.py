@@ -26,8 +26,8 @@ def test_condense_equals_the_library():
         build = partial(mlp, (1, 8, 8), hidden=(16,))
         theirs = condense(load('digits'), 'dm', 2, build, 3, real=20, seed=5, progress=False)
         assert load_data('few.safetensors').x.equal(theirs.x) and load_data('few.safetensors').classes == theirs.classes
-        assert told(*own, '--init', 'noise')[0] == 0
-        theirs = condense(load('digits'), 'dm', 2, build, 3, real=20, init='noise', seed=5, progress=False)
+        assert told(*own, '--init', 'noise', '--precision', 'bf16')[0] == 0
+        theirs = condense(load('digits'), 'dm', 2, build, 3, real=20, init='noise', precision='bf16', seed=5, progress=False)
         assert load_data('few.safetensors').x.equal(theirs.x)
         assert told('--method', 'herding')[0] == 0
         assert load_data('few.safetensors').x.equal(coreset(load('digits'), 2, 'herding').x)

@@ -43,6 +43,7 @@ def arguments(p):
     p.add_argument('--init', choices=('real', 'noise'), default='real',
                    help='where learned images start; noise where the data are not to be recognised (default: real)')
     p.add_argument('--operations', metavar='A,B', help='augmentations among colour, crop, cutout, flip, scale, rotate')
+    p.add_argument('--precision', choices=('bf16',), help='networks in bfloat16, images in float32')
     p.add_argument('--seed', type=natural, default=0, help='of networks, images and augmentations')
     options(p, '--model', '--size', '--root', '--device')
     cluster_options(p)
@@ -77,8 +78,8 @@ def learned(args, argv, data, device, state):
         nodes.carry(sys.modules[build.__module__])
     try:
         return asked(lib('merging.condensation').condense, data, args.method, args.per_class, build, args.iterations,
-                     lr=args.lr, real=args.real, init=args.init, seed=args.seed, checkpoint=None if nodes else state,
-                     progress=sys.stderr.isatty(), spread=nodes, **more)
+                     lr=args.lr, real=args.real, init=args.init, precision=args.precision, seed=args.seed,
+                     checkpoint=None if nodes else state, progress=sys.stderr.isatty(), spread=nodes, **more)
     except KeyboardInterrupt:
         print(to_go_on(argv))
         raise
