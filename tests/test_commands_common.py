@@ -2,6 +2,7 @@
 
 import argparse, io
 from contextlib import redirect_stderr
+from types import SimpleNamespace
 import pytest
 import torch
 from robustnb.commands.common import Parser, amount, asked, columns, count, count_of, first_line, natural, numbers, placed, radius, readable, setting, shown_example, to_go_on, typed, unknown
@@ -43,6 +44,7 @@ def test_sentences():
     assert readable('caf\u00e9', 'ascii') == 'caf\\xe9'
     assert [count_of(*a) for a in ((1, 'image'), (2000, 'image'), (2, 'process'))] == ['1 image', '2,000 images', '2 processes']
     assert to_go_on(['train', 'a b']) == "to go on:\n  robustnb train 'a b'"
+    assert to_go_on(['train'], SimpleNamespace(num_processes=2)).endswith('again, in 2 processes as before')
 
 # %% ../nbs/commands/00_common.ipynb #61d73b18
 def test_types_of_arguments():

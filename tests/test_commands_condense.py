@@ -12,6 +12,8 @@ NET = '''
 from robustnb.models import convnet, mlp
 def small(): return mlp((1, 8, 8), hidden=(16,))
 def norm(): return convnet((1, 8, 8), width=2)
+ready = small()
+def other(): return mlp((1, 4, 4))
 '''
 RUN = ('--data', 'digits', '--per-class', '2', '--out', 'few.safetensors')
 def told(*argv): return answer('condense', *RUN, *argv)
@@ -37,7 +39,11 @@ def test_condense_refuses():
     with new_folder(own_net=NET):
         for words, argv in (('batch norm mixes', ('--model', 'own_net:norm')),
                             ("operation 'turn'", ('--operations', 'turn')), ("did you mean 'herding'", ('--method', 'herdin')),
-                            ('fewer than', ('--per-class', '9999'))):
+                            ('fewer than', ('--per-class', '9999')),
+                            ('makes a new one each time', ('--model', 'own_net:ready')),
+                            ('cannot take images of shape (1, 8, 8)', ('--model', 'own_net:other')),
+                            ('--iterations is for images that are learned', ('--method', 'herding', '--iterations', '7')),
+                            ('--init noise is for images', ('--method', 'random', '--init', 'noise'))):
             status, out, err = told(*argv)
             assert status == 2 and words in err and not out, (words, err)
         assert told('--out', 'few.pt')[0] == 2 and not list(Path().glob('few*'))

@@ -123,6 +123,7 @@ def test_train_and_what_is_written():
         assert [f'epoch {i}/3: ' in out for i in range(5)] == [False, True, True, True, False]
         assert [p.name for p in at.iterdir()] == ['m.safetensors']
         assert evaluate(load_model('m.safetensors').eval(), load('digits', 'test')).accuracy['clean'] > .8
+        assert 'no test images are asked for' in refused(*argv, '--json', 'card.json')
         before = load_file('m.safetensors')
         assert told(*argv)[0] == 0 # the seed decides
         assert all(v.equal(before[k]) for k, v in load_file('m.safetensors').items())
@@ -130,6 +131,8 @@ def test_train_and_what_is_written():
 # %% ../nbs/commands/06_train.ipynb #11ee9d06
 def test_fine_tuning_from_a_standard_network():
     with new_folder() as at:
+        out = told(*SMALL, '--objective', 'standard', '--eps', '.3')[1]    # no image withstands that
+        assert '\nepoch 3 of 3: ' in out and 'of the validation images are right\n' in out and 'withstand' not in out
         assert told(*SMALL, '--objective', 'standard', '--valid', '0')[0] == 0
         Path('m.safetensors').rename('standard.safetensors')
         own = (*SMALL, '--objective', 'arrest', '--epochs', '1', '--lr', '.01')
@@ -215,7 +218,9 @@ def test_codes():
         assert codes.shape == (10, 1, 8, 8) and (load_model('m.safetensors')(codes).argmax(1) == torch.arange(10)).sum() > 7
         def save_and_stop(self, done): save(self, done); raise KeyboardInterrupt
         patch.setattr(training._Run, 'save', save_and_stop)
-        assert told(*run)[0] == 130 and list(at.glob('*.state'))            # stopped after the first epoch
+        status, out, err = told(*run, '--again')
+        assert status == 130 and err.endswith(f"to go on:\n  robustnb train {' '.join(run)}\n")        # not anew
+        assert list(at.glob('*.state'))            # stopped after the first epoch
         patch.undo()
         status, out, err = told(*run)
         assert status == 0 and not err and 'to be kept' not in out          # the same codes, and the same replacements

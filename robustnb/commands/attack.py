@@ -191,7 +191,7 @@ def run(args, argv):
               f'{count_of(len(data), "image")} of {readable(data.name)}, on {where}', flush=True)
     try: report = asked(attacked, args, models, data, threat, accelerator, nodes)
     except KeyboardInterrupt:
-        how = to_go_on(argv) if args.state else 'nothing is kept without --state FILE'
+        how = to_go_on(argv, accelerator) if args.state else 'nothing is kept without --state FILE'
         if main: print(f'\ninterrupted; {how}', file=sys.stderr)
         return 130
     finally: nodes and nodes.close()

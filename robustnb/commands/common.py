@@ -117,8 +117,10 @@ def count_of(n, noun):
     "'1 image', '2 images', '1 process', '2 processes'"
     return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
-def to_go_on(argv):
-    "The line that goes on with an interrupted command"
+def to_go_on(argv, accelerator=None):
+    "What goes on with an interrupted command: a line, or of several processes the same start again"
+    n = accelerator.num_processes if accelerator else 1
+    if n > 1: return f'to go on, start the same command again, in {n} processes as before'
     return f'to go on:\n  robustnb {shlex.join(argv)}'
 
 # %% ../../nbs/commands/00_common.ipynb #88f4cf0d

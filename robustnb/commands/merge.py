@@ -24,16 +24,17 @@ MERGE = '''Merge checkpoints of one architecture: match their units, average the
 measure the result.
 
 Files of robustnb.models.save_model know their architecture; for others --model names the code that builds it. The
-result has the keys, types and metadata of the first file. --data is needed by --repair, by --curve and by two of
-the methods; its training images are for matching and REPAIR, its test images for the table. --condensed gives
-matching and REPAIR the few images of robustnb condense instead, of one data set or of each.'''
+result has the keys, types and metadata of the first file. --data is needed by --curve and --json; its training
+images are for matching and REPAIR, its test images for the table. --condensed gives matching and REPAIR the few
+images of robustnb condense instead, of one data set or of each: --repair and two of the methods need the ones or the
+others.'''
 EXAMPLES = '''examples:
   robustnb merge a.safetensors b.safetensors --data mnist --repair --out merged.safetensors
   robustnb merge a.safetensors b.safetensors --model pkg.mod:build --shape 3,32,32 --out merged.safetensors
   robustnb merge a.safetensors b.safetensors --model mine:Net --data photos --repair --curve c.csv --out m.safetensors
   robustnb merge a.safetensors b.safetensors c.safetensors --data cifar10 --repair --out mean.safetensors
   robustnb merge a.safetensors b.safetensors --condensed A.safetensors B.safetensors --method straight_through \
---set epochs=200 --set lr=10 --set sweeps=1 --out merged.safetensors
+--set epochs=200 --set lr=10 --set sweeps=1 --set weight_decay=1e-4 --batch-size 500 --out merged.safetensors
 '''
 
 # %% ../../nbs/commands/07_merge.ipynb #062099a0
@@ -191,6 +192,8 @@ def check_types(files, states):
 def merge_data(args): # (images for matching and REPAIR, images for the table), or (None, None)
     "The images that the arguments ask for"
     train, test = both_sets(args) if args.data else (None, None)
+    if args.data and test is None and args.condensed:
+        raise bad(f'the condensed images may have been made from those in {args.data}: give other images by --test')
     if args.data and test is None: train, test = asked(train.split, max(1, len(train) // 4), args.seed)
     train, test = (d and d.take(min(args.n, len(d))) for d in (train, test))
     return few_images(args.condensed) if args.condensed else train, test
@@ -245,13 +248,11 @@ def norms(model):
 def check_network(args, model):
     "One sentence if what is asked for cannot be done to this network"
     pairs = [f'{a!r} and {b!r} are tied' for a, b in tied(model)]
-    if args.repair and not norms(model):
-        if len(args.files) > 2:
-            raise bad('without batch norm REPAIR is for two files: of more than two leave --repair out')
-        each = 'REPAIR without batch norm corrects each layer by itself'
-        if pairs: raise bad(f'{each}, but {pairs[0]}: leave --repair out')
-    if args.method == 'straight_through' and pairs:
-        raise bad(f'{pairs[0]}, which --method straight_through cannot follow: choose weights or activations')
+    if not args.repair or norms(model): return
+    if len(args.files) > 2:
+        raise bad('without batch norm REPAIR is for two files: of more than two leave --repair out')
+    each = 'REPAIR without batch norm corrects each layer by itself'
+    if pairs: raise bad(f'{each}, but {pairs[0]}: leave --repair out')
 
 # %% ../../nbs/commands/07_merge.ipynb #1c3e20e3
 def merged(args, model, spec, states, batches):
@@ -401,7 +402,8 @@ def report(args, line, model, states, names, ways, batches, tests): # the files 
     text, rows, curves = asked(measured, args, model, states, names, ways, batches, held_out)
     if line: put(line, lambda path: write_curves(curves, path, line.suffix))
     where = f': the worst of {args.points} points' if line else f' at t = {args.t:g}'
-    print(f'\n{text}\non {len(tests)} images that matching and REPAIR have not seen; barriers{where}\n')
+    new = '' if args.condensed else ' that matching and REPAIR have not seen'
+    print(f'\n{text}\non {len(tests)} images{new}; barriers{where}\n')
     written = [line] if line else []
     if args.json: written.append(put(writable(args.json), lambda path: path.write_text(json.dumps(rows, indent=1))))
     return written

@@ -8,7 +8,7 @@ __all__ = ['DIGITS', 'WRAPPERS', 'current_folder', 'named_thing', 'failed', 'fou
            'both_sets', 'try_out', 'first_logits', 'check_labels', 'check_gradient']
 
 # %% ../../nbs/commands/02_models.ipynb #54554d8c
-import importlib, inspect, math, os, sys, warnings
+import copy, importlib, inspect, math, os, sys, warnings
 from contextlib import contextmanager
 from pathlib import Path
 from .common import bad, first_line, lib, one_line, unknown
@@ -42,10 +42,10 @@ def failed(what, e):
 
 # %% ../../nbs/commands/02_models.ipynb #e105eaed
 def found_model(spec):
-    "What `package.module:name` makes"
+    "What `package.module:name` makes; of a model that is named itself, a copy each time"
     from torch.nn import Module
     make = named_thing(spec)
-    if isinstance(make, Module): return make
+    if isinstance(make, Module): return copy.deepcopy(make)
     if not callable(make):
         raise bad(f'--model {spec} is a {type(make).__name__}; expected a function or class that makes an nn.Module')
     try: inspect.signature(make).bind()
@@ -173,6 +173,8 @@ def both_sets(args): # (training set, test set or None)
     if path.is_file():
         due = 'the name of a data set, or a folder with one subfolder of images per class'
         raise bad(f'{path} is a file; expected {due}')
+    if args.test and not path.is_dir():
+        raise bad(f'--test is for a folder in --data; {args.data} has test images of its own')
     if not path.is_dir(): return tuple(loaded(data.load, args.data, split, args.root) for split in ('train', 'test'))
     train, test = (f and loaded(data.image_folder, Path(f).expanduser(), args.size) for f in (path, args.test))
     if test and test.classes != train.classes:

@@ -71,7 +71,7 @@ def arguments(p):
     "Give the parser `p` the options of `robustnb reproduce`"
     paper_arguments(p)
     p.add_argument('--scale', choices=SCALES, default='tiny',
-                   help='tiny: seconds, always afresh; small: minutes, real data; paper: GPU (default: tiny)')
+                   help='tiny: seconds, always afresh; small: real data, minutes to hours; paper: GPU (default: tiny)')
     p.add_argument('--seeds', type=seed_list, metavar='N|I,J,..',
                    help='how many seeds, or which (default: those of the first look)')
     p.add_argument('--minutes', type=amount, metavar='M',

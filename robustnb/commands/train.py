@@ -6,7 +6,7 @@
 __all__ = ['DISTIL', 'OBJECTIVES', 'TRAIN', 'EXAMPLES', 'COMMANDS', 'made_attack', 'objective', 'check_teacher', 'arguments',
            'data_arguments', 'model_arguments', 'recipe_arguments', 'train_data', 'train_model', 'of_architecture',
            'teacher_of', 'beside', 'written', 'bare', 'state_file', 'begun', 'check_state', 'codes_in', 'with_codes',
-           'watch', 'choose', 'judged', 'recipe_of', 'step_of', 'run', 'header_of', 'finish']
+           'holding', 'watch', 'choose', 'judged', 'recipe_of', 'step_of', 'run', 'header_of', 'finish']
 
 # %% ../../nbs/commands/06_train.ipynb #c638d9eb
 import sys, warnings, zlib
@@ -80,8 +80,8 @@ TRAIN = '''Train a classifier that withstands attacks, keep its most robust epoc
 
 The model is an architecture of robustnb.models, or whatever --model builds; it must take images in [0,1] and give
 logits. After every epoch PGD attacks images that are held out from the training set, and the weights that withstand
-it best are kept. The state is written beside --out after every epoch: start the same command again and an
-interrupted training goes on.'''
+it best are kept; standard training keeps those that are most often right. The state is written beside --out after
+every epoch: start the same command again and an interrupted training goes on.'''
 EXAMPLES = '''examples:
   robustnb train --objective sovr --data cifar10 --arch preact_resnet18 --out sovr.safetensors
   robustnb train --objective trades --set beta=3 --awp .005 --data photos --size 64 --model mine:Net --out n.safetensors
@@ -274,27 +274,33 @@ def with_codes(args, data, loss, main):
     return loss
 
 # %% ../../nbs/commands/06_train.ipynb #525ea9e6
-def watch(valid, threat, path, epochs): # (Best, callback of `fit`)
-    "Keeps the epoch whose weights PGD harms least on the validation images, in `path`, and prints each epoch's line"
-    attack = lib('attacks.gradient').pgd(threat, 10)
-    def score(model): return lib('evaluation').evaluate(model, valid, {'pgd': attack}).accuracy['pgd']
-    best = lib('robustness.baselines').Best(score, path, 'robust_valid')
+def holding(args):
+    "What the images held out are to do"
+    return 'are right' if args.objective == 'standard' else 'withstand PGD-10'
+
+def watch(valid, threat, path, args): # (Best, callback of `fit`)
+    "Keeps in `path` the epoch that is best on the validation images, attacked by PGD or as they are; prints each one"
+    hardest = 'clean' if args.objective == 'standard' else 'pgd'
+    attacks = {} if hardest == 'clean' else {'pgd': lib('attacks.gradient').pgd(threat, 10)}
+    def score(model): return lib('evaluation').evaluate(model, valid, attacks).accuracy[hardest]
+    best = lib('robustness.baselines').Best(score, path, 'valid')
     def scored(model, epoch):
         before = best.best
         found = best(model, epoch)
-        hold = f"{found['robust_valid']:.1%} of {len(valid):,} validation images withstand PGD-10"
-        print(f"epoch {epoch + 1}/{epochs}: {hold}{', the best so far' if best.best is not before else ''}", flush=True)
+        hold = f"{found['valid']:.1%} of {len(valid):,} validation images {holding(args)}"
+        more = '' if best.best is before else ', the best so far'
+        print(f"epoch {epoch + 1}/{args.epochs}: {hold}{more}", flush=True)
         return found
     return best, scored
 
-def choose(model, average, best, epochs): # (model, what it is)
+def choose(model, average, best, args): # (model, what it is)
     "The best epoch or the average, by the validation images; without those the average or, if none, the last epoch"
-    averaged, mean = average and average.averaged(model), f'average over {epochs} epochs'
-    if best is None: return (averaged, mean) if average else (model, f'epoch {epochs} of {epochs}')
-    kept, name = best.best['score'], f"epoch {best.best['epoch'] + 1} of {epochs}"
+    averaged, mean = average and average.averaged(model), f'average over {args.epochs} epochs'
+    if best is None: return (averaged, mean) if average else (model, f'epoch {args.epochs} of {args.epochs}')
+    kept, name = best.best['score'], f"epoch {best.best['epoch'] + 1} of {args.epochs}"
     if average and best.score(averaged) > kept: model, kept, name = averaged, best.score(averaged), mean
     else: best.restore(model)
-    return model, f'{name}: {kept:.1%} of the validation images withstand PGD-10'
+    return model, f'{name}: {kept:.1%} of the validation images {holding(args)}'
 
 def judged(model, test, threat, n):
     "AutoAttack's report on `n` test images"
@@ -323,7 +329,8 @@ def run(args, argv):
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
     teacher, layer = teacher_of(args, device), args.layer and tuple(args.layer.split(':', 1)*2)[:2]
     data, valid, test = train_data(args)
-    model, attacked = train_model(args, data).to(device), args.objective != 'standard' or bool(args.valid or test)
+    if args.json and not test: raise bad("--json is for AutoAttack's scorecard, and no test images are asked for")
+    model, attacked = train_model(args, data).to(device), args.objective != 'standard' or bool(test)
     loss = asked(objective, args.objective, threat, args.steps, args.step_size, args.precision, teacher, layer,
                  model if args.weights else None, **dict(args.set))
     for d in filter(None, (data, test)): try_out(model, d, device, gradient=attacked)
@@ -331,19 +338,20 @@ def run(args, argv):
     loss = with_codes(args, data, loss, main)
     step, average = step_of(args, accelerator), asked(training.EMA, args.ema) if args.ema else None
     state, kept = begun(args, out)
-    best, callback = watch(valid, threat, kept, args.epochs) if valid and main else (None, None)
+    best, callback = watch(valid, threat, kept, args) if valid and main else (None, None)
     if main: print(header_of(args, data, valid, model, device), flush=True)
     try:
         with writing(state):
             asked(recipe_of(args, data).fit, model, data, loss, args.seed, device, step, precision=args.precision,
                   channels_last=args.channels_last, averages=average or (), checkpoint=state, callback=callback,
                   progress=main and sys.stderr.isatty())
+        if not main: return 0
+        finish(args, *choose(model, average, best, args), out, test, threat)
     except KeyboardInterrupt:
-        if main: print(f'\ninterrupted; {to_go_on(argv)}', file=sys.stderr)
+        rest = [word for word in argv if word != '--again']
+        if main: print(f'\ninterrupted; {to_go_on(rest, accelerator)}', file=sys.stderr)
         return 130
     except training.Diverged as e: raise bad(f'{e}; a smaller --lr may help') from None
-    if not main: return 0
-    finish(args, *choose(model, average, best, args.epochs), out, test, threat)
     for p in (state, kept): p.unlink(missing_ok=True)
     return 0
 
