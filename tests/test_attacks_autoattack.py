@@ -142,6 +142,17 @@ def test_adding_attacks_never_raises_the_accuracy():
     report = autoattack(threat, 'mine first', other).report(model, (x, y), checks=False, progress=False)
     assert report.robust <= one.robust + 1e-9 and (report.by == 1).any() and 'mine first AutoAttack' in report.verdict
 
+# %% ../nbs/attacks/09_autoattack.ipynb #a1f09c3e
+def test_examples_outside_the_ball_or_the_box_are_refused():
+    model, x, y = small_model()
+    def moving(model, x, y): return x.add_(.3).clamp_(0, 1)    # writes to its input
+    outside = ((pgd(Linf(.3), 5), 'ball'), (apgd(Linf(.3), 5), 'ball'), (moving, 'ball'), (lambda m, x, y: x * 0 - 3, 'box'),
+               (lambda m, x, y: x * torch.nan, 'box'), (lambda m, x, y: x[:, :, :5], 'shape'))
+    for attack, word in outside:
+        whole = autoattack(Linf(.1), attacks={'pgd': pgd(Linf(.1), 1), 'mine': attack})
+        for run in (lambda: whole.report(model, (x, y), checks=False, progress=False), lambda: whole(model, x, y)):
+            with pytest.raises(ValueError, match=f"attack 'mine' .*{word}"): run()
+
 # %% ../nbs/attacks/09_autoattack.ipynb #110f3929
 def test_a_run_goes_on_where_it_was_interrupted():
     import tempfile

@@ -201,7 +201,7 @@ def note(self:_Run, rows, found, seconds):
         if getattr(found, k) is not None: getattr(self, k)[rows] |= getattr(found, k).cpu()
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #32dab5fa
-def _search(attacks, model, x, y, run, batch_size, progress):
+def _search(attacks, model, x, y, run, batch_size, progress, threat):
     "Run every attack on the images that hold, from where `run` stands"
     device, halves = device_of(model), Halves()
     for at in range(run.at, len(attacks)):
@@ -210,9 +210,9 @@ def _search(attacks, model, x, y, run, batch_size, progress):
         with tqdm(total=len(left), desc=run.names[at], unit='image', disable=not progress, leave=False) as bar:
             def timed(rows):
                 start, batch = time.perf_counter(), (x[rows].to(device), y[rows].to(device))
-                try: found = _find(attacks[at], model, *batch)
+                try: found = _find(run.names[at], attacks[at], model, *batch, threat)
                 except NoGradient:
-                    found = _find(lambda model, x, y: x, model, *batch)
+                    found = _find(run.names[at], lambda model, x, y: x, model, *batch, threat)
                     if run.names[at] not in run.skipped: run.skipped.append(run.names[at])
                 return rows, found, time.perf_counter() - start
             parts = (p for rows in left.split(batch_size) if len(rows) for _, p in halves(timed, rows))
@@ -223,10 +223,14 @@ def _search(attacks, model, x, y, run, batch_size, progress):
                 bar.update(len(rows))
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #ce9a74eb
-def _find(attack, model, x, y):
-    "What `attack` finds; for one that only returns examples, how they are judged"
-    if hasattr(attack, 'find'): return attack.find(model, x, y)
-    x_adv = attack(model, x, y)
+def _find(name, attack, model, x, y, threat):
+    "What `attack` finds inside `threat`; for one that only returns examples, how they are judged"
+    if hasattr(attack, 'find'):
+        found = attack.find(model, x.clone(), y)
+        _inside(name, found.x_adv, x, threat)
+        return found
+    x_adv = attack(model, x.clone(), y)    # it may write to what it is given
+    _inside(name, x_adv, x, threat)
     with under_attack(model), torch.no_grad():
         (clean, missed), (margin, wrong) = (_judged(logits_of(model, z), y) for z in (x, x_adv))
     x_adv = torch.where(missed.view(-1, *[1] * (x.ndim - 1)), x, x_adv)  # what is wrong by itself needs no example
@@ -237,6 +241,18 @@ def _find(attack, model, x, y):
         passes=2 * len(x),
         lost=~margin.isfinite(),
     )
+
+def _inside(name, x_adv, x, threat):
+    "Raise unless the examples of the attack `name` are of the images' shape, in the box, and in the ball around `x`"
+    if not isinstance(x_adv, torch.Tensor) or x_adv.shape != x.shape:
+        got = tuple(getattr(x_adv, 'shape', ())) or type(x_adv).__name__
+        raise ValueError(f'attack {name!r} must return a tensor of shape {tuple(x.shape)}, got {got}')
+    z = x_adv.detach().to(x)
+    low, high, size = torch.stack([*z.aminmax(), threat.norm(z - x).amax()]).tolist()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f'attack {name!r} left the box [0,1]: its values go from {low:g} to {high:g}')
+    if not size <= threat.eps + 1e-5 * max(1, threat.eps):
+        raise ValueError(f'attack {name!r} left the ball {threat}: it moved an image by {size:g}')
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #cc3bdfc5
 def _sha(v): return hashlib.sha256(v).hexdigest()
@@ -370,7 +386,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
         run = _Run(x, list(chosen), mark, path)
         if run.clean is None: run.clean = clean
         elif len(x) and _differ(run.clean, clean, lambda: ready(model, x, y)[1]): raise run.foreign()
-        _search(list(chosen.values()), model, x, y, run, batch_size, progress)
+        _search(list(chosen.values()), model, x, y, run, batch_size, progress, threat)
         return run
     def find(model, x, y): return _found(search(model, x.cpu(), y.cpu()), x)
     attack = guarded(lambda model, x, y: _told(find(model, x, y)).x_adv, mode, threat)
