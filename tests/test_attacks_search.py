@@ -148,14 +148,30 @@ def test_bad_input_is_named():
 # %% ../nbs/attacks/03_search.ipynb #05a86529
 def test_what_is_not_finite_is_remembered():
     x, y = torch.tensor([[.1, .1], [.45, .1], [.1, .95], [.45, .2]]), torch.zeros(4, dtype=torch.int64)
-    found = random_search(Linf(.1), 50).find(Holes(nan=.5), x, y)
-    assert found.broken.tolist() == [False, True, True, True] and (found.x_adv[[1, 3], 0] > .5).all()
-    assert found.lost.tolist() == [False, True, False, True
-                                   ] and not found.blind.any() and (found.margin[[1, 3]] == -torch.inf).all()
-    found = random_search(Linf(.1), 50).find(Holes(inf=.5), x, y)
-    assert found.broken.tolist() == [False, False, True, False] and found.lost.tolist() == [False, True, False, True]
+    for precision in (None, 'bf16'):
+        search = random_search(Linf(.1), 50, precision=precision)
+        found = search.find(Holes(nan=.5), x, y)
+        assert found.broken.tolist() == [False, True, True, True] and (found.x_adv[[1, 3], 0] > .5).all()
+        assert found.lost.tolist() == [False, True, False, True] and not found.blind.any()
+        assert (found.margin[[1, 3]] == -torch.inf).all()
+        found = search.find(Holes(inf=.5), x, y)
+        assert found.broken.tolist() == [False, False, True, False] and found.lost.tolist() == [False, True, False, True]
     hunt = Hunt(Holes(blind=.3), x, y)
     hunt.gradient(x)
     assert hunt.blind.tolist() == [False, True, False, True]
     with pytest.warns(UserWarning, match='around 2 of 4 images'): random_search(Linf(.1), 50)(Holes(nan=.5), x, y)
     with pytest.raises(ValueError, match='for 2 of 4 images as they are'): random_search(Linf(.1), 50)(Holes(nan=.4), x, y)
+
+# %% ../nbs/attacks/03_search.ipynb #b27c91e4
+def test_what_only_bfloat16_cannot_compute_is_no_loss():
+    x, y = torch.tensor([[.45], [.6]]), torch.zeros(2, dtype=torch.int64)
+    class Narrow(nn.Module):
+        "Two classes apart at 0.5, NaN in every logit under autocast"
+        def forward(self, x):
+            z = torch.cat([.5 - x, x - .5], 1)
+            return z * torch.nan if torch.is_autocast_enabled('cpu') else z
+    hunt = Hunt(Narrow(), x, y, precision='bf16')
+    assert hunt.index.tolist() == [0] and hunt.record(hunt.x + .1, torch.full((1, 2), torch.nan), 1).tolist() == [True]
+    hunt = Hunt(Narrow(), x, y, precision='bf16')
+    assert hunt.record(hunt.x - .1, torch.full((1, 2), torch.nan), 1).tolist() == [False]
+    assert hunt.found.margin[0] > 0 and not hunt.lost.any()

@@ -135,14 +135,15 @@ def record(self:Hunt, z, logits, step, exact=False):
     """Note the points `z` inside the ball, given the logits of `gradient` or `logits` there; bool (N,): broken now.
     `exact`: the logits are float32 whatever `precision` is"""
     margin, wrong = _judged(logits, self.y)
-    self.lost[self.index] |= ~margin.isfinite()
-    margin = margin.to(z.dtype)
+    lost, margin = ~margin.isfinite(), margin.to(z.dtype)
     if self.precision == 'bf16' and not exact:
-        near = (margin < .05 * (logits.amax(1) - logits.amin(1))).nonzero()[:, 0]
-        margin, wrong = torch.full_like(margin, torch.inf), torch.zeros_like(wrong)
+        unsure = (margin < .05 * (logits.amax(1) - logits.amin(1))) | ~logits.isfinite().all(1)
+        near = unsure.nonzero()[:, 0]
+        margin, wrong, lost = torch.full_like(margin, torch.inf), torch.zeros_like(wrong), torch.zeros_like(wrong)
         if len(near):
             sure, wrong[near] = _judged(self.logits(z[near]), self.y[near])
-            margin[near] = sure.to(z.dtype)
+            margin[near], lost[near] = sure.to(z.dtype), ~sure.isfinite()
+    self.lost[self.index] |= lost
     rows = ((margin < self.found.margin[self.index]) | wrong).nonzero()[:, 0]
     at = self.index[rows]
     self.found.x_adv[at], self.found.margin[at] = z[rows], margin[rows]
