@@ -239,7 +239,8 @@ def test_the_lists_of_the_versions():
     assert names(Linf(.1), 'plus', 2)[1] == 'apgd-margin'
     for bad, words in ((lambda: autoattack(Linf(.1), 'standart'), 'standard'), (lambda: autoattack(.1), 'expected Linf'),
                        (lambda: autoattack(Linf(.1), attacks=[pgd(Linf(.1))]), 'dict of name'),
-                       (lambda: autoattack(Linf(.1), attacks={'pgd': pgd(Linf(.1))}, precision='bf16'), 'of your list')):
+                       (lambda: autoattack(Linf(.1), attacks={'pgd': pgd(Linf(.1))}, precision='bf16'), 'of your list'),
+                       (lambda: autoattack(Linf(.1), attacks={'pgd': pgd(Linf(.1))}, mode='train'), 'mode are those of')):
         with pytest.raises((ValueError, TypeError), match=words): bad()
 
 # %% ../nbs/attacks/09_autoattack.ipynb #063a1068
@@ -272,6 +273,28 @@ def test_a_random_model_is_attacked_on_average():
     report = autoattack(Linf(.2), 'rand').report(Noisy(model), (x[:8], y[:8]), progress=False)
     assert list(report.accuracy) == ['clean', 'apgd-ce', 'apgd-dlr'] and report.robust < report.accuracy['clean'] - .2
     assert not [f for f in report.flags if f.name in ('random', 'unstable')]
+
+# %% ../nbs/attacks/09_autoattack.ipynb #c38d17a2
+def test_attacks_in_training_mode_are_not_looked_at_in_evaluation_mode():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    model[1].running_mean += .3
+    x, threat = torch.rand(20, 1, 8, 8), Linf(.1)
+    y, names = model(x).argmax(1), lambda report: {f.name for f in report.flags}
+    for mode, attack in (('train', apgd(threat, 5, mode='train')), ('eval', apgd(threat, 5))):
+        report = autoattack(threat, attacks={'apgd': attack}).report(model, (x, y), checks=False, progress=False)
+        assert (report.by > 0).any() and 'unstable' not in names(report), mode
+        assert ((model(report.x_adv).argmax(1) == y) & (report.by > 0)).any() == (mode == 'train')
+        assert {k: report.about[k] for k in ('seed', 'precision', 'futile', 'mode')} == dict.fromkeys(
+            ('seed', 'precision', 'futile', 'mode'))
+
+# %% ../nbs/attacks/09_autoattack.ipynb #d4790be1
+def test_what_nodes_cannot_do_is_refused_before_any_work():
+    x, y = torch.rand(2, 1, 4, 4), torch.arange(2)
+    versions, mine = autoattack(Linf(.1)), autoattack(Linf(.1), attacks=short(Linf(.1)))
+    for attack, words, kw in ((versions, 'either spread or state', dict(state='run.safetensors')),
+                              (mine, 'a list of your own', {})):
+        with pytest.raises(ValueError, match=words): attack.report(None, (x, y), spread=lambda f, parts: 1 / 0, **kw)
 
 # %% ../nbs/attacks/09_autoattack.ipynb #37257fef
 def test_dead_gradients_are_reported():

@@ -8,9 +8,12 @@ from robustnb.evaluation import wilson
 import re
 import pytest
 from html.parser import HTMLParser
+from torch import nn
+from robustnb.attacks.autoattack import autoattack
 from robustnb.attacks.checks import Flag
+from robustnb.attacks.gradient import pgd
 from robustnb.attacks.threat_models import L2, Linf
-from robustnb.attacks.scorecard import _examples, _rows, eps_text, pass_figure, save_scorecard, scorecard, scorecard_html, write_whole
+from robustnb.attacks.scorecard import _call, _examples, _rows, eps_text, pass_figure, save_scorecard, scorecard, scorecard_html, write_whole
 
 # %% ../nbs/attacks/10_scorecard.ipynb #6f48cccf
 def made(flags=(), shape=(1, 6, 6), threat=Linf(8 / 255), attacks=('apgd-ce', 'apgd-t', 'fab-t', 'square'),
@@ -154,6 +157,18 @@ def test_tables_and_odd_images():
     assert pass_figure(whole) is None and '100.0% of 20 images hold' in Page(scorecard_html(whole)).text and set(
         scorecard(whole)['images']['margin']) == {None}
     assert _rows(made(), 5) == [4, 10, 12, 5, 11]
+
+# %% ../nbs/attacks/10_scorecard.ipynb #e58a0c67
+def test_the_call_of_a_list_of_one_s_own_states_no_settings_of_the_versions():
+    model, threat = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), Linf(.1)
+    x = torch.rand(4, 1, 4, 4)
+    mine = autoattack(threat, attacks={'pgd': pgd(threat, 1)}).report(model, (x, model(x).argmax(1)), checks=False, progress=False)
+    card = scorecard(mine)
+    assert [card[k] for k in ('seed', 'precision', 'futile', 'mode')] == [None] * 4
+    assert _call(card) == "autoattack(Linf(0.1), 'custom', attacks=..., batch_size=256).report(model, data)"
+    plain = scorecard(made())
+    assert "'standard', seed=3, batch_size=256, futile=0.6, mode='eval')" in _call(plain)
+    assert 'futile=None' in _call(plain | dict(futile=None))
 
 # %% ../nbs/attacks/10_scorecard.ipynb #dc6ded0b
 def test_the_bars_are_where_the_numbers_are():

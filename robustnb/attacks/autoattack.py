@@ -307,11 +307,14 @@ def _gathered(model, data):
     x, y = map(torch.cat, zip(*_batches(data, 256)[0]))
     return as_input(model, x).cpu(), y.long().cpu()
 
-def _recheck(model, run, y, batch_size):
-    "Share of the broken images that the model gets right when their examples are looked at once more"
+def _recheck(attacks, model, run, y, batch_size):
+    """Share of the images that `attacks`, a list, broke and that the model gets right when their examples are looked
+    at once more; without those of attacks in training mode, whose verdicts hold for their batch only"""
+    again = [k for k, a in enumerate(attacks, 1) if getattr(a, 'mode', 'eval') == 'eval']
+    broken = torch.isin(run.by, torch.tensor(again, dtype=run.by.dtype))
+    if not broken.any(): return 0.
     with under_attack(model), torch.no_grad(): right = ~_judged(_logits(model, run.x_adv, batch_size), y)[1]
-    broken = run.by > 0
-    return (right & broken).sum().item() / max(1, int(broken.sum()))
+    return (right & broken).sum().item() / int(broken.sum())
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #7fe8e4a6
 def _rows(run): return {k: getattr(run, k) for k in (*_Run.FIELDS, 'seconds', 'passes', 'skipped')}
@@ -332,14 +335,12 @@ def _merged(run, n, parts):
         run.passes[name] = sum(p['passes'].get(name, 0) for p in parts)
     return run
 
-# %% ../../nbs/attacks/09_autoattack.ipynb #d65035a5
-#| export
-
 # %% ../../nbs/attacks/09_autoattack.ipynb #b52fa837
 def _check_attacks(attacks, *theirs):
     "One sentence if `attacks` is given and no list of attacks, or with settings that none of them would see"
-    if attacks is not None and theirs != (0, None, .6):
-        raise ValueError('seed, precision and futile are those of the versions: give them to the attacks of your list')
+    if attacks is not None and theirs != (0, None, .6, 'eval'):
+        raise ValueError(
+            'seed, precision, futile and mode are those of the versions: give them to the attacks of your list')
     if attacks is not None and not (isinstance(attacks, dict) and attacks and all(map(callable, attacks.values()))):
         raise TypeError('attacks must be a dict of name -> attack(model, x, y), in the order in which they are to run')
 
@@ -367,7 +368,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
                mode='eval',        # 'train': batch norm with the batch's statistics
               ): # attack(model, x, y) -> x_adv; .find(model, x, y) -> Found; .report(model, data, ...) -> Report
     "AutoAttack (Croce and Hein, 2020)"
-    _check_attacks(attacks, seed, precision, futile)
+    _check_attacks(attacks, seed, precision, futile, mode)
     if attacks is not None and version in VERSIONS: version = 'custom'
     make = lambda classes: (
         attacks or members(threat, version, classes, seed, precision=precision, futile=futile, mode=mode)
@@ -392,8 +393,9 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
     attack = guarded(lambda model, x, y: _told(find(model, x, y)).x_adv, mode, threat)
     attack.find, attack.search, attack.ready = guarded(find, mode, threat), search, ready
     attack.needs = lambda x, y, logits: check_needs(make(logits.shape[1]).values(), x, y, logits)
-    attack.settings = dict(threat=threat, version=version, seed=seed, batch_size=batch_size, precision=precision,
-                           futile=futile, mode=mode)
+    made = dict(seed=seed, precision=precision, futile=futile, mode=mode)
+    attack.settings = dict(threat=threat, version=version, batch_size=batch_size,
+                           **(dict.fromkeys(made) if attacks else made))
     attack.report = lambda model, data, **kw: robustness(attack, model, data, **kw)
     return attack
 
@@ -411,6 +413,9 @@ def robustness(attack,       # made by `autoattack`
     "The robust evaluation of `model` on all of `data`, checked; the same as `attack.report(model, data, ...)`"
     s = attack.settings
     threat, version = s['threat'], s['version']
+    if spread and state: raise ValueError('nodes keep no state: give either spread or state')
+    if spread and version not in VERSIONS:
+        raise ValueError('nodes run the lists of the versions: a list of your own needs spread=None')
     check_module(model)
     x, y = _gathered(model, data)
     chosen = attack.ready(model, x, y)[0]
@@ -431,7 +436,7 @@ def robustness(attack,       # made by `autoattack`
         run = _merged(run, len(x), gather_object([_rows(run)]))
     report = Report(threat, version, run.names, x, y, run.x_adv, run.by, run.step, run.margin, run.seconds, run.passes,
                     flags, dict(s, threat=repr(threat), checks=checks))
-    after = _flags_of(run, report, model)
+    after = _flags_of(run, report, model, chosen.values())
     if checks: after.append(large_eps(model, *few, threat))
     if surrogates:
         after.append(transfer(model, surrogates, x.to(device), y.to(device), threat, (run.by >= 0).to(device)))
@@ -439,7 +444,7 @@ def robustness(attack,       # made by `autoattack`
     return report
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #c73a6152
-def _flags_of(run, report, model):
+def _flags_of(run, report, model, attacks):
     "What the run tells about itself: flags, and None where there is nothing to say"
     tried = int((run.by != 0).sum())
     after = [
@@ -449,7 +454,8 @@ def _flags_of(run, report, model):
         blind_flag(int(run.blind.sum()), tried),
         lost_flag(int(run.lost.sum()), tried),
     ]
-    if report.version != 'rand' and (again := _recheck(model, run, report.y, report.about['batch_size'])) > .002:
+    again = _recheck(attacks, model, run, report.y, report.about['batch_size']) if report.version != 'rand' else 0
+    if again > .002:
         after.append(
             Flag(
                 'unstable',

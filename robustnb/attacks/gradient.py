@@ -139,7 +139,7 @@ def fitting(loss, # loss(logits, y) -> (N,)
 
 # %% ../../nbs/attacks/01_gradient.ipynb #d07b63ef
 def guarded(run, # run(model, x, y) -> x_adv, called with gradients off and copies of the inputs
-            mode='eval', # 'train': batch norm with the batch's statistics
+            mode='eval', # 'train': batch norm with the batch's statistics; kept as `attack.mode`
             threat=None, # the set that the result stays in, kept as `attack.threat` for those who check it
             # needs(x, y, logits): raises if the attack cannot handle images, labels and clean logits such as these
             needs=None,
@@ -153,7 +153,7 @@ def guarded(run, # run(model, x, y) -> x_adv, called with gradients off and copi
             raise TypeError(f'x has dtype {x.dtype}; attacks move float32 images: as_float(x)')
         with under_attack(model, mode), autocast(x), torch.no_grad():
             return run(model, x.clone(), y.to(torch.int64, copy=True))
-    attack.threat, attack.needs = threat, needs or (lambda x, y, logits: None)
+    attack.threat, attack.mode, attack.needs = threat, mode, needs or (lambda x, y, logits: None)
     return attack
 
 # %% ../../nbs/attacks/01_gradient.ipynb #199ad3b5

@@ -160,7 +160,8 @@ def _call(card):
     "The call that made the report"
     t, own = card['threat'], '' if card['autoattack_acc'] is not None else ', attacks=...'
     kept = ('seed', 'batch_size', 'precision', 'futile', 'mode')
-    more = ''.join(f', {k}={card[k]!r}' for k in kept if k == 'futile' or card[k] is not None)
+    stated = lambda k: card[k] is not None or (k == 'futile' and not own)    # None is a setting of the versions' futile
+    more = ''.join(f', {k}={card[k]!r}' for k in kept if stated(k))
     return f"autoattack({t['norm']}({card['eps']}), {card['version']!r}{own}{more}).report(model, data)"
 
 def _about(card):
