@@ -11,7 +11,7 @@ from robustnb.attacks.threat_models import L2
 from robustnb.data import Batches, as_float, load, two_moons
 from robustnb.models import convnet, mlp
 from robustnb.training import fit
-from robustnb.attacks.apgd import apgd, checkpoints, dlr_loss, targeted_dlr
+from robustnb.attacks.apgd import _shares, apgd, checkpoints, dlr_loss, targeted_dlr
 
 # %% ../nbs/attacks/04_apgd.ipynb #df350fec
 def robust_convnet(eps=.2, n=3000, epochs=3):
@@ -31,10 +31,13 @@ def test_dlr_by_hand_and_its_invariance():
     torch.testing.assert_close(dlr_loss(z, y), torch.tensor([-2 / 3, 1 / 3]))
     torch.testing.assert_close(targeted_dlr(t)(z, y), torch.tensor([-3 / 3.5, -3 / 3.5]))
     z = torch.randn(50, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    y, t = z.argsort(1)[:, -2], z.argsort(1)[:, 0]
+    y, t = torch.arange(50) % 6, z.argsort(1)[:, 0]
     for loss in (dlr_loss, targeted_dlr(t)):
         torch.testing.assert_close(loss(1000 * z + 7, y), loss(z, y))
-    assert torch.equal(dlr_loss(z, y) > 0, margin_loss(z, y) > 0) and dlr_loss(z, y).max() <= 1
+    dlr, right = dlr_loss(z, y), z.argmax(1) == y
+    assert 3 < right.sum() < 40 and torch.equal(dlr > 0, margin_loss(z, y) > 0) and torch.equal(dlr > 0, ~right)
+    assert dlr[right].min() >= -1 and dlr.max() > 1    # below the third place there is no bound
+    torch.testing.assert_close(dlr_loss(torch.tensor([[5., 4., 3., 0.]]), torch.tensor([3])), torch.tensor([2.5]))
     with pytest.raises(ValueError, match='at least 4 classes'): targeted_dlr(t)(z[:, :3], y.clamp(max=2))
 
 # %% ../nbs/attacks/04_apgd.ipynb #5afb2d30
@@ -108,6 +111,10 @@ def test_bad_settings_are_named():
     for kw, words in ((dict(steps=0), 'steps'), (dict(targets=-1), 'targets'), (dict(larger=True), 'L1 ball'),
                       (dict(precision='fp16'), 'precision')):
         with pytest.raises(ValueError, match=words): apgd(Linf(.1), **kw)
+    for steps in (1, 2):
+        with pytest.raises(ValueError, match='one for each ball'): apgd(L1(2.), steps, larger=True)
+    assert _shares(100) == (30, 30, 40) and _shares(4) == (1, 1, 2)
+    assert all(sum(_shares(k)) == k and min(_shares(k)) > 0 for k in range(3, 200))
     model, x = mlp((2,), 3), torch.rand(4, 2)
     with pytest.raises(ValueError, match='9 targets need 10 classes'):
         apgd(Linf(0.1), targets=9)(model, x, model(x).argmax(1))

@@ -22,7 +22,7 @@ def _need(logits, k, name):
 
 def dlr_loss(logits:torch.Tensor, # (N,K), K >= 3
              y:torch.Tensor,      # int64 (N,)
-            )->torch.Tensor: # (N,), at most 1
+            )->torch.Tensor: # (N,), from -1 to 0 where the model predicts `y`
     "Difference of logits ratio: positive where the model does not predict `y`, the same for a*logits + b, a > 0"
     _need(logits, 3, 'DLR')
     top, own = logits.topk(3).values, logits.gather(1, y[:, None])[:, 0]
@@ -157,11 +157,16 @@ def _run(hunt, threat, loss, steps, rho, larger, step, draw, futile, **more):
         return _climb(hunt, _pace(threat, steps, rho), _start(threat, hunt.x, hunt.keys, draw), loss, steps, step,
                       futile, **more)
     done, x = 0, None
-    for factor, share in ((3, .3), (2, .3), (1, .4)):
-        ball, n = replace(threat, eps=factor * threat.eps), steps - done if factor == 1 else math.ceil(share * steps)
+    for factor, n in zip((3, 2, 1), _shares(steps)):
+        ball = replace(threat, eps=factor * threat.eps)
         x = _start(ball, hunt.x, hunt.keys, draw) if x is None else ball.project(x, hunt.x)
         x = _climb(hunt, Sparse(ball, n, fresh=False), x, loss, n, step + done, futile, factor == 1, **more).best
         done += n
+
+def _shares(steps):
+    "Iterations in the balls of 3, 2 and 1 times eps, at least one in each of them if there are 3"
+    n = min(math.ceil(.3 * steps), (steps - 1) // 2)
+    return n, n, steps - 2 * n
 
 def _pace(threat, steps, rho): return Sparse(threat, steps) if isinstance(threat, L1) else Halving(threat, steps, rho)
 
@@ -186,6 +191,7 @@ def apgd(threat,        # Linf(eps), L2(eps) or L1(eps)
     if not callable(loss):
         raise TypeError(f'loss must be a function (logits, y) -> (N,), such as ce_loss, not {loss!r}')
     if larger and not isinstance(threat, L1): raise ValueError('larger=True is a schedule for the L1 ball')
+    if larger and steps < 3: raise ValueError(f'larger=True needs at least 3 steps, one for each ball, not {steps}')
     def needs(x, y, logits):
         if targets >= logits.shape[1]:
             raise ValueError(f'{targets} targets need {targets + 1} classes, the model has {logits.shape[1]}')
