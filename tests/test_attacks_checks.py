@@ -375,3 +375,9 @@ def test_advice_orders_by_seriousness():
     text = advice(flags)
     assert 'upper bound' in text and [text.index(m) for m in ('Beaten', 'Noisy', 'Coarse', 'Unknown')] == sorted(
         text.index(m) for m in ('Beaten', 'Noisy', 'Coarse', 'Unknown'))
+    unsure = [Flag(name, f'{name} is seen.', 1.) for name in ('quantised', 'unstable', 'large eps')]
+    text = advice(unsure)
+    assert text.index('large eps') < text.index('unstable') < text.index('quantised') and 'far from tight' in text
+    mild = [Flag('16 bit', 'Coarse.', 1.), Flag('saturated', 'Flat.', 1.)]
+    assert 'far from tight' not in advice(mild) and 'upper bound that these findings weaken. (1) Flat. (2)' in advice(mild)
+    for more in ('unstable', 'quantised', 'not known'): assert 'far from tight' in advice([*mild, Flag(more, 'More.', 1.)])

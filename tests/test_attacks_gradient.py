@@ -252,6 +252,16 @@ def test_nan_gradients_are_told():
         False,
         False,
     ]
+    class Steep(nn.Module):
+        "Two classes, and a slope that is infinite where the first number is 0"
+        def forward(self, x): return torch.stack([-x[:, 0].sqrt(), x[:, 1]], 1)
+    x = torch.tensor([[0., .2]])
+    with pytest.warns(UserWarning, match='on 1 of 1 images.*infinite one for the largest'):
+        z = pgd(Linf(.1), 1, .1, random_start=False)(Steep(), x, torch.tensor([0]))
+    torch.testing.assert_close(z, torch.tensor([[.1, .3]]))
+    grad = torch.tensor([[torch.inf, 1., -2., torch.nan]])
+    for threat, step in ((Linf(.1), [1., 1., -1., 0.]), (L2(.1), [1., 0., 0., 0.]), (L1(.1, share=0), [1., 0., 0., 0.])):
+        torch.testing.assert_close(threat.steepest(grad), torch.tensor([step]), rtol=0, atol=1e-6)
 
 # %% ../nbs/attacks/01_gradient.ipynb #889e84b4
 def test_an_answer_that_is_nan_counts_as_broken():

@@ -208,7 +208,7 @@ def _foresight(model, x, y, threat, directions=4):
     z = _logits(model, x)
     margin = lambda x: margin_loss(_logits(model, x).double(), y)
     at, grad, gen = margin(x), _gradient(model, x, y), torch.Generator().manual_seed(0)
-    grad = torch.zeros_like(x) if grad is None else grad.nan_to_num(0, 0, 0)  # as attacks take it
+    grad = torch.zeros_like(x) if grad is None else grad.nan_to_num(0)  # as attacks take it
     c, rho, moved = [], [], []
     for size in (threat.eps / 8, threat.eps / 2):
         h, o, p = size / float(threat.norm(torch.ones_like(x[:1]))), [], []
@@ -216,7 +216,7 @@ def _foresight(model, x, y, threat, directions=4):
             r = (2. * torch.randint(0, 2, x.shape, generator=gen) - 1).to(x)
             there = (x + h * r).clamp(0, 1)
             o.append((margin(there) - at).nan_to_num(0, 0, 0))
-            p.append(((there - x) * grad).flatten(1).sum(1).double())
+            p.append(((there - x).double() * grad).flatten(1).sum(1))
         o, p = torch.stack(o), torch.stack(p)
         c.append((o * p).sum() / (o.norm() * p.norm()).clamp(min=1e-30))
         rho.append((margin(
@@ -272,7 +272,8 @@ def blind_flag(blind:int, # images with a gradient that was NaN or infinite
     if not blind: return
     return Flag(
         'NaN gradients',
-        f'The gradient is NaN or infinite on {blind} of {tried} images, and gradient attacks cannot move such pixels. '
+        f'The gradient is NaN or infinite on {blind} of {tried} images: gradient attacks do not move a pixel where it '
+        'is NaN, and take an infinite one for the largest number. '
         'Find the square root, logarithm, division or norm at zero, and attack a copy of the model without it.',
         blind / tried)
 
@@ -449,8 +450,9 @@ def check_surrogates(surrogates:list, # models
 
 # %% ../../nbs/attacks/08_checks.ipynb #8a32059a
 _ORDER = ('transfer', 'square', 'no gradient', 'large eps', 'false gradient', 'NaN gradients', 'NaN logits',
-          'zero gradients', 'test-time gradients', 'changing state', 'random', 'batch', 'quantised', 'flat starts',
-          'probabilities', 'saturated', '16 bit')
+          'zero gradients', 'test-time gradients', 'changing state', 'random', 'unstable', 'batch', 'quantised',
+          'flat starts', 'probabilities', 'saturated', '16 bit')
+_WEAKEN = _ORDER[_ORDER.index('quantised') + 1:]    # without refuting the number
 
 def advice(flags # list of Flag
           )->str:
@@ -458,5 +460,6 @@ def advice(flags # list of Flag
     if not flags: return 'The number can be trusted as far as these checks see.'
     rank = {name: i for i, name in enumerate(_ORDER)}
     ordered = sorted(flags, key=lambda f: rank.get(f.name, len(rank)))
-    return ('The robust accuracy is an upper bound that is probably far from tight. '
+    how = 'these findings weaken' if all(f.name in _WEAKEN for f in flags) else 'is probably far from tight'
+    return (f'The robust accuracy is an upper bound that {how}. '
             + ' '.join(f'({i}) {f.message}' for i, f in enumerate(ordered, 1)))

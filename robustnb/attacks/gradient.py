@@ -178,8 +178,8 @@ def blind_warning(blind:torch.Tensor, # bool (N,): images at which a gradient wa
     "Warn if there is any, for then the result says little about the model"
     if n := int(blind.sum()):
         warnings.warn(
-            f'the gradient was NaN or infinite on {n} of {len(blind)} images, and attacks do not move such pixels: '
-            'robust accuracies are too high. '
+            f'the gradient was NaN or infinite on {n} of {len(blind)} images: attacks do not move a pixel where it is '
+            'NaN, and take an infinite one for the largest number, so robust accuracies may be far too high. '
             'Look for sqrt, log, division or norm at zero in the model')
 
 # %% ../../nbs/attacks/01_gradient.ipynb #07360dcd
