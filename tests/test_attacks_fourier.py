@@ -107,8 +107,8 @@ def test_single_fourier_is_the_worst_of_the_map():
     z, worst = single_fourier(.2)(model, x, y), fourier_map(model, x, y, .2).min()
     torch.testing.assert_close(accuracy(z), worst)
     assert all(accuracy(fourier_attack(.2, l, m)(model, x, y)) >= worst for l, m in half_plane(8, 8)[::5])
-    # a universal wave is weaker than FGSM
-    assert ((z - x) / .2).unique(dim=0).shape[0] > 1 and accuracy(fgsm(Linf(.2))(model, x, y)) <= worst + .1
+    assert any(torch.equal(z, fourier_attack(.2, l, m)(model, x, y)) for l, m in half_plane(8, 8))
+    assert accuracy(fgsm(Linf(.2))(model, x, y)) < worst - .5    # a universal wave is weaker than FGSM
 
 # %% ../nbs/attacks/02_fourier.ipynb #b687ba2d
 def test_contract():

@@ -162,7 +162,8 @@ def test_tables_and_odd_images():
 def test_the_call_of_a_list_of_one_s_own_states_no_settings_of_the_versions():
     model, threat = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), Linf(.1)
     x = torch.rand(4, 1, 4, 4)
-    mine = autoattack(threat, attacks={'pgd': pgd(threat, 1)}).report(model, (x, model(x).argmax(1)), checks=False, progress=False)
+    mine = autoattack(threat, attacks={'pgd': pgd(threat, 1)}).report(
+        model, (x, model(x).argmax(1)), checks=False, progress=False)
     card = scorecard(mine)
     assert [card[k] for k in ('seed', 'precision', 'futile', 'mode')] == [None] * 4
     assert _call(card) == "autoattack(Linf(0.1), 'custom', attacks=..., batch_size=256).report(model, data)"
