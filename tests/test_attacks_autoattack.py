@@ -153,6 +153,18 @@ def test_examples_outside_the_ball_or_the_box_are_refused():
         for run in (lambda: whole.report(model, (x, y), checks=False, progress=False), lambda: whole(model, x, y)):
             with pytest.raises(ValueError, match=f"attack 'mine' .*{word}"): run()
 
+# %% ../nbs/attacks/09_autoattack.ipynb #5be7d21f
+def test_an_attack_of_ones_own_finds_the_model_as_evaluate_shows_it():
+    model, x, y = small_model()
+    seen = []
+    def own(model, x, y):
+        seen.append((model.training, torch.is_grad_enabled()))
+        return x
+    whole = autoattack(Linf(.1), attacks={'mine': own})
+    model.train()
+    whole(model, x, y); whole.report(model, (x, y), checks=False, progress=False)
+    assert set(seen) == {(False, True)} and model.training
+
 # %% ../nbs/attacks/09_autoattack.ipynb #110f3929
 def test_a_run_goes_on_where_it_was_interrupted():
     import tempfile

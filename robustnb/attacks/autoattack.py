@@ -27,7 +27,7 @@ from .search import Found, _judged, _told
 from .square import square
 from .threat_models import L1, Linf
 from ..data import unknown
-from ..evaluation import _batches, as_input, wilson
+from ..evaluation import _attacked, _batches, as_input, check_examples, wilson
 from ..models import Halves, check_module, device_of, logits_of, unwrapped
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #0d37f749
@@ -227,10 +227,9 @@ def _find(name, attack, model, x, y, threat):
     "What `attack` finds inside `threat`; for one that only returns examples, how they are judged"
     if hasattr(attack, 'find'):
         found = attack.find(model, x.clone(), y)
-        _inside(name, found.x_adv, x, threat)
+        check_examples(name, found.x_adv, x, threat)
         return found
-    x_adv = attack(model, x.clone(), y)    # it may write to what it is given
-    _inside(name, x_adv, x, threat)
+    x_adv = _attacked(name, attack, model, x, y, threat)
     with under_attack(model), torch.no_grad():
         (clean, missed), (margin, wrong) = (_judged(logits_of(model, z), y) for z in (x, x_adv))
     x_adv = torch.where(missed.view(-1, *[1] * (x.ndim - 1)), x, x_adv)  # what is wrong by itself needs no example
@@ -241,18 +240,6 @@ def _find(name, attack, model, x, y, threat):
         passes=2 * len(x),
         lost=~margin.isfinite(),
     )
-
-def _inside(name, x_adv, x, threat):
-    "Raise unless the examples of the attack `name` are of the images' shape, in the box, and in the ball around `x`"
-    if not isinstance(x_adv, torch.Tensor) or x_adv.shape != x.shape:
-        got = tuple(getattr(x_adv, 'shape', ())) or type(x_adv).__name__
-        raise ValueError(f'attack {name!r} must return a tensor of shape {tuple(x.shape)}, got {got}')
-    z = x_adv.detach().to(x)
-    low, high, size = torch.stack([*z.aminmax(), threat.norm(z - x).amax()]).tolist()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f'attack {name!r} left the box [0,1]: its values go from {low:g} to {high:g}')
-    if not size <= threat.eps + 1e-5 * max(1, threat.eps):
-        raise ValueError(f'attack {name!r} left the ball {threat}: it moved an image by {size:g}')
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #cc3bdfc5
 def _sha(v): return hashlib.sha256(v).hexdigest()
