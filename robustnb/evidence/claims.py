@@ -380,6 +380,8 @@ def judge(
 )->dict:
     "The verdict of a claim, its weakest comparison, and all comparisons: a function of the records and of nothing else"
     check_records(records)
+    records = records.copy(deep=False)
+    records.attrs = {}    # pandas copies them deeply with every selection, which takes most of the time
     where = sorted(set(records.dataset)) if datasets is None else list(datasets)
     if claim.datasets is not None: where = [d for d in where if d in claim.datasets]
     same = 'scale' in records and set(records.scale) == {claim.same_setting}
