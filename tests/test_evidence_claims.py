@@ -5,7 +5,7 @@ import pandas as pd
 import json
 import pytest
 from scipy import stats
-from robustnb.evidence.claims import BadInput, CannotJudge, Claim, LEVEL, LOOKS, Metric, arm_values, compare, differences, half_width, interval, judge, paper_number, pooled, slack, state, verdict
+from robustnb.evidence.claims import BadInput, CannotJudge, Claim, LEVEL, LOOKS, Metric, arm_values, compare, differences, half_width, interval, judge, paper_number, pooled, sides, slack, state, verdict
 
 # %% ../nbs/evidence/00_claims.ipynb #a1f39382
 def table(condition=None, **arms):
@@ -16,6 +16,10 @@ def table(condition=None, **arms):
 def claim_of(**kw):
     kw = dict(number=1, statement='b is better', metric='m', arm='b', baselines=['a'], unit='u') | kw
     return Claim(**({} if {'margin', 'equal'} & kw.keys() else dict(matters=0)) | kw)
+
+def told(claim, r, baseline):
+    "The differences by seed that a comparison with `baseline` looks at"
+    return differences(claim, *sides(claim, r, 'd', 'm', baseline), baseline)
 
 # %% ../nbs/evidence/00_claims.ipynb #0d6a7c4f
 def naive_states(claim, records, n):
@@ -102,7 +106,7 @@ def test_looks_with_skewed_differences_err_more():
 
 # %% ../nbs/evidence/00_claims.ipynb #9f2320bb
 def test_units():
-    d = lambda r, baseline='a', **kw: differences(claim_of(**kw), r, 'd', 'm', baseline).mean()
+    d = lambda r, baseline='a', **kw: told(claim_of(**kw), r, baseline).mean()
     r = table(a=[.50, .40, .20], b=[.60, .50, .25])
     np.testing.assert_allclose([d(r, unit='points'), d(r, unit='%'), d(r, .1)], [100*(.1+.1+.05)/3, (20+25+25)/3, .35])
     with pytest.raises(CannotJudge, match='no difference in per cent'): d(table(a=[1., 0, 1], b=[1., 1, 1]), unit='%')
@@ -110,18 +114,18 @@ def test_units():
 # %% ../nbs/evidence/00_claims.ipynb #ef278663
 def test_conditions_trends_gains_and_references():
     r = pd.concat([table(c, a=[1., 2, 3], b=[1. + c, 2 + 2*c, 3 + c]) for c in (0., 1., 3.)])
-    d = lambda **kw: differences(claim_of(**kw), r, 'd', 'm', 'a').tolist()
+    d = lambda **kw: told(claim_of(**kw), r, 'a').tolist()
     assert d(at=3.) == [3, 6, 3]
     np.testing.assert_allclose(d(trend='slope'), [1, 2, 1], atol=1e-12)
     rank = arm_values(claim_of(trend='rank'), r, 'd', 'm', 'b')
     np.testing.assert_allclose(rank, 1)
     r = table(a=[0., 0, 0], b=[1., 2, 4], base=[1., 1, 1], goal=[1., 1, 1])
     gain = claim_of(arm=('b', 'base'), baselines=[('a', 'base')])
-    assert differences(gain, r, 'd', 'm', ('a', 'base')).tolist() == [1, 2, 4]
+    assert told(gain, r, ('a', 'base')).tolist() == [1, 2, 4]
     # |b - goal| - |a - goal|
-    assert differences(claim_of(reference='goal', better='lower'), r, 'd', 'm', 'a').tolist() == [-1, 0, 2]
+    assert told(claim_of(reference='goal', better='lower'), r, 'a').tolist() == [-1, 0, 2]
     with pytest.raises(CannotJudge, match='no records of b at 7'):
-        differences(claim_of(at=7.0), table(0.0, a=[1.0], b=[1.0]), 'd', 'm', 'a')
+        told(claim_of(at=7.0), table(0.0, a=[1.0], b=[1.0]), 'a')
 
 # %% ../nbs/evidence/00_claims.ipynb #a602029e
 def test_comparison_against_scipy():

@@ -14,7 +14,7 @@ from .claims import COLUMNS, SCALES, BadInput, judge
 from .report import ledger_columns, comparison_columns
 from .store import default_store, named
 from .tables import Table
-from .trials import Paper, arms_of, candidates, choice, plan, results_of
+from .trials import Paper, candidates, choice, plan, results_of
 
 # %% ../../nbs/evidence/04_ledger.ipynb #d2a1b48b
 def find_papers(package=robustnb):
@@ -124,9 +124,8 @@ def ledger(
 def row(paper, claim, scale, records, store):
     "One row of the ledger"
     v = judge(claim, records, paper.datasets(scale), paper.metrics)
-    named_ = list(arms_of(claim))
     here = {a for d in paper.datasets(scale) for a in paper.arms_at(scale, d)}
-    absent = [a for a in named_ if a in paper.arms and a not in here]
+    absent = [a for a in claim.arms if a in paper.arms and a not in here]
     if absent and v['verdict'] == 'not run': v['reason'] = f"scale {scale} leaves out {', '.join(absent)}"
     first = ('verdict', 'held', 'n_seeds', 'effect', 'low', 'high', 'unit')
     return dict(paper=paper.key, claim=claim.number, statement=claim.statement, scale=scale,

@@ -23,7 +23,7 @@ from ..data import unknown
 from .claims import BadInput, judge
 from .ledger import evidence
 from .store import NotStored, default_store, find_device, provenance
-from .trials import Artifacts, Paper, Trial, arms_of, plan, results_of
+from .trials import Artifacts, Paper, Trial, plan, results_of
 from ..models import seeded
 from ..training import Diverged
 
@@ -90,9 +90,8 @@ def open_comparisons(paper, scale, store):
     "(claim, comparison, arms that it looks at; None where they are derived from all)"
     records = evidence(paper, scale, store)
     for c in paper.claims:
-        pair = list(arms_of(c))
         for x in judge(c, records, paper.datasets(scale))['comparisons']:
-            if x['state'] == 'open' and x['settle']: yield c, x, pair if set(pair) <= paper.arms.keys() else None
+            if x['state'] == 'open' and x['settle']: yield c, x, c.arms if set(c.arms) <= paper.arms.keys() else None
 
 # %% ../../nbs/evidence/03_runner.ipynb #040202c3
 def chosen_names(paper, scale, arms=None, datasets=None):

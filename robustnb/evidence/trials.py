@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BY_NAME', 'Arm', 'Setting', 'described', 'described_callable', 'text_of', 'refuse', 'contents', 'digest', 'splits',
            'Trial', 'Artifacts', 'artifact_file', 'made_artifact', 'check_maker', 'read_artifact', 'checksum',
-           'source_of', 'files_of', 'kept', 'cleared', 'Paper', 'per_seed', 'arms_of', 'results_of', 'tuning_job',
+           'source_of', 'files_of', 'kept', 'cleared', 'Paper', 'per_seed', 'results_of', 'tuning_job',
            'candidate_jobs', 'choice', 'candidates', 'plan']
 
 # %% ../../nbs/evidence/02_trials.ipynb #bce3d5ff
@@ -358,7 +358,7 @@ class Paper:
             if arm.tuned and not (arm.choose or self.choose):
                 self.no(f'{name} has candidates, but nothing says how to choose: give the metric')
         for c in self.claims if not self.derive else ():
-            for a in arms_of(c):
+            for a in c.arms:
                 if a not in known: self.no(f'claim {c.number}: ' + unknown('arm', a, known))
 
 # %% ../../nbs/evidence/02_trials.ipynb #5a96faef
@@ -399,12 +399,6 @@ def per_seed(
         more = [dict(zip(keys, at)) | row for at, r in records.groupby(keys) for row in rows(r)]
         return pd.concat([records, pd.DataFrame(more)], ignore_index=True) if more else records
     return derive
-
-# %% ../../nbs/evidence/02_trials.ipynb #3dd38fe1
-def arms_of(claim):
-    "Names of all arms that a claim looks at"
-    for a in (claim.arm, *claim.baselines, claim.reference):
-        yield from (x for x in (a if isinstance(a, tuple) else [a]) if isinstance(x, str))
 
 # %% ../../nbs/evidence/02_trials.ipynb #3f236ca5
 def results_of(
