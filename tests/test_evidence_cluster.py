@@ -7,7 +7,7 @@ import torch
 from filelock import FileLock, Timeout
 from robustnb.evidence.claims import BadInput
 from robustnb.evidence.store import Job
-from robustnb.evidence.trials import artifact_file
+from robustnb.evidence.trials import Waiting, artifact_file
 import tempfile
 import pytest
 from threading import Thread
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
 from robustnb.evidence.trials import Arm, Artifacts, Paper, Setting
-from robustnb.evidence.cluster import Keeper, Kept, Task, Waiting, check_address, plan_text, planned, schedule
+from robustnb.evidence.cluster import Keeper, Kept, Task, check_address, plan_text, planned, schedule
 
 # %% ../nbs/evidence/07_cluster.ipynb #08c235c5
 def awaited(c):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from robustnb.evidence.claims import BadInput
 from robustnb.evidence.store import NotStored
-from robustnb.evidence.trials import Paper, plan, results_of
+from robustnb.evidence.trials import Artifacts, Paper, plan, results_of
 from robustnb.training import Diverged
 import io, json, tempfile
 from contextlib import redirect_stderr
@@ -14,7 +14,7 @@ from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Job, Store
 from robustnb.evidence.trials import Arm, Setting
 from robustnb.evidence.ledger import tuning_table
-from robustnb.evidence.runner import JobsFailed, chosen_names, reproduce, run_job
+from robustnb.evidence.runner import JobsFailed, WAITS, chosen_names, reproduce, run_job
 
 # %% ../nbs/evidence/03_runner.ipynb #f9472708
 def paper_of(run=None, **kw):
@@ -146,6 +146,24 @@ def test_failures():
     with pytest.raises(BadInput, match="unknown device 'cdua'.*'cuda'"): reproduce(p, device='cdua')
     with pytest.raises(BadInput, match="cannot import the paper 'p'"): reproduce(p, workers=2)
     with pytest.raises(BadInput, match='positive'): reproduce(p, workers=0)
+
+# %% ../nbs/evidence/03_runner.ipynb #b1e94c07
+def test_what_another_process_makes_holds_up_those_alone_who_need_it():
+    def needs(trial):
+        if trial.arm == 'b': trial.artifact('shared', lambda: dict(w=torch.ones(1)))
+        order.append((trial.arm, trial.seed))
+        if trial.arm == 'a' and trial.seed == 2 and held: held.pop().release()
+        return {'m': 1.}
+    def run(store): reproduce(p, store=store, datasets='d', device='cpu', say=lambda line, **kw: said.append(line))
+    p, held, said = paper_of(needs), [], []
+    order = []; run(before := fresh())
+    first = min((before.dir/'.artifacts').glob('*.safetensors'), key=lambda f: f.stat().st_mtime_ns).name # of seed 0
+    others = Artifacts((after := fresh()).dir/'.artifacts')
+    others.dir.mkdir(parents=True)
+    held.append(others.lock(first)); held[0].acquire() # as long as another process is making it
+    plain, order = order, []; run(after)
+    assert sorted(order) == sorted(plain) and order != plain and order[-1] == ('b', 0) and plain[-1] != ('b', 0)
+    assert sum(WAITS in line for line in said) == 1
 
 # %% ../nbs/evidence/03_runner.ipynb #5070a025
 def test_where_nothing_can_be_stored():

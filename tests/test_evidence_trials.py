@@ -15,7 +15,7 @@ from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
 from robustnb.models import mlp
 from robustnb.training import Recipe, cosine
-from robustnb.evidence.trials import Arm, Artifacts, Paper, Setting, Trial, candidate_jobs, candidates, choice, cleared, described, kept, per_seed, plan, results_of, train
+from robustnb.evidence.trials import Arm, Artifacts, Paper, Setting, Trial, Waiting, candidate_jobs, candidates, choice, cleared, described, kept, per_seed, plan, results_of, train
 
 # %% ../nbs/evidence/02_trials.ipynb #c22dac99
 def paper_of(run=lambda trial: {'m': 1.}, settings=None, **kw):
@@ -152,6 +152,18 @@ def test_artifacts_are_made_once_and_damage_is_noticed():
     assert (
         at.get('net', lambda: mlp((1, 2, 2), hidden=(3,)), ['p']).keys() == mlp((1, 2, 2), hidden=(3,)).state_dict().keys()
     )
+
+# %% ../nbs/evidence/02_trials.ipynb #c4d1a7e2
+def test_whoever_does_not_wait_is_told():
+    at, patient = Artifacts(tempfile.mkdtemp(), wait=False), []
+    def make():
+        with pytest.raises(Waiting) as said: at.get('slow', make, ['p']) # as another process would, meanwhile
+        file = str(said.value)
+        assert file.startswith('slow-') and at.being_made(file)
+        patient.append(file)
+        return dict(w=torch.ones(2))
+    assert torch.equal(at.get('slow', make, ['p'])['w'], torch.ones(2)) and not at.being_made(patient[0])
+    assert len(patient) == 1 and at.get('slow', make, ['p'])['w'].sum() == 2 and len(patient) == 1
 
 # %% ../nbs/evidence/02_trials.ipynb #d577e45b
 def test_artifacts_are_cleared_by_their_whole_name():

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BY_NAME', 'Arm', 'Setting', 'described', 'described_callable', 'text_of', 'refuse', 'contents', 'digest', 'splits',
-           'Trial', 'Artifacts', 'artifact_file', 'made_artifact', 'check_maker', 'read_artifact', 'checksum',
-           'source_of', 'files_of', 'kept', 'cleared', 'Paper', 'per_seed', 'results_of', 'tuning_job',
+           'Trial', 'Waiting', 'Artifacts', 'artifact_file', 'made_artifact', 'check_maker', 'read_artifact',
+           'checksum', 'source_of', 'files_of', 'kept', 'cleared', 'Paper', 'per_seed', 'results_of', 'tuning_job',
            'candidate_jobs', 'choice', 'candidates', 'plan']
 
 # %% ../../nbs/evidence/02_trials.ipynb #bce3d5ff
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -234,9 +234,14 @@ def artifact(self:Trial, name, make, *depends, version=1):
     return self.artifacts.get(name, make, key)
 
 # %% ../../nbs/evidence/02_trials.ipynb #0a4e40bb
+class Waiting(Exception): "Another job is making the artifact that this one needs, whose file the message names"
+
 class Artifacts:
     "Tensors on disk that are made once, in the folder `dir`"
-    def __init__(self, dir=None): self.dir = Path(dir) if dir else cache_dir()/'artifacts' # None: the user's cache
+    def __init__(self,
+        dir=None,  # None: in the user's cache
+        wait=True, # for an artifact that another process is making; else `Waiting` is raised
+    ): self.dir, self.wait = Path(dir) if dir else cache_dir()/'artifacts', wait
 
     def get(self,
         name:str,
@@ -246,7 +251,9 @@ class Artifacts:
         "What `make()` returns, from the disk if it has been made before"
         path = self.dir/artifact_file(name, key)
         self.dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(f'{path}.lock'):
+        try: lock = self.lock(path.name).acquire(timeout=-1 if self.wait else 0)
+        except Timeout: raise Waiting(path.name) from None
+        with lock:
             if path.exists() and (held := read_artifact(path)) is not None:
                 check_maker(held[1], make)
                 return held[0]
@@ -254,6 +261,14 @@ class Artifacts:
             save_file(tensors, f'{path}.new', about)
             Path(f'{path}.new').replace(path)
         return tensors
+
+    def lock(self, file): return FileLock(self.dir/f'{file}.lock')
+
+    def being_made(self, file):
+        "Whether a process is making the artifact of this file"
+        try: self.lock(file).acquire(timeout=0).lock.release()
+        except Timeout: return True
+        return False
 
 # %% ../../nbs/evidence/02_trials.ipynb #493a5a48
 def artifact_file(name, key): return f'{name}-{digest(key)[:20]}.safetensors'
