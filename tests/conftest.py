@@ -1,10 +1,17 @@
 """Shared by all tests: one thread, since the networks are tiny; what needs a GPU, or data that can be neither found nor downloaded, is skipped"""
-import os, signal, pytest, torch
+import os, random, signal
+import numpy as np
+import pytest, torch
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it, and children inherit that
 
 torch.set_num_threads(1)
 os.environ['OMP_NUM_THREADS'] = '1'  # processes that tests start inherit it
+
+@pytest.fixture(autouse=True)
+def drawn_alike():
+    "Each test begins with the same random state, whatever ran before it"
+    random.seed(0); np.random.seed(0); torch.manual_seed(0)
 
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available() or 'ROBUSTNB_GPU' in os.environ: return  # a device to rehearse them on, such as cpu

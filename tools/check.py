@@ -7,6 +7,7 @@ other code are listed but are no problem: `make notebooks` executes their notebo
 import ast, json, os, re, shutil, subprocess, symtable, sys, tempfile
 from pathlib import Path
 import nbformat
+from pyflakes import checker, messages
 from fingerprint import out_of_step
 from nbcells import LIB, checkpoint, destination, directives, imports
 
@@ -85,6 +86,14 @@ def loose_names(root):
     "Names that a module uses and nobody defines, or imports and does not use; the second definition of a name is `patch`'s way"
     run = subprocess.run([sys.executable, '-m', 'pyflakes', LIB], cwd=root, capture_output=True, text=True)
     yield from (l for l in (run.stdout + run.stderr).splitlines() if not re.search(r'_modidx\.py|redefinition of unused', l))
+    for p in notebooks(root):
+        code = '\n'.join(plain(c.source) for c in nbformat.read(p, 4).cells if c.cell_type == 'code')
+        for m in checker.Checker(ast.parse(code)).messages:
+            if isinstance(m, messages.UnusedImport): yield f"{p.relative_to(root)}: {m.message_args[0]!r} imported but unused"
+
+def plain(source):
+    "The code of a cell, without directives and magics"
+    return re.sub(r'^\s*[%!].*$', '', directives(source)[1], flags=re.M)
 
 # --- cells ----------------------------------------------------------------------------------------------------------
 def globals_of(table, top=True):
@@ -100,9 +109,8 @@ def taken_from_tests(root):
     for p in notebooks(root):
         of_test = {}  # name -> id of the test that set it last, None for another cell
         for c in nbformat.read(p, 4).cells:
-            head, code = directives(c.source)
             if c.cell_type != 'code': continue
-            table = symtable.symtable(re.sub(r'^\s*[%!].*$', '', code, flags=re.M), c.id, 'exec')
+            head, table = directives(c.source)[0], symtable.symtable(plain(c.source), c.id, 'exec')
             own = {s.get_name(): s for s in table.get_symbols() if set_by(s)}
             for name in sorted(set(globals_of(table)) - own.keys()):
                 if 'test' not in head and of_test.get(name):

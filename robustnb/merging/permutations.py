@@ -1023,9 +1023,6 @@ def _spec(d):
         axes[key] = tuple(tuple((names[s], n) for s, n in layouts[i]) if i in moving else () for i in range(t.ndim))
     return Spec({names[s]: d.units[s] for s in free}, axes)
 
-# %% ../../nbs/merging/00_permutations.ipynb #68c588bd
-#| export
-
 # %% ../../nbs/merging/00_permutations.ipynb #f69e06b5
 def _jitter(t, gen, size):
     """Weights at random around `t`, `size` of their scale away; buffers keep their signs (variances, masks) unless they

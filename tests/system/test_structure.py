@@ -15,6 +15,8 @@ def test_names_are_defined_and_used(tmp_path):
     (tmp_path/'robustnb').mkdir()
     (tmp_path/'robustnb'/'one.py').write_text('import os, sys\ndef f(): return sys.path, unheard\n')
     assert [l.split(' ', 1)[1] for l in check.loose_names(tmp_path)] == ["'os' imported but unused", "undefined name 'unheard'"]
+    page(tmp_path, 'a', '#| hide\n%time\nimport os, re\nfrom json import dumps as text, loads', '#| test one\nre, loads')
+    assert [l.partition(': ')[2] for l in check.loose_names(tmp_path)][2:] == ["'os' imported but unused", "'json.dumps as text' imported but unused"]
 
 def test_modules_lie_where_their_notebooks_do(): assert list(check.misplaced(ROOT)) == []
 
