@@ -117,6 +117,9 @@ def test_conditions_trends_gains_and_references():
     d = lambda **kw: told(claim_of(**kw), r, 'a').tolist()
     assert d(at=3.) == [3, 6, 3]
     np.testing.assert_allclose(d(trend='slope'), [1, 2, 1], atol=1e-12)
+    flat = pd.concat([table(c, b=[.1, .7]) for c in (0., 1., 3.)])
+    assert arm_values(claim_of(trend='slope'), flat, 'd', 'm', 'b').tolist() == [0, 0], 'without rounding errors'
+    assert arm_values(claim_of(trend='rank'), flat, 'd', 'm', 'b').isna().all()
     rank = arm_values(claim_of(trend='rank'), r, 'd', 'm', 'b')
     np.testing.assert_allclose(rank, 1)
     r = table(a=[0., 0, 0], b=[1., 2, 4], base=[1., 1, 1], goal=[1., 1, 1])

@@ -189,7 +189,8 @@ def trends(wide, kind):
     "By seed, the slope of the values over their conditions, or their rank correlation; NaN where there is none"
     x = pd.Series(wide.columns, wide.columns, dtype=float)
     def trend(v):
-        if v.isna().any() or kind == 'rank' and v.nunique() == 1: return np.nan
+        if v.isna().any(): return np.nan
+        if v.nunique() == 1: return np.nan if kind == 'rank' else 0.
         return v.rank().corr(x.rank()) if kind == 'rank' else np.polyfit(x, v, 1)[0]
     return wide.apply(trend, axis=1)
 
