@@ -20,7 +20,8 @@ def test_networks():
     assert .6 < (c[a.edges[0]] == c[a.edges[1]]).float().mean() < .9 and (a.edges[0] < a.edges[1]).all()
     for bad, words in ((dict(x=torch.tensor([1., 2.])), 'row per node'), (dict(x=a.x.to_dense()*torch.nan), 'NaN'),
                        (dict(edges=a.edges.float()), 'integers'), (dict(edges=a.edges.T), r'\(2, E\)'),
-                       (dict(edges=a.edges + 10), '0..599'), (dict(y=a.y[:9]), '600 nodes'), (dict(y=a.y*2), '0 and 1')):
+                       (dict(edges=a.edges + 10), '0..599'), (dict(edges=a.edges[:, :1].expand(2, 3)), 'are given twice'),
+                       (dict(edges=a.edges[:1].expand(2, -1)), f'{a.edges.shape[1]} links join a node to itself'), (dict(y=a.y[:9]), '600 nodes'), (dict(y=a.y*2), '0 and 1')):
         with pytest.raises(ValueError, match=words): replace(a, **bad)
     with pytest.raises(ValueError, match="did you mean 'dblp'"): citation_network('dbpl')
 
@@ -220,15 +221,30 @@ def test_measures():
     one = F.pad(u, (0, 1), value=1.).numpy(), F.pad(v, (0, 1), value=1.).numpy()
     guess = np.eye(3)[Ridge(1., fit_intercept=False).fit(one[0], y.numpy()).predict(one[1]).argmax(1)]
     for kind, f in node_f1(u, y, v, truth).items(): assert abs(f - f1_score(truth.numpy(), guess, average=kind)) < 1e-6
-    graph = Graph(torch.ones(200, 1), torch.randint(200, (2, 300), generator=g), y)
+    edges = torch.randperm(200*199, generator=g)[:300]    # of all ordered pairs, no node with itself
+    edges = torch.stack([edges//199, edges % 199 + (edges % 199 >= edges//199)]).sort(0).values.unique(dim=1)
+    graph = Graph(torch.ones(200, 1), edges[:, torch.randperm(edges.shape[1], generator=g)[:280]], y)
     rest, links = held_out(graph, .2, 1)
-    assert links.shape == (2, 60) and torch.equal(torch.cat([rest.edges, links], 1).sort().values, graph.edges.sort().values)
+    assert links.shape == (2, 56) and torch.equal(torch.cat([rest.edges, links], 1).sort().values, graph.edges.sort().values)
     pairs = torch.randint(200, links.shape, generator=torch.Generator().manual_seed(0))
     scores = torch.cat([(u[i]*u[j]).sum(1) for i, j in (links, pairs)])
-    assert abs(link_auc(u, links) - roc_auc_score([1]*60 + [0]*60, scores)) < 1e-6
+    assert abs(link_auc(u, links) - roc_auc_score([1]*56 + [0]*56, scores)) < 1e-6
     assert .4 < domain_accuracy(u, v) < .6 and domain_accuracy(u.abs(), -v.abs()) == 1
     assert balance(torch.ones(5, 3)) == 1 and balance(torch.cat([u, -u])) == 0
     with pytest.raises(ValueError, match='between 0 and 1'): held_out(graph, 0)
+
+# %% ../nbs/adaptation/02_udah.ipynb #6b1d3f08
+def test_links_in_both_directions():
+    a, _ = blocks(60, words=50, seed=1)
+    both = torch.cat([a.edges, a.edges.flip(0)], 1)    # as PyTorch Geometric has them
+    with pytest.raises(ValueError, match=f'^{a.edges.shape[1]} links are given twice: each link once') as e: Graph(a.x, both)
+    once = Graph(a.x, both.sort(0).values.unique(dim=1))    # what the message says
+    assert torch.equal(once.edges, a.edges) and '.sort(0).values.unique(dim=1)' in str(e.value)
+    assert torch.equal(Graph(a.x, a.edges.flip(0)).edges, a.edges.flip(0))    # either order, and left as it is
+    known, links = held_out(a, .2)
+    seen = {tuple(sorted(l)) for l in known.edges.T.tolist()}
+    assert links.shape[1] and not any(tuple(sorted(l)) in seen for l in links.T.tolist()), 'no held-out link is left'
+    assert not Graph(a.x, torch.zeros(2, 0, dtype=torch.int64)).edges.numel()
 
 # %% ../nbs/adaptation/02_udah.ipynb #d926cfaa
 def test_recommendation():

@@ -2,7 +2,7 @@
 
 from robustnb.commands.attack import said
 from robustnb.commands.common import lib, numbers, setting
-import inspect
+import inspect, math
 from functools import partial
 from pathlib import Path
 import pandas as pd
@@ -19,6 +19,7 @@ from robustnb.data import as_float, load
 from robustnb.evaluation import evaluate
 from robustnb.models import features, load_model, mlp
 from robustnb.robustness.ardir import ardir, distil_pgd
+from robustnb.robustness.arrest import Reference, angle, arrest
 from robustnb.robustness.baselines import adversarial
 from robustnb.robustness.sovr import sovr
 from robustnb.commands.train import DISTIL, OBJECTIVES, objective, run
@@ -95,6 +96,10 @@ def test_objectives_by_name():
     taught = distil_pgd(ball, 2, teacher=model)
     made = objective('ardir', ball, 2, teacher=model, layer='0', weight=.3)
     assert value(made) == value(ardir(taught, model, .3, '0'))
+    net, other = (nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)) for _ in range(2))
+    for layer in (None, '1', '2'):
+        made = objective('arrest', ball, 2, standard=other, layer=layer, lam=3.)(net, x, y)[0]
+        assert made == arrest(pgd(ball, 2), other, 3., layer=layer)(net, x, y)[0]
     for name, more, words in (('ardir', {}, 'ardir distils a teacher'),
                               ('at', dict(teacher=model), 'at has no teacher'),
                               ('ard', dict(teacher=model, layer='0'), 'ard looks at no layer')):
@@ -108,7 +113,8 @@ def test_every_setting_of_an_objective():
         make, more = getattr(lib(module), function), dict(teacher=model) if module == DISTIL else {}
         defaults = inspect.signature(make).parameters
         for k in numbers(make, ('steps', 'seed')):
-            value = objective(name, ball, 2, standard=model, **more, **dict([setting(f'{k}={defaults[k].default}')]))
+            default = defaults[k].default if math.isfinite(defaults[k].default) else 1. # without a limit: some limit
+            value = objective(name, ball, 2, standard=model, **more, **dict([setting(f'{k}={default}')]))
             offered[name, k] = value(model, x, y)[0]
     assert len(offered) > 15 and all(v.isfinite() for v in offered.values())
     assert ('mma', 'halvings') in offered and ('trades', 'beta') in offered
@@ -139,10 +145,15 @@ def test_fine_tuning_from_a_standard_network():
         assert '--objective arrest starts from a network trained on clean images: give its --weights' in refused(*own)
         own += ('--weights', 'standard.safetensors')
         assert "did you mean 'lam'" in refused(*own, '--set', 'lamb=3') and 'lam must be' in refused(*own, '--set', 'lam=-1')
+        assert "did you mean 'relu1'" in refused(*own, '--layer', 'relo1') and not Path('m.safetensors').exists()
         kept = {lam: (told(*own, '--set', f'lam={lam}'), load_model('m.safetensors').eval())[1] for lam in (0, 100)}
+        layer = {layer: (told(*own, '--layer', layer, '--set', 'lam=100'), load_model('m.safetensors').eval())[1]
+                 for layer in ('relu1', 'relu2')}
         x, net = as_float(load('digits', 'test').x), load_model('standard.safetensors').eval()
         turned = {lam: (1 - torch.cosine_similarity(features(m, x), features(net, x))).mean() for lam, m in kept.items()}
         assert 0 < turned[100] < turned[0]
+        def away(model, held): return angle(Reference(model, held)(x), Reference(net, held)(x)).mean()
+        for held, other in (('relu1', 'relu2'), ('relu2', 'relu1')): assert away(layer[held], held) < away(layer[other], held)
 
 # %% ../nbs/commands/06_train.ipynb #d2c37806
 def test_the_average_or_the_best_epoch():

@@ -12,9 +12,9 @@ from robustnb.efficiency.pruning import sparsity
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Trial
 from robustnb.models import convnet, load_model, mlp, save_model
-from robustnb.training import cosine, cross_entropy, fit
+from robustnb.training import cosine, cross_entropy, fit, update
 from robustnb.models import convnet, mlp
-from robustnb.training import cosine, cross_entropy
+from robustnb.training import cosine, cross_entropy, update
 from robustnb.efficiency.differentiable_sparsification import differentiable_sparsification, front_at, group_thresholded, initial_beta, levels, p_norm, parameter_groups, pruned, select, shrink, shrink_groups, sparse_layers, sparsify
 from robustnb.experiments.differentiable_sparsification import kept, paper, run, strengths
 
@@ -182,6 +182,20 @@ def test_gradients_of_the_objective_limits():
     low = sparsify(net, start=1e-7)                          # no level, no penalty: the plain network
     for a, b in zip(torch.autograd.grad(differentiable_sparsification(0.)(low, x, y)[0], low.head.bias),
                     torch.autograd.grad(cross_entropy(net, x, y)[0], net.head.bias)): torch.testing.assert_close(a, b)
+
+# %% ../nbs/efficiency/04_differentiable_sparsification.ipynb #d07c62f9
+def test_frozen_weights_stay_as_they_are():
+    for kind in ('weights', 'channels', 'inputs'):
+        torch.manual_seed(0)
+        net, x, y = mlp((1, 8, 8), hidden=(12, 6)).train(), torch.rand(20, 1, 8, 8), torch.arange(20) % 10
+        net.fc1.weight.requires_grad_(False)
+        sparse = sparsify(net, kind, start=.9)
+        opt = torch.optim.SGD(parameter_groups(sparse), .1, momentum=.9)
+        for _ in range(5): update(sparse, x, y, differentiable_sparsification(.01), opt)
+        assert torch.equal(sparse.fc1.weight, net.fc1.weight) and not torch.equal(sparse.fc1.bias, net.fc1.bias)
+        assert 'fc2' in sparse_layers(sparse) and 'fc1' not in sparse_layers(sparse) and 'fc1' not in levels(sparse).index
+        assert torch.equal(pruned(sparse).fc1.weight, net.fc1.weight)
+        with pytest.raises(ValueError, match='are frozen'): sparsify(net, kind, ['fc1'])
 
 # %% ../nbs/efficiency/04_differentiable_sparsification.ipynb #52ed28dd
 def test_training_more_strength_more_zeros_fixed_levels_groups_of_parameters():

@@ -58,6 +58,11 @@ def test_numbering():
     fan = Architectures(torch.tensor([[0, 1, 2, 3], [3, 1, 0, 2]]), list('abcde'), torch.zeros(2, 4).long(), placed=False)
     same = net(encoded(fan).double())
     torch.testing.assert_close(same[0], same[1])              # the same graph, its nodes listed in another order
+    free = Architectures(torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0], [0, 1, 2, 3]]), list('abcde'),
+                         torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 2, 3]]), placed=False)
+    without = net(encoded(free, False).double())              # counts of operations are all that is left
+    torch.testing.assert_close(without, without[:1].expand(3, -1))
+    assert (net(encoded(free).double())[2] - without[2]).abs() > 1e-4 and not torch.equal(*net(encoded(free).double())[1:])
     chain = all_chains(list('abcde'), 3)
     mirror = Architectures(chain.choices.flip(1), chain.operations)
     inner = [torch.cat([graphs(o)[0][:, 1:-1, :7], normalised(graphs(o)[1][:, 1:-1, 1:-1])], 2).double()
@@ -108,6 +113,9 @@ def test_rivals():
     for fit in (kriging, perceptron, boosted): assert kendall(fit(space[seen], truth[seen])(space), truth) > .7, fit
     flat = blup([linear], space[seen], torch.randn(60, generator=g), (1e6,))(space)
     assert (flat - flat.mean()).abs().max() < 1e-4                   # all noise: the mean
+    free = Architectures(torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0], [0, 1, 2, 3]]), list('abcd'),
+                         torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 2, 3]]), placed=False)
+    assert len(one_hot(free).unique(dim=0)) == 3                     # order and links are there, unlike in (8)
     links = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 2]])
     linked = Architectures(torch.tensor([[0, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0]]), ['a', 'b'], links)
     for fit in (additive, kriging, perceptron, boosted):    # a part that has chains only has the features of the whole
@@ -180,10 +188,13 @@ def test_search():
     two = narrowed(space, flat, 2)
     assert two.sum() == 16 and two[best(flat)] and not two[int(flat.argmin())]
     assert narrowed(space[two], flat[two], 1).sum() == 1              # again, where operations are gone
+    def one_nan(a): return landscape(a).masked_fill(torch.arange(len(a)) == 9, math.nan)
     for refused, words in ((lambda: best(flat, cost, 0.), 'no candidate'), (lambda: best(flat*math.nan), 'NaN'),
                            (lambda: costs(space, table[:3]), 'a row per'),
                            (lambda: narrowed(space, flat, 5), '1 to 4'),
-                           (lambda: coordinate_search(lambda a: flat, space, table, .1), 'costs more')):
+                           (lambda: coordinate_search(lambda a: flat, space, table, .1), 'costs more'),
+                           (lambda: coordinate_search(lambda a: torch.full((len(a),), math.nan), space[:3]), 'hold NaN'),
+                           (lambda: coordinate_search(one_nan, space[:3]), 'hold NaN')):
         with pytest.raises(ValueError, match=words): refused()
 
 # %% ../nbs/efficiency/05_gcn_nas.ipynb #aa8361d2

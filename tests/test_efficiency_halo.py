@@ -85,6 +85,20 @@ def test_objectives_by_hand():
         assert sum(p.numel() for p in loss.parameters()) == dict(halo=n, sws=1).get(name, 0)
         with pytest.raises(ValueError, match='made for another network'): loss(mlp((1, 8, 8), hidden=(7,)), x, y)
 
+# %% ../nbs/efficiency/02_halo.ipynb #c41be7d2
+def test_a_wrapped_network_is_the_same_network():
+    net, x, y = case()
+    wrapped = torch.compile(net, backend='eager')
+    for name, make in MAKERS.items():
+        want, _ = make(net)(net, x, y)
+        for owner, model in ((net, wrapped), (wrapped, net), (wrapped, wrapped)):
+            loss = make(owner, layers=('fc1', 'head'))
+            torch.testing.assert_close(loss(model, x, y)[0], want)
+            assert [*loss.shapes] == ['fc1.weight', 'head.weight'], name
+    if not torch.cuda.is_available():    # where there is a GPU it wants the network there
+        both = [halo(net, .01, .1)(model, x, y)[0] for model in (net, torch.nn.DataParallel(net))]
+        torch.testing.assert_close(*both)
+
 # %% ../nbs/efficiency/02_halo.ipynb #6a87a64e
 def test_one_update_of_weights_and_coefficients_by_hand():
     net, x, y = case()

@@ -209,6 +209,16 @@ def test_refusals():
     with pytest.raises(ValueError, match="unknown softmax 'class'"): SelectedBatches(data, kakurenbo(), over='class')
     b = SelectedBatches(data, kakurenbo(), 20)
     with pytest.raises(ValueError, match='needs its batches'): fit(net, [(torch.rand(4, 1, 8, 8), data.y[:4])], cross_entropy, opt, 1, b, progress=False)
+    for step in ({}, dict(step=update)):
+        with pytest.raises(ValueError, match='step of the last epoch was not these batches'):
+            fit(net, SelectedBatches(data, kakurenbo(), 20), cross_entropy, opt, 3, progress=False, **step)
+    fit(net, SelectedBatches(data, kakurenbo(0.), 20), cross_entropy, opt, 1, progress=False)    # nothing could hide yet
+    with torch.no_grad():
+        for _ in range(3): assert len(list(b)) == len(b)             # batches that are looked at need no step
+    for _ in range(3): next(iter(b))                                 # nor do those of a part of an epoch
+    train_on = SelectedBatches(data, kakurenbo(), 20)
+    fit(net, train_on, cross_entropy, opt, 3, train_on, progress=False)
+    with pytest.raises(ValueError, match='was not these batches'): fit(net, train_on, cross_entropy, opt, 3, progress=False)
     def half(model, x, y): return cross_entropy(model, x[:10], y[:10])
     with pytest.raises(ValueError, match='logits of 10 of the 20 samples'): fit(net, b, half, opt, 1, b, progress=False)
 

@@ -80,6 +80,10 @@ def test_coresets_refuse():
     with pytest.raises(ValueError, match="coreset 'herdin'.*herding"): coreset(data, 1, 'herdin')
     with pytest.raises(ValueError, match='images_per_class is 0'): coreset(data, 0)
     with pytest.raises(ValueError, match="class '0' has .* images, fewer than images_per_class=1000"): coreset(data, 1000)
+    for how in ('herding', 'k_center'):
+        for bad in (torch.nan, torch.inf):
+            def embed(x): return torch.where(x.mean((1, 2, 3)) < .3, bad, x.mean((1, 2, 3)))[:, None]
+            with pytest.raises(ValueError, match='embed gives NaN or infinite features'): coreset(data, 1, how, embed)
     with pytest.raises(TypeError, match='expected Data'): coreset(data.x, 1)
 
 # %% ../nbs/merging/03_condensation.ipynb #67945f59
@@ -120,6 +124,28 @@ def test_equal_images_have_distance_zero():
         same = real.clone().requires_grad_()
         assert abs(gradient_matching(net, real, same, y, eps=0.)) < 1e-6
         assert gradient_matching(net, real, same.flip(0), y) > 1
+
+# %% ../nbs/merging/03_condensation.ipynb #e8d20b56
+def test_perceptrons_that_do_more_take_the_general_way():
+    class Doubled(nn.Sequential):
+        "Layers of a perceptron, and another function"
+        def forward(self, x): return 2*super().forward(x)
+    class Named(nn.Sequential): "The same function by another name"
+    real, fake, y = some_images()
+    plain = networks()[0]
+    assert perceptron_layers(Named(*plain)) and not perceptron_layers(Doubled(*plain))
+    torch.testing.assert_close(gradient_matching(Doubled(*plain), real, fake, y), naive_distance(Doubled(*plain), real, fake, y))
+    hooks = [lambda net: net.fc1.register_forward_hook(lambda m, args, out: 3*out),
+             lambda net: net.register_forward_pre_hook(lambda m, args: (args[0]**2,)),
+             lambda net: nn.utils.spectral_norm(net.fc1)]
+    without = gradient_matching(plain, real, fake, y)
+    for hook in hooks:
+        net = networks()[0]
+        hook(net.eval())
+        assert perceptron_layers(net) is None
+        value = gradient_matching(net, real, fake, y)
+        torch.testing.assert_close(value, naive_distance(net, real, fake, y))
+        assert abs(value - without) > 1e-3
 
 # %% ../nbs/merging/03_condensation.ipynb #d2a3b05f
 def test_biases_do_not_count():
@@ -319,6 +345,11 @@ def test_the_usual_network_sees_all_classes():
     blank = Data(x, torch.arange(2000)//1000, ['blank', 'noise'])    # sorted by class, as folders are
     torch.testing.assert_close(_usual(blank).normalize.std.item(), x.std().item(), atol=.01, rtol=0)
     assert _usual(blank.take(900)).normalize.std == 1
+    nameless = Data(x, torch.arange(2000) % 3, [])    # names may be missing
+    assert _usual(nameless).head.out_features == 3 and _usual(blank).head.out_features == 2
+    for method in ('dm', 'dc'):
+        small = condense(nameless, method, 1, iterations=1, real=4, progress=False)
+        assert small.y.tolist() == [0, 1, 2] and small.x.isfinite().all()
 
 # %% ../nbs/merging/03_condensation.ipynb #ede57686
 def test_condense_refuses():

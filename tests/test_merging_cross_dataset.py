@@ -144,6 +144,12 @@ def test_what_it_has_to_beat():
     said = both.head(z).softmax(1).detach().numpy()
     assert np.abs(said - peer.predict_proba((z/size).numpy())).mean() < .01
 
+# %% ../nbs/merging/04_cross_dataset.ipynb #c4a97e15
+def test_stacked_refuses_networks_of_different_widths():
+    three, ten = (mlp((1, 8, 8), k, hidden=(4,)) for k in (3, 10))
+    for pair_of, said in (((three, ten), '3 and 10 outputs'), ((ten, three), '10 and 3 outputs')):
+        with pytest.raises(ValueError, match=said): stacked(*pair_of, load('digits').take(20))
+
 # %% ../nbs/merging/04_cross_dataset.ipynb #da47993c
 def test_hard_data():
     (na, nb), spec, (data, _), _ = pair(epochs=1)

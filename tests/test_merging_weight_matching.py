@@ -175,6 +175,15 @@ def test_line_report():
         out['loss'].values()) == list(c.loss)
     assert abs(out['midpoint_excess'] - (c.loss[2] - (c.loss[0] + c.loss[4]) / 2)) < 1e-12 and line_report(
         model, a, a, batches, batches, 3)['barrier'] == 0
+    for points in (2, 4, 10): # the middle is at one half, also where the grid has no point there
+        even = line_report(model, a, b, batches, batches, points)
+        assert abs(even['midpoint_excess'] - out['midpoint_excess']) < 1e-12 and len(even['loss']) == points
+    model, spec, a, b = pair(build=small_convnet) # with batch norm: the statistics in the middle are corrected
+    batches = [(x, y % 3) for x, y in batches]
+    two, three = (line_report(model, a, b, batches, batches, points) for points in (2, 3))
+    assert abs(two['midpoint_excess'] - three['midpoint_excess']) < 1e-12
+    for points in (1, 0, -3):
+        with pytest.raises(ValueError, match='two points or more'): line_report(model, a, b, batches, batches, points)
 
 # %% ../nbs/merging/02_weight_matching.ipynb #bc42dab7
 def test_experiment():

@@ -26,6 +26,10 @@ def test_the_method():
     m.append(m[0])
     m.append(nn.Conv2d(2, 3, 3))
     m[-1].weight = m[0].weight
+    for layer in (nn.Conv1d(2, 3, 3), nn.Conv3d(2, 3, 3), nn.Conv2d(2, 3, 1), nn.Linear(2, 3)):
+        with pytest.raises(ValueError, match=r'no two-dimensional convolution \(nn.Conv2d\) with more than one tap'):
+            conv_filters(nn.Sequential(layer))
+    assert [w.shape for w in conv_filters(nn.Sequential(nn.Conv1d(2, 3, 3), nn.Conv2d(2, 3, 3)))] == [(3, 2, 3, 3)]
     assert len(conv_filters(m)) == 2 # a weight that layers share is one
     for dtype in (torch.float64, torch.bfloat16, torch.float16):
         narrow = copy.deepcopy(m).to(dtype)
@@ -135,9 +139,9 @@ def test_refusals():
     for bad in (-1., float('nan'), float('inf')):
         with pytest.raises(ValueError, match='strength must be'): absum(bad)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(ValueError, match='no convolution'): absum_penalty(linear)
+    with pytest.raises(ValueError, match='no two-dimensional convolution'): absum_penalty(linear)
     with pytest.raises(ValueError, match='4 pixels or more'): lenet((1, 3, 8))
-    with pytest.raises(ValueError, match='no convolution'):
+    with pytest.raises(ValueError, match='no two-dimensional convolution'):
         absum(0.1)(linear, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), cross_entropy,
                    torch.optim.SGD(linear.parameters(), lr=0.1))
 

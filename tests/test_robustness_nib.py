@@ -109,7 +109,7 @@ def test_terms():
 # %% ../nbs/robustness/09_nib.ipynb #592da5b1
 def test_each_player_moves_on_its_own_loss():
     net, x, y = small()
-    loss = nib(net, .03, 30., share=.5)
+    loss = nib(net, .03, 30., 1., .3, share=.5)
     torch.manual_seed(1)
     value, logs = loss(net, x, y)
     critics = [*loss.probe.parameters(), *loss.discriminator.parameters()]
@@ -243,6 +243,22 @@ def test_the_certificate_of_a_linear_classifier_is_its_distance_to_the_boundary(
     limit = certify(line, torch.tensor([[1., 1.]]), .01, draws=50)[1].item()         # all agree: what 50 draws can show
     np.testing.assert_allclose(limit, .01*norm.ppf(.001**(1/50)), rtol=1e-5)
     with pytest.raises(ValueError, match='sigma'): certify(line, x, 0.)
+
+# %% ../nbs/robustness/09_nib.ipynb #c94e02d7
+def test_what_is_no_answer_is_not_certified():
+    x, line = torch.rand(3, 2), nn.Linear(2, 2)
+    class Broken(nn.Module):
+        "Gives `value` for every image, or for those whose first pixel lies outside [0,1]"
+        def __init__(self, value, outside=False): super().__init__(); self.value, self.outside = value, outside
+        def forward(self, x):
+            bad = (x[:, :1] < 0) | (x[:, :1] > 1) if self.outside else x[:, :1] == x[:, :1]
+            return torch.where(bad, self.value, x)
+    for value in (math.nan, math.inf):
+        with pytest.raises(ValueError, match='logits for 60 of 60 noisy copies of image 0'):
+            certify(Broken(value), x, .25, draws=50, first=10)
+        with pytest.raises(ValueError, match='take pixels outside'): certify(Broken(value, True), x, 1., draws=50, first=10)
+    classes, radii = certify(Broken(math.nan, True), torch.full((1, 2), .5), 1e-3, draws=50, first=10) # none is outside
+    assert len(classes) == len(radii) == 1
 
 # %% ../nbs/robustness/09_nib.ipynb #f738d39a
 def test_experiment():

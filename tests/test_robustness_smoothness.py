@@ -10,6 +10,7 @@ import copy, tempfile
 from functools import partial
 from pathlib import Path
 import numpy as np
+import pandas as pd
 import pytest
 from torch.nn.utils import parameters_to_vector
 from robustnb.attacks.gradient import pgd
@@ -24,7 +25,7 @@ import copy, math
 from robustnb.robustness.baselines import Later, adversarial, awp
 from robustnb.training import cross_entropy, update
 from robustnb.robustness.smoothness import EntropySGD, descent, gradient_ratio, logistic_gradient, logistic_loss, sam, smoothness
-from robustnb.experiments.smoothness import objective, paper, run, watched
+from robustnb.experiments.smoothness import metrics, objective, paper, run, watched
 
 # %% ../nbs/robustness/05_smoothness.ipynb #55156bf7
 class Point(nn.Module):
@@ -173,6 +174,21 @@ def test_each_layer_has_noise_of_its_own_and_only_weights_that_are_trained_have_
     for _ in range(2): step(net, x, y, cross_entropy, torch.optim.SGD(net[1:].parameters(), lr=.1))
     assert torch.equal(net[0].weight, before[0]) and not step.start
 
+# %% ../nbs/robustness/05_smoothness.ipynb #5d0c71ae
+def test_the_noise_of_each_weight_goes_by_its_own_learning_rate():
+    def moved(lrs):
+        torch.manual_seed(0)
+        net = nn.Sequential(*[nn.Linear(20, 20, bias=False) for _ in range(2)]).double()
+        before = [p.detach().clone() for p in net.parameters()]
+        groups = [dict(params=p, lr=lr) for p, lr in zip(net.parameters(), lrs)]
+        EntropySGD(9, 0., noise=1.)(net, torch.zeros(8, 20).double(), torch.arange(8), cross_entropy,
+                                    torch.optim.SGD(groups, lr=7.))                             # without images no gradient
+        return [p.detach() - b for p, b in zip(net.parameters(), before)]
+    one, other, both = moved((.01, .01)), moved((.04, .04)), moved((.01, .04))
+    torch.testing.assert_close(both, [one[0], other[1]], rtol=0, atol=1e-12)
+    torch.testing.assert_close(other[1], 2*one[1], rtol=0, atol=1e-12)
+    assert abs(one[0].std() - .1) < .02 and not moved((0., .01))[0].any()
+
 # %% ../nbs/robustness/05_smoothness.ipynb #87fe8b1b
 def test_entropysgd_begins_each_training_of_fit_anew_and_its_state_is_that_of_a_wrapper_too():
     def trained(step, seed):
@@ -252,3 +268,16 @@ def test_the_attack_grows():
     for _ in range(600): sizes.append(loss.turn().attack.threat.eps if isinstance(loss, Later) else loss.attack.threat.eps)
     assert sizes[0] == pytest.approx(.1/6) and sizes[149] == pytest.approx(.5/6) and set(sizes[150:]) == {.1}
     assert sizes == sorted(sizes) and objective(t, 'clean', 600) is cross_entropy
+
+# %% ../nbs/robustness/05_smoothness.ipynb #2b9d60f7
+def test_a_collapsed_run_has_no_ratio():
+    def run_of(arm, seed, **metrics):
+        return [dict(paper='smoothness', arm=arm, seed=seed, scale='small', dataset='d', metric=k, condition=None, value=v)
+                for k, v in metrics.items()]
+    some = pd.DataFrame(run_of('sgd', 0, accuracy=.105, robust=.1, ratio_random=-9., own_step=1., norm=3.)
+                        + run_of('sgd', 1, ratio_random=-9., accuracy=.55) + run_of('swa', 0, ratio_random=2., accuracy=.7)
+                        + run_of('awp', 0, ratio_random=1.))
+    out = paper.derive(some)
+    assert out.value.isna().tolist() == [m in ('ratio_random', 'own_step') and i < 5 for i, m in enumerate(some.metric)]
+    kept = out.value.notna()
+    assert out[kept].equals(some[kept]) and some.value.notna().all() and paper.derive(some[:0]).empty

@@ -20,7 +20,7 @@ from robustnb.synthesis.diffusion import cosine_noise, ddim, ideal, levels
 from robustnb.synthesis.ssl import Steps, accuracy, small_cnn
 from robustnb.evidence.trials import Setting
 from robustnb.synthesis.diffusion import reconstruct
-from robustnb.synthesis.diffusion_gap import as_many_wrong, centres, covered, drawn, gap, kept_by_ddim, mislabelled, mixture, outer, reconstructions, relabelled, to_centre, with_changes
+from robustnb.synthesis.diffusion_gap import as_many_wrong, centres, covered, drawn, gap, kept_by_ddim, measures, mislabelled, mixture, outer, reconstructions, relabelled, to_centre, with_changes
 from robustnb.experiments.diffusion_gap import paper, run
 
 # %% ../nbs/synthesis/03_diffusion_gap.ipynb #faed53a6
@@ -63,6 +63,9 @@ def test_training_sets():
         def forward(self, x): return torch.eye(10)[1].expand(len(x), -1)
     assert (relabelled(data, Second()).y == 1).all() and data.y.unique().numel() > 1
     with pytest.raises(ValueError, match='share'): mislabelled(data, 1.2)
+    alone = replace(data, y=0*data.y, classes=['0'])
+    assert mislabelled(alone, 0).y.equal(alone.y)
+    with pytest.raises(ValueError, match='one class'): mislabelled(alone, .5)
 
 # %% ../nbs/synthesis/03_diffusion_gap.ipynb #282a4876
 def test_as_many_wrong_labels():
@@ -103,6 +106,14 @@ def test_the_table():
     z = embedded(net, real.x)
     own = to_centre(z, predict(net, as_float(real.x)).argmax(1), centres(z, real.y)).mean().item()
     assert abs(table.distance[0] - own) < 1e-9
+    top = predict(net, same.x).argmax(1).mode().values.item()
+    for c in (top, 9):    # a class without a real image, the last one too, that the judge sees in some images
+        for p in net.head.parameters(): p.data = p.data.roll(c - top, 0)
+        seen, rest = predict(net, same.x).argmax(1), same.pick(same.y != c)
+        middle = centres(embedded(net, rest.x), rest.y, 10)
+        assert middle.isnan().any(1).nonzero().tolist() == [[c]] and 0 < (seen != c).sum() < 120
+        there = [(e - middle[k]).norm() for e, k in zip(embedded(net, same.x), seen) if k != c]
+        assert abs(measures(same, rest, net)['distance'] - torch.stack(there).mean().item()) < 1e-5
 
 # %% ../nbs/synthesis/03_diffusion_gap.ipynb #c36d4612
 def test_arms():

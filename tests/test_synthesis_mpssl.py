@@ -13,7 +13,7 @@ from robustnb.data import Data, load
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Setting, Trial
 from robustnb.models import convnet
-from robustnb.synthesis.generators import Generator
+from robustnb.synthesis.generators import Generator, Wrapped
 from robustnb.synthesis.ssl import Augment, Draws, Steps, fitted, weak
 from robustnb.training import fit
 from robustnb.data import load
@@ -171,6 +171,16 @@ def test_lr_0_is_naive_sampling_and_the_search_leaves_the_classifier_alone():
     step.search(net, *some(6, 1), loss)
     assert all(v.equal(before[k]) for k, v in net.state_dict().items()) and modes_ == [m.training for m in net.modules()]
     assert all(p.grad is None for p in [*net.parameters(), *step.generator.parameters()])
+
+# %% ../nbs/synthesis/05_mpssl.ipynb #5b1e07c4
+def test_the_search_with_a_generator_of_one_class():
+    few, flat = Data(*some(12, 1), list('abc')), Stripes()
+    step = MPSSL(Wrapped(lambda z: flat(z, torch.zeros(len(z)).long()), (2,)), few, lr=1e-2, every=1)
+    net, before = softplus_net(), copy.deepcopy(step.finder.state_dict())
+    logs = step(net, *some(6, 1), scr(Augment(shift=.2)), torch.optim.SGD(net.parameters(), .1))
+    after = step.finder.state_dict()
+    assert after['preference'].equal(before['preference']) and not after['net.2.weight'].equal(before['net.2.weight'])
+    assert all(math.isfinite(v) for v in logs.values())
 
 # %% ../nbs/synthesis/05_mpssl.ipynb #3360330f
 def test_resume_held_out_images_refusals():

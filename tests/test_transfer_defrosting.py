@@ -146,6 +146,10 @@ def test_a_layer_without_weights_in_several_places():
     fc = nn.Linear(4, 4)
     with pytest.raises(ValueError, match="'b' has weights and stands in two places"):
         blocks_of(nn.Sequential(OrderedDict(a=fc, relu=nn.ReLU(), b=fc, head=nn.Linear(4, 3))))
+    tied = mlp((1, 8, 8), 5, (16, 16, 16))
+    tied.fc3.weight = tied.fc2.weight
+    for refused in (lambda: blocks_of(tied), lambda: freeze(tied, 1), lambda: defrosted(tied, 2, data, short)):
+        with pytest.raises(ValueError, match="'fc3' has weights that stand in two places"): refused()
 
 # %% ../nbs/transfer/05_defrosting.ipynb #61620bd8
 def test_both_ends_of_the_protocol():
@@ -342,3 +346,18 @@ def test_what_is_derived():
     assert found['best cut', 'depth_n', 1.] == 3 and found['best cut', 'depth_n', 3.] == 0    # of equals the deepest
     assert found['between', 'by_n', 10.] == .6 and found['between', 'by_n', 1000.] == .6      # by validation, not by test
     assert found['chosen', 'by_n', 10.] == .8 and found['chosen', 'by_dose', 1000.] == .9
+
+# %% ../nbs/transfer/05_defrosting.ipynb #7c40d2a9
+def test_whether_similarity_says_more_than_the_dose():
+    where, doses = dict(paper='defrosting', seed=0, scale='tiny', dataset='digits'), (0., .5, 1.)
+    best = {'scratch': (.1, .1, .9), 'cut 1': (.1, .1, .1), 'cut 2': (.1, .1, .1), 'head only': (.9, .9, .1)}
+    def predicted(lasts):
+        "Rank correlations with best cuts of 3, 3 and 0"
+        found = [(a, 'by_dose', vs) for a, vs in best.items()] + [(a, 'valid_dose', vs) for a, vs in best.items()]
+        out = paper.derive(pd.DataFrame([dict(where, arm=a, metric=m, condition=p, value=v) for a, m, vs in
+                                         [*found, ('similarity', 'lasts_cka', lasts)] for p, v in zip(doses, vs)]))
+        return dict(out[out.metric == 'predicts'].set_index('arm').value)
+    same = predicted((2., 2., 1.))    # ranks of the cuts: 2.5, 2.5, 1
+    assert same == {'cka': pytest.approx(1), 'dose': pytest.approx(3**.5/2)}
+    falls = predicted((3., 2., 1.))
+    assert falls['cka'] == falls['dose'], 'whatever falls with the dose says as much as the dose'

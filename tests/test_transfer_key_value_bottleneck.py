@@ -60,6 +60,12 @@ def test_refusals_and_files():
         with pytest.raises(ValueError, match=f'{name} is a whole number'): case(**{name: bad})
     with pytest.raises(ValueError, match=r'expected .N,10.'): model(z[:, :9])
     with pytest.raises(ValueError, match=r'expected .N,10.'): model(z[0])
+    for bad in (math.nan, math.inf):
+        wrong = z.clone()
+        wrong[7, 2] = bad
+        for use in (model.train(), model.eval(), model.search):
+            with pytest.raises(ValueError, match='NaN or infinite'): use(wrong)
+    assert not model.fetched.any(), 'nothing is marked by what is refused'
     model.values.data.normal_()
     model.train()(z)
     with tempfile.TemporaryDirectory() as d:
@@ -246,6 +252,12 @@ def test_discriminant_against_scikit_learn():
     means = torch.stack([z[y == k].mean(0) for k in range(4)])
     assert torch.equal(Discriminant(6, 4, 1.).add(z, y)(z).argmax(1), torch.cdist(z, means).argmin(1))
     with pytest.raises(ValueError, match='shrinkage is in'): Discriminant(6, 4, 2.)
+    with pytest.raises(ValueError, match='label 7 is out of range'): Discriminant(6, 3).add(z[:2], torch.tensor([7, 0]))
+    def seen(n, alpha): return Discriminant(6, 4, alpha).add(z[:n], y[:n])
+    for n, alpha in ((7, 0.), (4, 0.), (4, .5)):    # a scatter of rank 3, and none
+        with pytest.raises(ValueError, match=f'{n} examples in 6 dimensions has no inverse'): seen(n, alpha)(z)
+    assert seen(7, .01)(z).isfinite().all() and seen(4, 1.)(z[:4]).argmax(1).equal(y[:4])
+    assert Discriminant(6, 4, 0.)(z).isneginf().all()    # before the first example
 
 # %% ../nbs/transfer/04_key_value_bottleneck.ipynb #1e4227ea
 def test_experiment():

@@ -234,6 +234,7 @@ def test_ssd():
     f, d = diagonal_fisher(model, forgotten), diagonal_fisher(model, _joined(forgotten, kept))
     out, moved = ssd(2, 0.5, None)(model, forgotten, kept), 0
     for (k, p), (_, q) in zip(model.named_parameters(), out.named_parameters()):
+        if not p.requires_grad: assert torch.equal(p, q); continue
         for w, new, a, b in zip(*(t.flatten().tolist() for t in (p, q, f[k], d[k]))): # the rule, weight by weight
             if abs(a - 2*b) < 1e-4*a: continue
             np.testing.assert_allclose(new, w*min(0.5*b/a, 1) if a > 2*b else w, rtol=1e-3)
@@ -248,6 +249,12 @@ def test_remaining_information():
     assert remaining_information(model, model, forgotten, kept) == 0
     left = [remaining_information(model, other, forgotten, kept, a) for a in (1e-8, 1e-6, 1e-4)]
     assert left[0] > left[1] > left[2] > 0 # more noise, less information
+    other.requires_grad_(); model.requires_grad_()
+    free_all = remaining_information(model, other, forgotten, kept)
+    model[5].requires_grad_(False)    # frozen, and yet another: that can be read without any noise
+    assert free_all < remaining_information(model, other, forgotten, kept) == math.inf
+    other[5].load_state_dict(model[5].state_dict())
+    assert 0 < remaining_information(model, other, forgotten, kept) < math.inf
     torch.manual_seed(0)
     linear, moved = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2))
     ours, theirs = (torch.distributions.Normal(m, v.sqrt()) for m, v in (
@@ -278,6 +285,7 @@ def test_fisher_forgetting():
 # %% ../nbs/unlearning/00_baselines.ipynb #0486bd05
 def test_fisher_noise_has_its_variance():
     model, forgotten, kept = problem('rows')
+    model.requires_grad_()
     v = {k: v for k, (_, v) in noisy_weights(model, diagonal_fisher(model, kept, 'true'), 1e-4, []).items()}
     was, draws = state(model), [state(fisher_forgetting(1e-4, seed)(model, forgotten, kept)) for seed in range(100)]
     for k, var in v.items():
@@ -354,6 +362,31 @@ def test_masked():
     model[5] = nn.Sequential(nn.Linear(16, 12), nn.Unflatten(1, (12, 1, 1)), nn.Conv2d(12, 10, 1), nn.Flatten())
     for forget in (masked(), fisher_forgetting()):
         with pytest.raises(ValueError, match="'5.0' is not the head"): forget(model, forgotten, kept)
+
+# %% ../nbs/unlearning/00_baselines.ipynb #5d0c7e91
+def test_frozen_weights_stay():
+    model, forgotten, kept = problem()
+    model.train().requires_grad_()
+    every = dict(fine_tuned=fine_tuned(1, .1), gradient_ascent=gradient_ascent(.1, 3), random_labels=random_labels(1, .1),
+                 impair_repair=impair_repair(.1, 2, 10), ssd=ssd(1.001), per_sample=ssd(1.001, batch=None),
+                 fisher_forgetting=fisher_forgetting(1e-3), ntk=ntk_forgetting(), masked=masked())
+    held = [k for k, _ in model.named_parameters() if not k.startswith('5.')]
+    def forgets(make_free):
+        "name -> the parameters that the method has changed"
+        for k, p in model.named_parameters(): p.requires_grad_(make_free(k))
+        return {name: {k for k, v in forget(model, forgotten, kept).named_parameters()
+                       if not torch.equal(v, model.get_parameter(k))} for name, forget in every.items()}
+    changed = forgets(lambda k: True)
+    for name, where in changed.items(): assert where >= ({'5.weight', '5.bias'} if name == 'masked' else {*held}), name
+    assert set(map(frozenset, forgets(lambda k: k not in held).values())) == {frozenset({'5.weight', '5.bias'})}
+    model.requires_grad_(False)
+    for forget in every.values():
+        with pytest.raises(ValueError, match='while all weights stay frozen'): forget(model, forgotten, kept)
+    retrained(lambda: mlp((1, 8, 8)), Recipe(1))(model, forgotten, kept)    # a network of its own
+    model[1].requires_grad_()
+    with pytest.raises(ValueError, match="in the head '5', which is frozen"): masked()(model, forgotten, kept)
+    with pytest.raises(ValueError, match='while 5.weight and 5.bias stay frozen'):
+        ntk_forgetting(names=['5.weight', '5.bias'])(model, forgotten, kept)
 
 # %% ../nbs/unlearning/00_baselines.ipynb #8ad9e965
 def test_degenerate_data():

@@ -68,6 +68,10 @@ def test_codes():
     assert torch.equal(torch.get_rng_state(), state)                       # no global draw
     torch.testing.assert_close(Normalize(mean, std)(moved_codes), codes)
     assert abs(mnemonic_codes((100, 100), 4).mean() - .5) < .01
+    assert mnemonic_codes((2,), 4, 0, [.1, .2], .3).shape == (4, 2)
+    for kw in (dict(mean=[.1, .2, .3], std=[.2, .2, .2]), dict(mean=[.1, .2])):    # broadcast, they would change the shape
+        with pytest.raises(ValueError, match=r'mean has \d numbers, the input 1 channels'): mnemonic_codes((1, 8, 8), 10, **kw)
+    with pytest.raises(ValueError, match='std has 2 numbers, the input 3'): mnemonic_codes((3, 8, 8), 10, std=[.1, .2])
     for bad, message in (((3, .5, .6), r'outside of \[0,1\]'), ((1, 0., 1.), 'fewer than two')):
         with pytest.raises(ValueError, match=message): mnemonic_codes((2, 4), *bad[:1], 0, *bad[1:])
 
@@ -183,11 +187,16 @@ def test_nothing_else_changes():
     assert same(before, net.state_dict()) and flags == about(net) == about(new)
     assert (net.head.weight.grad == 1).all() and torch.equal(drawn, torch.get_rng_state())
     for k, v in new.named_buffers(): assert torch.equal(v, before[k]), k   # statistics of batch norm among them
-    assert all(not torch.equal(p, before[k]) for k, p in new.named_parameters())
+    assert all(torch.equal(p, before[k]) == (k == 'head.bias') for k, p in new.named_parameters())    # which is frozen
     assert same(before, mnemonic_code(codes, 0., known=0)(net, 3).state_dict())            # the limit of no step
     head = mnemonic_code(codes, .01, head=True, known=0)(net, 3)
-    assert {k for k, v in head.state_dict().items() if not torch.equal(v, before[k])} == {'head.weight', 'head.bias'}
-    for k in ('head.weight', 'head.bias'): assert torch.equal(head.state_dict()[k], new.state_dict()[k])
+    assert {k for k, v in head.state_dict().items() if not torch.equal(v, before[k])} == {'head.weight'}
+    assert torch.equal(head.state_dict()['head.weight'], new.state_dict()['head.weight'])
+    net.head.requires_grad_(False)
+    with pytest.raises(ValueError, match='while head.weight and head.bias stay frozen'):
+        mnemonic_code(codes, head=True, known=0)(net, 3)
+    net.requires_grad_(False)
+    with pytest.raises(ValueError, match='while all weights stay frozen'): mnemonic_code(codes, known=0)(net, 3)
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #ec141d6f
 def test_it_forgets():
@@ -279,6 +288,15 @@ def test_probe():
     np.testing.assert_allclose(probe(net, train, test), recall, atol=.03)  # sklearn leaves the intercept without penalty
     assert torch.equal(probe(mnemonic_code(codes, .1, head=True)(net, 3), train, test), probe(net, train, test))
     assert probe(net, train, test).mean() > .9
+
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #3c5f09ad
+def test_looks_at_the_codes():
+    net, codes = with_codes(seed=2)
+    def passed(**kw):
+        with counted(net) as seen: mnemonic_code(codes, **kw)(net, 3)
+        return sum(seen), seen.count(10)
+    (n, looks), (more, many) = passed(), passed(rate=None)
+    assert looks == 3 and 40 <= n <= 50 and many == 3 + 3*12 and more - n == 10*(many - looks)
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #756ef1c4
 def test_the_arms():

@@ -155,10 +155,13 @@ def sparsify(
     learn:bool=True, # False: levels keep the share that they start with
     paced:bool=True, # levels learn at the pace (9); False: by their exact gradient
 )->nn.Module: # in the same modes
-    "A copy that thresholds its weights inside its graph; a ValueError for a weight in two places, or all zero"
+    """A copy that thresholds its weights inside its graph, but for those that are frozen; a ValueError for a weight in
+    two places, or all zero"""
     net = clone(model)
     weights = prunable(net, *layers)
     if kind == 'channels' and not layers: weights.pop(f'{find_head(net)[0]}.weight')
+    weights = {k: w for k, w in weights.items() if w.requires_grad}
+    if not weights: raise ValueError('all weights meant are frozen: freeze them after sparsify, to learn levels alone')
     for k, w in weights.items():
         owners = [m for m in net.modules() if getattr(m, 'weight', None) is w]
         if len(owners) > 1: raise ValueError(f'{k!r} is the weight of {len(owners)} layers: give each its own')

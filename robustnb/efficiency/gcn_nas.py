@@ -81,7 +81,7 @@ def normalised(
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #4a303799
 def encoded(
     archs:Architectures,
-    edges:bool=True, # False: without them, equation 8
+    edges:bool=True, # False: without them, equation 8; where `placed` is false, links are then unknown
 )->torch.Tensor: # (N,n,F+n)
     "The features of each node, and beside them its row of the matrix of equation 7"
     x, a = graphs(archs)
@@ -330,7 +330,9 @@ def coordinate_search(
             choices = tried.choices.clone()
             choices[:, node] = torch.arange(k).repeat(len(now))
             tried = replace(tried, choices=choices)
-            value = predict(tried).masked_fill(costs(tried, table) > budget, -torch.inf).view(-1, k)
+            value = predict(tried)
+            if value.isnan().any(): raise ValueError('predictions hold NaN: none of them is the best')
+            value = value.masked_fill(costs(tried, table) > budget, -torch.inf).view(-1, k)
             kept = value.gather(1, now.choices[:, node, None])[:, 0] >= value.amax(1)
             choice = torch.where(kept, now.choices[:, node], value.argmax(1))
             now = tried[torch.arange(len(now))*k + choice]

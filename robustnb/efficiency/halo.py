@@ -12,6 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from .pruning import prunable
+from ..models import unwrapped
 from ..training import cross_entropy
 
 # %% ../../nbs/efficiency/02_halo.ipynb #91662750
@@ -60,7 +61,7 @@ class Shrinkage(nn.Module):
         loss=cross_entropy, # the objective that the penalty is added to
     ):
         super().__init__()
-        weights = prunable(model, *layers)
+        weights = prunable(unwrapped(model), *layers)
         self.shapes = {k: w.shape for k, w in weights.items()}
         self.penalty, self.floor, self.loss = penalty, floor, loss
         self.learned = nn.ParameterList([learns(w.detach()) for w in weights.values()] if learns else [])
@@ -88,7 +89,7 @@ def set_extra_state(self:Shrinkage, state):
 @patch
 def forward(self:Shrinkage, model, x, y):
     "(the objective and the penalty, what it logs)"
-    known = dict(model.named_parameters())
+    known = dict(unwrapped(model).named_parameters())
     for k, shape in self.shapes.items():
         if k not in known or known[k].shape != shape:
             raise ValueError(f'the penalty was made for another network: this one has no {k!r} of shape {tuple(shape)}')

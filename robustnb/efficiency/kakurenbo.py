@@ -140,6 +140,7 @@ class SelectedBatches(Batches):
         "As before a training: nothing seen, nothing planned"
         self.seen, self.log = SampleStatistics(len(self.x), self.x.device), []
         self.plan = self.planned = self.now = None
+        self.given = 0    # batches of this epoch, but for those that are only looked at, without gradients
         if hasattr(self.step, 'reset'): self.step.reset()
 
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #2a028148
@@ -150,11 +151,14 @@ def _generator(*key):
 def begin(self:SelectedBatches, epoch):
     "Plan an epoch; one that was planned before a checkpoint stays as it is"
     if self.planned == epoch: return
+    if self.log and self.given >= len(self) and not self.log[-1]['forward']:
+        raise ValueError('the step of the last epoch was not these batches, so no losses are known: '
+                         'fit(..., step=batches)')
     plan = self.rule(self.seen, epoch, _generator(self.seed, epoch, 1))
     if len(plan.train) < self.batch_size:
         raise ValueError(f'epoch {epoch} would train on {len(plan.train)} samples, fewer than a batch of '
                          f'{self.batch_size}: take smaller batches or a smaller fraction')
-    self.plan, self.planned = plan, epoch
+    self.plan, self.planned, self.given = plan, epoch, 0
     self.log.append(dict(epoch=epoch, fraction=plan.fraction, candidates=plan.candidates,
                          hidden=len(self.x) - len(plan.train.unique()), lr=plan.lr, forward=0, backward=0))
 
@@ -177,7 +181,7 @@ def __iter__(self:SelectedBatches):
     for idx, trained in self.parts(g):
         x, y = self.x[idx], self.y[idx]
         if self.augment: x = self.augment(x, g)
-        self.now = idx, trained
+        self.now, self.given = (idx, trained), self.given + torch.is_grad_enabled()
         yield as_float(x), y
 
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #eb97c71a

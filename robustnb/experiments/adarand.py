@@ -28,15 +28,15 @@ from ..transfer.baselines import (bss, channel_weights, delta, embedded, l2_sp, 
 from ..transfer.few_shot import with_classes
 
 # %% ../../nbs/transfer/02_adarand.ipynb #db66fd20
-LR = dict(lr=[.01, .01, .01, .03, .1, .003], norms=[1, 1, 1, 1, 1, 0])
-PLAIN = dict(lr=[.01, .03, .1, .01, .003, .001], norms=[1, 1, 1, 1, 0, 0])
+LR = dict(lr=[.01, .01, .01, .03, .1, .003, .01, .01, .1], norms=[1, 1, 1, 1, 1, 0, 1, 1, 1])
+PLAIN = dict(lr=[.01, .03, .1, .01, .003, .001, .03, .1, .01], norms=[1, 1, 1, 1, 0, 0, 1, 1, 0])
 
 def held(objective, **candidates): # objective(trial, start, data, **values)
     "An arm that is fine-tuned with an objective"
     def make(trial, lr, norms, decay=0, **values): return partial(objective, trial, **values)
     return Arm(make, **(LR | candidates))
 
-def drawn(objective): return held(objective, lam=[1, 30, 300, 30, 30, 1])
+def drawn(objective): return held(objective, lam=[1, 30, 300, 30, 30, 1, 3, 10, 1])
 
 def moved(**kw): # for `Prior`
     "AdaRand, or a part of it"
@@ -65,13 +65,13 @@ def measuring(table):
     return table.valid[table.norms == 1].fillna(-math.inf).idxmax()
 
 arms = {
-    'ft': held(lambda t, start, data: cross_entropy, **PLAIN, decay=[0, 0, 0, .01, 0, 0]),
-    'probe': Arm(mu=[.01, .001, .1, .3, 1, 3]),
-    'probe, ft': held(lambda t, start, data, mu: cross_entropy, **PLAIN, mu=[.1, .1, .1, 1, .1, .1]),
+    'ft': held(lambda t, start, data: cross_entropy, **PLAIN, decay=[0, 0, 0, .01, 0, 0, .01, .01, 0]),
+    'probe': Arm(mu=[.01, .001, .1, .3, 1, 3, .003, .03, 10]),
+    'probe, ft': held(lambda t, start, data, mu: cross_entropy, **PLAIN, mu=[.1, .1, .1, 1, .1, .1, 1, 1, .1]),
     'l2-sp': held(lambda t, start, data, alpha: l2_sp(start, alpha),
-                  alpha=[.1, .01, 1, .1, .01, .1]),
-    'delta': held(attended, alpha=[.01, .1, 1, .1, .1, .1]),
-    'bss': held(lambda t, start, data, eta: bss(eta), eta=[.001, .01, .1, .001, .001, .001]),
+                  alpha=[.1, .01, 1, .1, .01, .1, .001, .003, .001]),
+    'delta': held(attended, alpha=[.01, .1, 1, .1, .1, .1, 1e-4, 1e-3, 1e-3]),
+    'bss': held(lambda t, start, data, eta: bss(eta), eta=[.001, .01, .1, .001, .001, .001, 1e-4, 3e-3, .01]),
     'uniform': drawn(lambda t, start, data, lam: randreg('uniform', lam, t.seed)),
     'standard': drawn(lambda t, start, data, lam: randreg('standard', lam, t.seed)),
     'pretrained': drawn(spread),

@@ -158,7 +158,7 @@ def table(r, metric, names):
 CHOICES = {'between': LADDER[1:-1], 'chosen': LADDER, 'fine-tuned between': FINE[1:-1]}
 
 def found(r):
-    "Best cuts on test images, arms that choose a cut on validation images, and what similarity says of the best cut"
+    "Best cuts on test images, arms that choose a cut on validation images, what else says where the best cut is"
     def rows(arm, metric, values):
         return [dict(arm=arm, metric=metric, condition=c, value=v) for c, v in values.items()]
     best, tuned = {}, settings[tuple(r.iloc[0][['scale', 'dataset']])].tuned
@@ -168,6 +168,8 @@ def found(r):
         yield from rows('best cut', f'depth_{by}', best)
         for arm, names in CHOICES.items(): yield from rows(arm, f'by_{by}', picked(r, by, names))
     if (free := picked(r, 'untrained', LADDER[1:-1])): yield from rows('untrained', 'by_n', {float(tuned): free[0.]})
+    near = pd.Series({c: -c for c in best})
+    if len(best) > 2: yield from rows('dose', 'predicts', {None: agree(near, pd.Series(best))})
     for m in MEASURES:
         held = r[r.metric == f'untrained_{m}']
         yield from rows('untrained', m, dict(zip(held.condition, held.value)))
@@ -208,9 +210,10 @@ claims = [
              'blocks', list(MEASURES), 'similarity', [0.], better='lower', trend='slope', unit='per block'),
     Claim('5b', 'Behind the last block the network of the target is more like that of the source than like one that '
                 'was never trained', list(MEASURES), 'similarity', ['untrained'], at=5., unit='of 1', matters=0),
-    *[Claim(n, f'The depth to which {words} lasts predicts the best cut: rank correlation over the doses', 'predicts',
-            m, [0.], unit='rho') for n, m, words in ((6, 'cka', 'CKA'), ('6b', 'overlap', 'the neighbourhood overlap'),
-                                                  ('6c', 'told', 'the information about neighbours'))]]
+    *[Claim(n, f'The depth to which {words} lasts predicts the best cut, and better than the dose does: rank '
+               'correlation over the doses', 'predicts', m, ['dose'], unit='rho', matters=0)
+      for n, m, words in ((6, 'cka', 'CKA'), ('6b', 'overlap', 'the neighbourhood overlap'),
+                          ('6c', 'told', 'the information about neighbours'))]]
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #2b5b4680
 def depth_figure(records):

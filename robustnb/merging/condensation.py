@@ -87,6 +87,7 @@ def coreset(
         if how == 'random': some = torch.randperm(len(own), generator=g)[:images_per_class]
         else:
             with torch.no_grad(): f = (embed or torch.nn.Identity())(as_float(data.x[own])).flatten(1)
+            if not f.isfinite().all(): raise ValueError('embed gives NaN or infinite features')
             some = _CORESETS[how](f, images_per_class)
         picked.append(own[some.to(own.device)])
     return replace(data.pick(torch.cat(picked)), name=f'{data.name}-{how}-{images_per_class}')
@@ -176,12 +177,13 @@ def perceptron_layers(
     net:nn.Module,
 ): # (the layers before the first linear one, [(weight, bias) of each]), or None
     "The parts of a perceptron with ReLU, such as `mlp` makes; None for any other network"
-    parts = list(net.children()) if isinstance(net, nn.Sequential) else []
+    parts = list(net.children()) if type(net).forward is nn.Sequential.forward else []
     first = next((i for i, m in enumerate(parts) if isinstance(m, nn.Linear)), 0)
     before, rest = parts[:first], parts[first:]
     kinds = [nn.Linear, nn.ReLU]*(len(rest)//2) + [nn.Linear]
     fits = [type(m) for m in rest] == kinds and all(isinstance(m, (Normalize, nn.Flatten)) for m in before)
-    if not fits or any(m.bias is None for m in rest[::2]): return None
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (net, *rest))    # which may change anything
+    if not fits or hooked or any(m.bias is None for m in rest[::2]): return None
     return nn.Sequential(*before), [(m.weight.detach(), m.bias.detach()) for m in rest[::2]]
 
 # %% ../../nbs/merging/03_condensation.ipynb #6c7ae5ea
@@ -450,7 +452,8 @@ def _part(data, made, iterations, device, some):
 # %% ../../nbs/merging/03_condensation.ipynb #c195fb9a
 def _usual(data):
     x = as_float(data.x[::-(-len(data)//1000)])    # a thousand at most, from all over the set
-    return instance_convnet(tuple(x.shape[1:]), len(data.classes), mean=x.mean().item(), std=x.std().item() or 1.)
+    classes = len(data.classes) or int(data.y.max()) + 1
+    return instance_convnet(tuple(x.shape[1:]), classes, mean=x.mean().item(), std=x.std().item() or 1.)
 
 # %% ../../nbs/merging/03_condensation.ipynb #d483e124
 def _known_by(net):

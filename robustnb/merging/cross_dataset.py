@@ -146,7 +146,10 @@ def stacked(
     steps:int=50, # of L-BFGS
 )->Stacked:
     "A logistic regression on the logits of both networks, fitted to `data`"
-    z = torch.cat([predict(net, data.x) for net in (a, b)], 1)
+    z = [predict(net, data.x) for net in (a, b)]
+    if z[0].shape != z[1].shape:
+        raise ValueError(f'the networks have {z[0].shape[1]} and {z[1].shape[1]} outputs: expected as many of both')
+    z = torch.cat(z, 1)
     size, y = z.std(), data.y.to(z.device)
     head = nn.utils.skip_init(nn.Linear, z.shape[1], z.shape[1]//2, device=z.device, dtype=z.dtype)
     nn.init.zeros_(head.weight); nn.init.zeros_(head.bias)

@@ -104,9 +104,10 @@ def line_report(
     b, # state dict, its units in the order of a
     test, # batches on which loss and accuracy are measured
     seen, # batches of training images, for the statistics of the units
-    points=11, # on the line
+    points=11, # on the line, 2 or more
 )->dict: # metric -> number, and 'loss': {t: nats}
     "Barriers with and without REPAIR, and the curve that counts: with it for networks with batch norm, else without"
+    if points < 2: raise ValueError(f'a line has two points or more, not {points!r}')
     norm, out = any(isinstance(m, _BatchNorm) for m in model.modules()), {}
     def corrected(t, state): return repair(model, state, (a, b), seen, t)
     for tag, fix in (('', None), ('_repaired', corrected)):
@@ -114,6 +115,8 @@ def line_report(
         out |= {f'loss_barrier{tag}': barrier(c), f'accuracy_barrier{tag}': barrier(c, 'accuracy')}
         if norm != (fix is None):
             ends = (c.iloc[0] + c.iloc[-1]) / 2
+            # an even number of points has none in the middle
+            middle = c if len(c) % 2 else curve(model, a, b, test, 3, fix)
             out |= dict(barrier=barrier(c), drop=barrier(c, 'accuracy'), accuracy=ends.accuracy,
-                        loss=dict(zip(c.t, c.loss)), midpoint_excess=c.loss[len(c) // 2] - ends.loss)
+                        loss=dict(zip(c.t, c.loss)), midpoint_excess=middle.loss[len(middle) // 2] - ends.loss)
     return out

@@ -16,12 +16,13 @@ from ..training import cross_entropy, proximal, update
 
 # %% ../../nbs/robustness/01_absum.ipynb #dfa1a00b
 def conv_filters(model:nn.Module)->list: # weights (out, in/groups, h, w)
-    """The weights of the convolutions with more than one tap, each once, also where layers share it;
+    """The weights of the two-dimensional convolutions with more than one tap, each once, also where layers share it;
     ValueError if there are none"""
     check_module(model)
     weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight[0, 0].numel() > 1]
     if not weights:
-        raise ValueError('the model has no convolution with more than one tap: there is nothing to regularise')
+        raise ValueError('the model has no two-dimensional convolution (nn.Conv2d) with more than one tap: '
+                         'there is nothing to regularise')
     return list({id(w): w for w in weights}.values())
 
 def _wide(w): return w.to(torch.promote_types(w.dtype, torch.float32))

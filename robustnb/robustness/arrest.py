@@ -6,7 +6,7 @@
 __all__ = ['angle', 'Reference', 'replayed', 'arrest', 'grown', 'front']
 
 # %% ../../nbs/robustness/07_arrest.ipynb #2d72aa99
-import math
+import math, warnings
 import numpy as np
 import torch
 from torch import nn
@@ -56,12 +56,29 @@ def replayed(
     noise = threat.random_start(x, generator_for(x, seed))
     return torch.where(moved.view(-1, *[1]*(x.ndim - 1)), noise, x_adv)
 
+# %% ../../nbs/robustness/07_arrest.ipynb #5c1e07a9
+class _Watched:
+    "Warns, once, where noise replaces more than half of the examples of a hundred updates"
+    def __init__(self, tau): self.tau, self.updates, self.share, self.told = tau, 0, 0., False
+
+    def __call__(self, moved):
+        if self.told: return
+        self.updates, self.share = self.updates + 1, self.share + moved.float().mean()/100
+        if self.updates < 100: return
+        self.told = bool(self.share > .5)
+        self.updates, self.share = 0, 0.
+        if self.told: warnings.warn(f'noise replaces more than half of the adversarial examples: tau={self.tau:g} is '
+                                    'small for this layer; set it by the logged angles, or leave it out')
+
+
 # %% ../../nbs/robustness/07_arrest.ipynb #076494dc
 def arrest(
     attack, # attack(model, x, y) -> x_adv; with a finite `tau`, one that has its ball as `attack.threat`
     standard, # the network that the training starts from, copied here, or a `Reference` to it
     lam=20., # lambda of the paper: weight of the angle; 0: none
-    tau=0.1, # angle in units of pi beyond which an image is replaced by a noisy one; inf: none
+    # angle in units of pi beyond which an image is replaced by a noisy one; inf: none. It belongs to layer, `lam` and
+    # data: set it by the `angle` that is logged, and watch `replayed`
+    tau=math.inf,
     layer=None, # see `represented`
 )->Objective:
     """ARREST (Suzuki et al., 2023): cross-entropy under attack, plus `lam` times the angle to the standard network's
@@ -74,7 +91,7 @@ def arrest(
     if isinstance(standard, Reference) and layer not in (None, standard.layer):
         raise ValueError(f'the reference has a layer, {standard.layer!r}, and layer is {layer!r}: '
                          'give it to the reference, Reference(model, layer)')
-    reference = standard if isinstance(standard, Reference) else Reference(standard, layer)
+    reference, watched = standard if isinstance(standard, Reference) else Reference(standard, layer), _Watched(tau)
     def far(model, x, goal):
         logits, h = represented(model, x, reference.layer)
         return logits, angle(h, goal)
@@ -83,6 +100,7 @@ def arrest(
         if tau < math.inf:
             with eval_mode(model), torch.no_grad(): moved = far(model, x_adv, goal)[1] > tau
             x_adv = replayed(x, x_adv, moved, threat)
+            watched(moved)
         logits, away = far(model, x_adv, goal)
         logs = scores(logits, y) | dict(angle=away.detach().mean(), replayed=moved.float().mean())
         return ce_loss(logits, y).mean() + lam*away.mean(), logs

@@ -218,10 +218,10 @@ def terms(self:NuisanceBottleneck, c, z, zn, x, y):
 # %% ../../nbs/robustness/09_nib.ipynb #a3222813
 def nib(
     model:nn.Module, # `SplitCode`
-    beta:float=.1, # price of the semantic code
-    alpha:float=60., # weight of the mean squared error of a pixel
-    nuisance:float=1., # weight of "the nuisance code knows no label"
-    independence:float=.3, # weight of "the nuisance code knows no semantic code"
+    beta:float=.01, # price of the semantic code
+    alpha:float=30., # weight of the mean squared error of a pixel
+    nuisance:float=.3, # weight of "the nuisance code knows no label"
+    independence:float=.1, # weight of "the nuisance code knows no semantic code"
     share:float=.5, # price of the nuisance code, relative to that of the semantic code
     prior=None, # class frequencies (K,); None: equal
     width:int=256, # units of the decoder's hidden layer
@@ -339,7 +339,11 @@ def certify(
     for i, image in enumerate(as_float(x)):
         g = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0]))
         noisy = image + sigma*torch.randn(first + draws, *image.shape, generator=g).to(image)
-        votes = predict(model, noisy).argmax(1)
+        logits = predict(model, noisy)
+        bad = int((~logits.isfinite()).any(1).sum())
+        if bad: raise ValueError(f'NaN or infinite logits for {bad} of {len(noisy)} noisy copies of image {i}, which are '
+                                 'no answer: the model must be trained, and take pixels outside [0,1]')
+        votes = logits.argmax(1)
         best = int(votes[:first].mode().values)
         p = lower_bound(int((votes[first:] == best).sum()), draws, delta)
         found.append((best, sigma*norm.ppf(p)) if p > .5 else (-1, 0.))

@@ -229,12 +229,47 @@ def oracle(
     return ((clean.argmax(1) == y) | (robust.argmax(1) == y)).float().mean()
 
 # %% ../../nbs/robustness/08_robustify.ipynb #40b16f82
-def _with_own_tail(base, tail):
-    "(a copy that shares weights and statistics before the tail and learns the others, names of what it shares)"
+class _Order:
+    "The order in which layers begin to run, while it is open: `places[name]`"
+    def __init__(self, net): self.net, self.places = net, {}
+
+    def __enter__(self):
+        def note(k):
+            def hook(m, args): self.places.setdefault(k, len(self.places)) # and returns nothing: the input stays
+            return hook
+        self.hooks = [m.register_forward_pre_hook(note(k)) for k, m in self.net.named_modules()]
+        return self
+
+    def __exit__(self, *error):
+        for hook in self.hooks: hook.remove()
+
+def _within(k, outer): return not outer or f'{k}.'.startswith(f'{outer}.')
+
+def _place(k, places):
+    """Where a layer runs; one that is never called, such as a list of layers, stands where the first within it does, else
+    where what contains it does"""
+    if k in places: return places[k]
+    if inner := [places[j] for j in places if _within(j, k)]: return min(inner)
+    return _place(k.rpartition('.')[0], places) if k else math.inf
+
+def _before(net, tail, places):
+    "Names of what contains the tail, and of the layers that run before it"
+    names, start = [k for k, _ in net.named_modules()], _place(tail, places)
+    return {k for k in names if k != tail and _within(tail, k) or not _within(k, tail) and _place(k, places) < start}
+
+# %% ../../nbs/robustness/08_robustify.ipynb #3da6f02c
+def _with_own_tail(base, tail, example=None):
+    """(a copy that shares weights and statistics before the tail and learns the others, names of what it shares); before
+    is what runs before it on an example, without one what is registered before it"""
     order, head, tuned = [k for k, _ in base.named_modules()], find_head(base)[0], clone(base)
-    possible = order[1:order.index(head) + 1]
+    places = {k: i for i, k in enumerate(order)}
+    if example is not None:
+        with torch.no_grad(), _Order(base) as seen: logits_of(base, example)
+        if head in seen.places: places = seen.places # else something compiled passes the hooks by
+    possible = [k for k in order[1:] if _place(k, places) <= places[head] and
+                (k in places or any(_within(j, k) for j in places))]
     if tail not in possible: raise ValueError(unknown('layer up to the head', tail, possible))
-    fixed = set(order[:order.index(tail)])
+    fixed = _before(base, tail, places)
     for k, m in tuned.named_modules():
         if k in fixed:
             own = base.get_submodule(k)
@@ -250,11 +285,12 @@ class Robustified(nn.Module):
         model:nn.Module, # copied; any network with a head
         tail:str, # name of the layer with which the part begins that learns
         rule:str='gated', # a name of `RULES`
+        example=None, # an image or several, float, by which the order of the layers is seen; None: as registered
     ):
         super().__init__()
         check_module(model)
         self.base = clone(model).eval().requires_grad_(False)
-        self.tuned, self.fixed = _with_own_tail(self.base, tail)
+        self.tuned, self.fixed = _with_own_tail(self.base, tail, example)
         self.clean, self.tail, self.rule, self.sure = clone(find_head(self.tuned)[1]), tail, rule, False
         self.register_buffer('threshold', torch.tensor(0.))
         self.eval()
@@ -263,12 +299,24 @@ class Robustified(nn.Module):
 
     def heads(self, x)->tuple: # logits (N,K) of the clean head, of the robust one
         "What both heads say, in one pass"
-        h, self.sure = _before_head(self.tuned, x, self.sure), True
+        if self.sure: h = _before_head(self.tuned, x, True)
+        else: h, self.sure = self._first(x), True
         return self.clean(h), find_head(self.tuned)[1](h)
 
     def forward(self, x):
         if self.rule not in RULES: raise ValueError(unknown('rule', self.rule, RULES))
         return RULES[self.rule](*self.heads(x), self.threshold)
+
+# %% ../../nbs/robustness/08_robustify.ipynb #a41c7e93
+@patch
+def _first(self:Robustified, x):
+    "What enters the heads, for the first time: refused where layers that learn run before the tail, or frozen ones after"
+    with _Order(self.tuned) as seen: h = _before_head(self.tuned, x, False)
+    for k in self.fixed ^ _before(self.tuned, self.tail, seen.places):
+        if self.tail in seen.places and [*self.tuned.get_submodule(k).parameters(recurse=False)]:
+            raise ValueError(f'the layers do not run in the order in which they are registered: {k!r} is on the wrong '
+                             f'side of the tail {self.tail!r}: give Robustified an example, such as example=x[:1]')
+    return h
 
 # %% ../../nbs/robustness/08_robustify.ipynb #450067f1
 @patch
@@ -356,7 +404,7 @@ def robustify(
     **kw, # for `distilled`: weight, form, keep, ...
 )->Robustified: # in evaluation mode
     "The model made robust by the teacher (N. Jain and others, 2023)"
-    net = Robustified(model, tail, rule)
+    net = Robustified(model, tail, rule, as_float(data.x[:1]).to(device_of(model)))
     recipe.fit(net.train(), data, distilled(teacher, augment, seed=seed, **kw), seed, progress=False)
     return calibrated(net.eval(), data.x, level)
 

@@ -145,7 +145,7 @@ class EntropySGD:
         inner=20, # batches of a loop, L of the paper
         gamma=1e-2, # pull towards the weights at the loop's start
         alpha=.75, # weight of the newest copy in the mean
-        noise=1e-4, # epsilon of the paper: its standard deviation is this times the root of the learning rate
+        noise=1e-4, # epsilon of the paper: its standard deviation is this times the root of the weight's learning rate
         share=1., # part of the way to the mean that the weights go, eta gamma of the paper
         seed=0, # of the noise
     ):
@@ -165,7 +165,7 @@ class EntropySGD:
             for k, p in params.items():
                 if p.grad is not None: p.grad.add_(p.detach() - self.start[k], alpha=self.gamma)
         logs = update(model, x, y, loss, opt, reduce=pulled, **kw)
-        self._take(params, opt.param_groups[0]['lr'])
+        self._take(params, opt)
         if self.done % self.inner == 0: self.finish(model)
         return logs
 
@@ -184,13 +184,14 @@ def _begin(self:EntropySGD, model, opt):
 
 @patch
 @torch.no_grad()
-def _take(self:EntropySGD, params, lr):
+def _take(self:EntropySGD, params, opt):
     "Add the noise, and take the copy into the mean"
     # one stream for all layers: seeded anew for each, layers of one shape would get the same noise
     g = torch.Generator(next(iter(params.values())).device).manual_seed(self.seed*10**6 + self.done)
+    rates = {id(p): float(group['lr']) for group in opt.param_groups for p in group['params']}
     for k, p in params.items():
         noise = torch.randn(p.shape, generator=g, device=g.device, dtype=p.dtype).to(p.device)
-        self.mean[k].lerp_(p.add_(noise, alpha=self.noise*float(lr)**.5), self.alpha)
+        self.mean[k].lerp_(p.add_(noise, alpha=self.noise*rates[id(p)]**.5), self.alpha)
     self.done += 1
 
 # %% ../../nbs/robustness/05_smoothness.ipynb #8bcf2d55

@@ -76,9 +76,10 @@ def mislabelled(
 )->Data:
     "The images, a share of them with one of the other labels"
     if not 0 <= share <= 1: raise ValueError(f'share is the part of the images to mislabel, in [0,1], not {share!r}')
+    if len(data.classes) < 2 and share: raise ValueError('data has one class, so there is no wrong label to give')
     g, n = torch.Generator().manual_seed(seed), len(data)
     wrong = torch.randperm(n, generator=g)[:round(share*n)]
-    other = torch.randint(1, len(data.classes), (len(wrong),), generator=g).to(data.y.device)
+    other = torch.randint(1, max(len(data.classes), 2), (len(wrong),), generator=g).to(data.y.device)
     return replace(data, y=data.y.index_put((wrong,), (data.y[wrong] + other) % len(data.classes)))
 
 # %% ../../nbs/synthesis/03_diffusion_gap.ipynb #67bf7eca
@@ -94,9 +95,10 @@ def drawn(data, n, seed):
 def centres(
     z:torch.Tensor, # features (N,D) of real images
     y:torch.Tensor, # their classes (N,)
-)->torch.Tensor: # (K,D)
+    classes:int|None=None, # K; None: as far as `y` goes
+)->torch.Tensor: # (K,D), NaN for classes without an image
     "The mean of each class"
-    own = F.one_hot(y).to(z)
+    own = F.one_hot(y, -1 if classes is None else classes).to(z)
     return own.T @ z/own.sum(0)[:, None]
 
 def to_centre(z, y, middle):
@@ -125,12 +127,13 @@ def measures(
     real:Data, # real images that the generator hasn't seen
     judge:nn.Module, # classifier, trained on real images
 )->dict: # named, loss, frechet, precision, recall, density, coverage, distance, inner, outer
-    "What a judge says of generated images; `inner` and `outer` are the coverage of the two halves of the real images"
+    """What a judge says of generated images. `inner` and `outer` are the coverage of the two halves of the real images;
+    `distance` leaves out images of which the judge names a class without a real one"""
     logits, a, b = predict(judge, as_float(fake.x)), embedded(judge, real.x), embedded(judge, fake.x)
-    asked, middle, hit = fake.y.to(logits.device), centres(a, real.y), covered(a, b)
-    far = outer(a, real.y, middle)
+    asked, middle, hit = fake.y.to(logits.device), centres(a, real.y, logits.shape[1]), covered(a, b)
+    far, away = outer(a, real.y, middle), to_centre(b, logits.argmax(1), middle)
     return dict(named=(logits.argmax(1) == asked).double().mean().item(), loss=F.cross_entropy(logits, asked).item(),
-                frechet=frechet(a, b), **prdc(a, b), distance=to_centre(b, logits.argmax(1), middle).mean().item(),
+                frechet=frechet(a, b), **prdc(a, b), distance=away[~away.isnan()].mean().item(),
                 inner=hit[~far].double().mean().item(), outer=hit[far].double().mean().item())
 
 def gap(

@@ -226,7 +226,8 @@ def search(self:MPSSL, model, x, y, loss):
     if loss.weak: held = loss.weak(held, self.own)
     out, logs = hypergradient(model, *loss.views(fake, self.own), (x, y), (held, truth), loss, self.gap, self.rate)
     params = list(self.finder.parameters())
-    for p, s in zip(params, torch.autograd.grad(out, params)): p.grad = s
+    slopes = torch.autograd.grad(out, params, allow_unused=True, materialize_grads=True)    # a generator of one class
+    for p, s in zip(params, slopes): p.grad = s
     self.opt.step()
     return logs | dict(shift=shift)
 

@@ -41,12 +41,14 @@ def blocks_of(
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #199c08c0
 def _check_once(model):
-    "Refuse a layer with weights in two places: a cut between them would both freeze and train it"
-    seen = set()
+    "Refuse weights in two places, by a layer or alone: a cut between them would both freeze and train them"
+    seen, no = set(), 'which of them a cut freezes is not clear'
     for k, m in model.named_modules(remove_duplicate=False):
         if m in seen and any(True for _ in m.parameters()):
-            raise ValueError(f'{k!r} has weights and stands in two places: which of them a cut freezes is not clear')
-        seen.add(m)
+            raise ValueError(f'{k!r} has weights and stands in two places: {no}')
+        if seen & (own := set(m.parameters(recurse=False))):
+            raise ValueError(f'{k!r} has weights that stand in two places: {no}')
+        seen |= {m} | own
 
 def _parts(model, head, prefix=''):
     "Names of the children that have weights, are no norms and don't hold the head"

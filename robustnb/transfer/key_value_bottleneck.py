@@ -45,6 +45,7 @@ def projected(self:KeyValueBottleneck,
     "What each book sees of the features"
     D, (books, _, dim) = len(self.projection), self.keys.shape
     if z.ndim != 2 or z.shape[1] != D: raise ValueError(f'features have shape {tuple(z.shape)}; expected (N,{D})')
+    if not z.isfinite().all(): raise ValueError('features contain NaN or infinite values: no key is near them')
     with torch.autocast(z.device.type, enabled=False):    # differences of distances are small beside them
         return (z.to(self.projection) @ self.projection).view(len(z), books, dim).transpose(0, 1)
 
@@ -242,7 +243,8 @@ class Discriminant:
 
     def add(self, z, y):
         "The sums with a batch added to them"
-        one, z = F.one_hot(y.cpu(), len(self.n)).double(), z.double().cpu()
+        _, y = classified(torch.zeros(len(z), len(self.n)), y.cpu())
+        one, z = F.one_hot(y, len(self.n)).double(), z.double().cpu()
         self.n, self.sum = self.n + one.sum(0), self.sum + one.T @ z
         if self.shrinkage < 1: self.square = self.square + z.T @ z
         return self
@@ -257,4 +259,9 @@ class Discriminant:
 def scatter(self:Discriminant, mean):
     "Sigma of equation 7, with its shrinkage"
     S, a = (self.square - (self.n[:, None]*mean).T @ mean) / self.n.sum(), self.shrinkage
+    least = 1e-13*self.square.trace()/self.n.sum()    # what rounding leaves of nothing
+    def rank(): return torch.linalg.matrix_rank(S, atol=least, hermitian=True)
+    if S.trace() <= least or not a and self.n.any() and rank() < len(S):
+        raise ValueError(f'the scatter of {int(self.n.sum())} examples in {len(S)} dimensions has no inverse: '
+                         'more examples, or a larger shrinkage (1: the nearest class mean, which needs none)')
     return (1 - a)*S + a*S.trace()/len(S)*torch.eye(len(S), dtype=S.dtype)
