@@ -153,7 +153,8 @@ def test_fine_tuning_from_a_standard_network():
         turned = {lam: (1 - torch.cosine_similarity(features(m, x), features(net, x))).mean() for lam, m in kept.items()}
         assert 0 < turned[100] < turned[0]
         def away(model, held): return angle(Reference(model, held)(x), Reference(net, held)(x)).mean()
-        for held, other in (('relu1', 'relu2'), ('relu2', 'relu1')): assert away(layer[held], held) < away(layer[other], held)
+        for held, other in (('relu1', 'relu2'), ('relu2', 'relu1')):
+            assert away(layer[held], held) < away(layer[other], held)
 
 # %% ../nbs/commands/06_train.ipynb #d2c37806
 def test_the_average_or_the_best_epoch():

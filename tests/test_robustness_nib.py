@@ -256,7 +256,8 @@ def test_what_is_no_answer_is_not_certified():
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match='logits for 60 of 60 noisy copies of image 0'):
             certify(Broken(value), x, .25, draws=50, first=10)
-        with pytest.raises(ValueError, match='take pixels outside'): certify(Broken(value, True), x, 1., draws=50, first=10)
+        with pytest.raises(ValueError, match='take pixels outside'):
+            certify(Broken(value, True), x, 1., draws=50, first=10)
     classes, radii = certify(Broken(math.nan, True), torch.full((1, 2), .5), 1e-3, draws=50, first=10) # none is outside
     assert len(classes) == len(radii) == 1
 

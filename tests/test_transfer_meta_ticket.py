@@ -67,8 +67,8 @@ def test_meta_gradient_of_the_scores():
     for _ in range(2):
         g = torch.autograd.grad(loss(x[0, :6], y[0, :6]), w.values(), create_graph=True)
         w = {k: v - .3 * d for (k, v), d in zip(w.items(), g)}
-    for s, want in zip(ticket.scores, torch.autograd.grad(loss(x[0, 6:], y[0, 6:]), m)):
-        assert (s.grad - want).abs().max() < 1e-12 and (s.grad[s < ticket.thresholds[0]] != 0).any()
+    for s, t, want in zip(ticket.scores, ticket.thresholds, torch.autograd.grad(loss(x[0, 6:], y[0, 6:]), m)):
+        assert (s.grad - want).abs().max() < 1e-12 and (s.grad[s < t] != 0).any()
     new = adapted(ticket, x[0, :6], y[0, :6], maml(6).rates(ticket))
     for k, m in ticket.masks().items():    # pruned weights stay where they were drawn; scores are no part of the inner loop
         old, now = dict(ticket.net.named_parameters())[k], new[f'net.{k}']
@@ -131,6 +131,10 @@ def test_experiment():
     assert [len(a.candidates) for a in paper.arms.values()] == [3]*5 + [1]*5 + [3]
     train, valid, test = classes_of('digits')
     assert not set(train.classes) & set(test.classes) and not set(valid.classes) & set(train.classes + test.classes)
+    asked = [(claim.arm, rival, metric, width, dataset) for claim in paper.claims for rival in claim.baselines
+             for metric in claim.metric for width in (claim.at if isinstance(claim.at, list) else [claim.at])
+             for dataset in claim.datasets]
+    assert len(asked) == len(set(asked))    # no comparison counts for two claims
 
 # %% ../nbs/transfer/01_meta_ticket.ipynb #3a633fed
 def test_arms_that_begin_as_the_ticket_does():

@@ -384,7 +384,7 @@ def test_frozen_weights_stay():
         with pytest.raises(ValueError, match='while all weights stay frozen'): forget(model, forgotten, kept)
     retrained(lambda: mlp((1, 8, 8)), Recipe(1))(model, forgotten, kept)    # a network of its own
     model[1].requires_grad_()
-    with pytest.raises(ValueError, match="in the head '5', which is frozen"): masked()(model, forgotten, kept)
+    with pytest.raises(ValueError, match="in the head '5', and that is frozen"): masked()(model, forgotten, kept)
     with pytest.raises(ValueError, match='while 5.weight and 5.bias stay frozen'):
         ntk_forgetting(names=['5.weight', '5.bias'])(model, forgotten, kept)
 

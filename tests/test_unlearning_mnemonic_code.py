@@ -334,6 +334,11 @@ def test_differences_from_the_retrained():
     np.testing.assert_allclose(values_of(got, 'codes', 'probe_off'), [.4, .1])
     assert values_of(got, 'codes', 'relearn_off').tolist() == [-15, -24] and len(got) == 14 + 4
     assert not len(values_of(got, 'masked', 'relearn_off'))                # 100 steps are all that are allowed
+    gone = derive(records(E_F=dict(codes=[.9, .8], fine_tuned=[1., np.nan]), A_R=dict(fine_tuned=[.8, np.nan]),
+                          total=dict(fine_tuned=[1.8, np.nan]), probe=dict(retrained=[.5, .6], fine_tuned=[.7])))
+    for metric, want in dict(E_F=[1., 1.], A_R=[.8, .1], total=[1.8, 1.1]).items():    # chance, and nothing recognised
+        assert values_of(gone, 'fine_tuned', metric).tolist() == want
+    assert values_of(gone, 'codes', 'E_F').tolist() == [.9, .8] and len(values_of(gone, 'fine_tuned', 'probe_off')) == 1
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #162f157f
 def test_the_experiment():
@@ -352,3 +357,10 @@ def test_the_experiment():
     assert len(set(out['codes']['passes'].values())) == 1 and out['masked']['passes'] == {.25: 1, .5: 1, 1.: 1}
     n = [out['ssd']['passes'][share] for share in (.25, .5, 1.)]
     assert n[2] > 1200 and n[2] - n[1] == pytest.approx(660, abs=9) and n[1] - n[0] == pytest.approx(330, abs=9)
+    with tempfile.TemporaryDirectory() as dir:    # what one that diverges has looked at is told
+        def diverging(stage):
+            job = Job('tiny', 'digits', 'fine_tuned', (('epochs', 5), ('lr', 1e38)), 0, stage)
+            return run(Trial(paper, job, artifacts=Artifacts(dir)))
+        final, tried = diverging('final'), diverging('tuning')
+    assert tried.keys() == {'E_F', 'A_R', 'total'} and all(np.isnan([final[k], v]).all() for k, v in tried.items())
+    assert final['passes'].keys() == {.25, .5, 1.} and all(0 < v <= 1200 for v in final['passes'].values())

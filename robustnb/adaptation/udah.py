@@ -26,7 +26,7 @@ CITATION = dict(acm='acmv9', citation='citationv1', dblp='dblpv7')
 class Graph:
     "A network: features and labels of the nodes, and links without direction"
     x:torch.Tensor # features (N,D), dense or sparse; kept sparse
-    edges:torch.Tensor # int64 (2,E): two nodes in a column, each link once
+    edges:torch.Tensor # int64 (2,E): two different nodes in a column, each link once, in either order
     y:torch.Tensor|None=None # labels (N,C), 0 or 1, several of them or none for a node; None: unknown
     name:str=''
 
@@ -51,8 +51,17 @@ def _check_graph(g):
         raise ValueError(f'edges are integers of shape (2, E), not {e.dtype} {tuple(e.shape)}')
     if e.numel() and not 0 <= e.min() <= e.max() < n:
         raise ValueError(f'edges name nodes {e.min()}..{e.max()}; there are 0..{n - 1}')
+    _check_links(e)
     if g.y is not None and (g.y.ndim != 2 or len(g.y) != n or not ((g.y == 0) | (g.y == 1)).all()):
         raise ValueError(f'y is a table of 0 and 1 with a row for each of the {n} nodes and a column per class')
+
+def _check_links(edges):
+    "Refuse links that are given twice, as in graphs that have both directions, and links of a node to itself"
+    loops = int((edges[0] == edges[1]).sum())
+    if loops: raise ValueError(f'{loops} links join a node to itself: take edges[:, edges[0] != edges[1]]')
+    again = edges.shape[1] - edges.sort(0).values.unique(dim=1).shape[1]
+    if again:
+        raise ValueError(f'{again} links are given twice: each link once, as in edges.sort(0).values.unique(dim=1)')
 
 # %% ../../nbs/adaptation/02_udah.ipynb #66fe7035
 def citation_network(

@@ -8,6 +8,7 @@ __all__ = ['DISTANCES', 'FLOOR', 'PUSHES', 'reconstruction_error', 'log1mexp', '
 
 # %% ../../nbs/anomaly/00_abc.ipynb #9385be69
 import copy, json, math, warnings
+from numbers import Integral
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -305,6 +306,8 @@ def _scores(self:NetworkDetector, X):
 def _check_settings(self:NetworkDetector):
     for name in ('lr', 'epochs', 'batch_size', 'n_iter_no_change'):
         if not 0 < (v := getattr(self, name)) < math.inf: raise ValueError(f'{name} is a positive number, not {v!r}')
+    for name in ('epochs', 'batch_size', 'n_iter_no_change'):
+        if not isinstance(v := getattr(self, name), Integral): raise ValueError(f'{name} is a whole number, not {v!r}')
     if not 0 < (v := self.validation_fraction) < 1:
         raise ValueError(f'validation_fraction is between 0 and 1, not {v!r}')
     if self.contamination is not None and not 0 < self.contamination <= .5:

@@ -47,7 +47,7 @@ def objective(
     step_size=None, # default 2.5 eps / steps
     precision=None, # 'bf16': the attack's gradients under autocast
     teacher=None, # network to distil, for those that have one
-    layer=None, # see `ardir`
+    layer=None, # see `ardir`, `arrest`
     standard=None, # the network that a fine-tuning starts from
     **settings, # of the objective: beta=6., share=0.4, ...
 ): # loss(model, x, y) -> (scalar, dict)
@@ -72,7 +72,7 @@ def check_teacher(name, teacher, layer):
     taught = OBJECTIVES[name][0] == DISTIL
     if taught and teacher is None: raise bad(f'{name} distils a teacher: name the file of its weights by --teacher')
     if teacher is not None and not taught: raise bad(f'{name} has no teacher, so no --teacher either')
-    if layer and name != 'ardir': raise bad(f'{name} looks at no layer, so no --layer either')
+    if layer and name not in ('ardir', 'arrest'): raise bad(f'{name} looks at no layer, so no --layer either')
     return dict(teacher=teacher) if taught else {}
 
 # %% ../../nbs/commands/06_train.ipynb #601b939c
@@ -101,8 +101,8 @@ def arguments(p):
                    help='.safetensors with the network that ard, rslad, iad and ardir distil; built as the file says, '
                         'else as the model')
     p.add_argument('--layer', metavar='NAME[:NAME]',
-                   help="ardir: the layer whose output is distilled, the model's and if it differs the teacher's "
-                        '(default: what enters the head)')
+                   help="ardir: the layer whose output is distilled, the model's and if it differs the teacher's; "
+                        'arrest: the layer whose output is held (default: what enters the head)')
     p.add_argument('--awp', type=amount, metavar='GAMMA',
                    help='perturb the weights too, by this share of their norm, such as 0.005')
     p.add_argument('--codes', metavar='FILE',
@@ -327,7 +327,8 @@ def run(args, argv):
     out, (device, accelerator, main), training = model_name(args.out), placed(args), lib('training')
     if args.json: writable(args.json)
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
-    teacher, layer = teacher_of(args, device), args.layer and tuple(args.layer.split(':', 1)*2)[:2]
+    teacher, layer = teacher_of(args, device), args.layer
+    if layer and args.objective != 'arrest': layer = tuple(layer.split(':', 1)*2)[:2] # the model's, the teacher's
     data, valid, test = train_data(args)
     if args.json and not test: raise bad("--json is for AutoAttack's scorecard, and no test images are asked for")
     model, attacked = train_model(args, data).to(device), args.objective != 'standard' or bool(test)

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['arms', 'image', 'recipe', 'linear', 'deeper', 'settings', 'DOSES', 'KNOWN', 'lower', 'claims', 'what', 'metrics',
            'paper', 'few', 'setting', 'featured', 'parts', 'core_of', 'fitted', 'requests', 'right', 'measured',
-           'noise_metrics', 'head_metrics', 'anew', 'in_turn', 'run', 'dose_figure']
+           'noise_metrics', 'head_metrics', 'anew', 'in_turn', 'run', 'derive', 'dose_figure']
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #f1a82ec8
 import warnings
 from dataclasses import replace
 from functools import partial
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from ..data import as_float, load
@@ -211,10 +212,8 @@ claims = [
                 'gradient', 'effort', 'forgotten', [.9], at=['class', 'rows'], unit='of the steps', **lower),
     Claim(3, 'Accuracy on kept data is not traded off: neither on those that were trained on nor on test images of the '
              'classes left', ['kept', 'test'], 'forgotten', ['mixed'], at=['class', 'rows'], margin=-1),
-    Claim(4, 'The computable bound on the remaining information falls with the noise: rank correlation', 'bound',
-          'forgotten', [-.99], trend='rank', unit='rho', **lower),
-    Claim('4b', 'The bound holds: the distance from the retrained weights is below it', 'tightness', 'forgotten', [1.],
-          unit='of the bound', **lower),
+    Claim('4b', 'The bound holds: in no run is the distance from the retrained weights above it', 'violations',
+          'forgotten', [0.], equal=.5, unit='runs', **lower),
     Claim('4c', 'A bound of one nat is cheap: the noise costs less than a point', 'price', 'forgotten', [.01], **lower),
     Claim(5, 'Zero user weights remove all that is not core at small loss, if the core knows the classes: at most 5 '
              'points', 'accuracy', 'zeroed', ['mixed'], margin=-5, datasets=KNOWN),
@@ -224,6 +223,12 @@ claims = [
           at=['class', 'rows'], equal=1, unit='steps'),
     Claim('6c', 'There is something to forget: before, the attack finds the rows better than in the retrained model',
           'membership', 'mixed', ['retrained'], at='rows', matters=2)]
+
+def derive(records):
+    "With the number of runs whose distance is above the bound, the same for every seed: a single one refutes it"
+    r = records[records.metric == 'tightness']
+    above = (~(r.value <= 1)).astype(float).groupby([r.dataset, r.arm]).transform('sum')
+    return pd.concat([records, r.assign(metric='violations', value=above)], ignore_index=True)
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #5b7def98
 def dose_figure(records):
@@ -252,7 +257,8 @@ metrics = {
     'information': Metric('information by the true distance', 'nats', 'lower', 'at sigma {}'),
     'noisy': Metric('accuracy with noise', '%', 'higher', 'at sigma {}'),
     'tightness': Metric('true distance', 'of the bound'),
+    'violations': Metric('runs whose distance is above the bound', '', 'lower'),
     'price': Metric('accuracy that noise for one nat costs', 'points', 'lower')}
 paper = Paper('mixed_privacy', 'Mixed-Privacy Forgetting in Deep Networks',
               'Golatkar, Achille, Ravichandran, Polito, Soatto', 2021, '2012.13431', claims, arms, settings, run,
-              choose='accuracy', metrics=metrics, figures={'Noise': dose_figure})
+              choose='accuracy', derive=derive, metrics=metrics, figures={'Noise': dose_figure})

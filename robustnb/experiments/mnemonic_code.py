@@ -159,7 +159,7 @@ def counted(model):
     finally: hook.remove()
 
 def images_passed(trial, model, shares):
-    "share of the training set -> images that go through the network while the method works with it, or until it diverges"
+    "share of the training set -> images that pass the network while the method works with it or until it diverges"
     found = {}
     for share in shares:
         forget_statistics()

@@ -139,8 +139,8 @@ claims = [
     Claim('3b', 'Its certified accuracy is at least on a par with that of cross-entropy on images with noise, tuned as '
                 'every arm is or as large as that of the certificate', 'certified', 'nib',
           ['noise', 'noise as certified'], at=[.1, .2, .3], margin=-1., datasets=LARGE),
-    Claim(4, 'Under PGD NIB is more accurate than cross-entropy and than the information bottleneck alone', 'pgd', 'nib',
-          ['ce', 'vib'], at=.05),
+    Claim(4, 'Under PGD NIB is more accurate than cross-entropy and than the information bottleneck alone', 'pgd',
+          'nib', ['ce', 'vib'], at=.05),
     Claim(5, 'Each term of NIB adds to the accuracy under corruptions', 'corrupted', 'nib', WITHOUT),
     Claim('5b', 'Each term adds to the AUROC of new images', 'novelty', 'nib', WITHOUT),
     Claim(6, 'The nuisance code does not tell the label: a fresh probe is within five points of chance', 'label', 'nib',

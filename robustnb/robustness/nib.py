@@ -341,8 +341,8 @@ def certify(
         noisy = image + sigma*torch.randn(first + draws, *image.shape, generator=g).to(image)
         logits = predict(model, noisy)
         bad = int((~logits.isfinite()).any(1).sum())
-        if bad: raise ValueError(f'NaN or infinite logits for {bad} of {len(noisy)} noisy copies of image {i}, which are '
-                                 'no answer: the model must be trained, and take pixels outside [0,1]')
+        if bad: raise ValueError(f'NaN or infinite logits for {bad} of {len(noisy)} noisy copies of image {i}, which '
+                                 'are no answer: is the model damaged, or can it not take pixels outside [0,1]?')
         votes = logits.argmax(1)
         best = int(votes[:first].mode().values)
         p = lower_bound(int((votes[first:] == best).sum()), draws, delta)

@@ -246,8 +246,8 @@ class _Order:
 def _within(k, outer): return not outer or f'{k}.'.startswith(f'{outer}.')
 
 def _place(k, places):
-    """Where a layer runs; one that is never called, such as a list of layers, stands where the first within it does, else
-    where what contains it does"""
+    """Where a layer runs; one that is never called, such as a list of layers, stands where the first within it does,
+    else where what contains it does"""
     if k in places: return places[k]
     if inner := [places[j] for j in places if _within(j, k)]: return min(inner)
     return _place(k.rpartition('.')[0], places) if k else math.inf
@@ -259,8 +259,8 @@ def _before(net, tail, places):
 
 # %% ../../nbs/robustness/08_robustify.ipynb #3da6f02c
 def _with_own_tail(base, tail, example=None):
-    """(a copy that shares weights and statistics before the tail and learns the others, names of what it shares); before
-    is what runs before it on an example, without one what is registered before it"""
+    """(a copy that shares weights and statistics before the tail and learns the others, names of what it shares);
+    before it is what runs before it on an example, without one what is registered before it"""
     order, head, tuned = [k for k, _ in base.named_modules()], find_head(base)[0], clone(base)
     places = {k: i for i, k in enumerate(order)}
     if example is not None:
@@ -310,7 +310,7 @@ class Robustified(nn.Module):
 # %% ../../nbs/robustness/08_robustify.ipynb #a41c7e93
 @patch
 def _first(self:Robustified, x):
-    "What enters the heads, for the first time: refused where layers that learn run before the tail, or frozen ones after"
+    "What enters the heads, the first time: refused where layers that learn run before the tail or frozen ones later"
     with _Order(self.tuned) as seen: h = _before_head(self.tuned, x, False)
     for k in self.fixed ^ _before(self.tuned, self.tail, seen.places):
         if self.tail in seen.places and [*self.tuned.get_submodule(k).parameters(recurse=False)]:

@@ -16,7 +16,7 @@ from ..data import Data, as_float, check_xy
 from ..evaluation import predict
 from ..models import clone, device_of, eval_mode, features
 from ..training import cross_entropy
-from .baselines import finite, head_of
+from .baselines import finite, free, head_of
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #abef426e
 def mnemonic_codes(
@@ -29,6 +29,8 @@ def mnemonic_codes(
     "A code for each class: uniform noise"
     if classes < 2: raise ValueError(f'{classes!r} classes: with fewer than two there is nothing to tell apart')
     mean, std = (torch.as_tensor(v, dtype=torch.float32).reshape(-1, *[1]*(len(shape) - 1)) for v in (mean, std))
+    for name, v in dict(mean=mean, std=std).items():
+        if len(v) not in (1, shape[0]): raise ValueError(f'{name} has {len(v)} numbers, the input {shape[0]} channels')
     codes = mean + std*torch.rand(classes, *shape, generator=torch.Generator().manual_seed(seed))
     if codes.min() < 0 or codes.max() > 1:
         raise ValueError(f'mean {mean.flatten().tolist()} and std {std.flatten().tolist()} put codes outside of [0,1]')
@@ -193,7 +195,7 @@ def mnemonic_code(
         if data: check_images(forgotten, kept)
         check_codes(model, codes, known)
         layer = head_of(model, codes)[0] if head else None
-        names = [k for k, _ in model.named_parameters() if k.rpartition('.')[0] == layer] if head else None
+        names = free(model, [k for k, _ in model.named_parameters() if k.rpartition('.')[0] == layer] if head else None)
         fishers = [fisher(model, part, names) for part in ((forgotten, kept) if data else by_class(codes, gone))]
         def at(rate): return edited(model, codes, gone, fishers, rate, cap)
         if rate is not None: return finite(at(rate))
