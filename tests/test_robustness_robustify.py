@@ -216,8 +216,8 @@ def test_the_order_in_which_layers_run():
         def __init__(self):
             super().__init__()
             self.token = nn.Parameter(torch.rand(4))
-            self.first, self.fc = nn.Linear(4, 4), nn.Linear(4, 3)
-            self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.first, self.attend = nn.Linear(4, 4), nn.MultiheadAttention(4, 2, batch_first=True)
+            self.fc = nn.Linear(4, 3)
         def forward(self, x):
             h = self.first(x.flatten(2)) + self.token
             return self.fc(self.attend(h, h, h)[0].mean(1))
