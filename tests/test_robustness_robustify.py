@@ -227,8 +227,8 @@ def test_the_order_in_which_layers_run():
     Robustified(Attending().eval(), 'attend')(x)
     from robustnb.data import Data
     data = Data(torch.randint(256, (12, 1, 2, 2), dtype=torch.uint8), torch.arange(12) % 3, [*'abc'])
-    pupil = robustify(net, Backwards(), data, 'last', Recipe(1, .02, 6), augmix(width=0))
-    assert learns(pupil) == {'last', 'head'} and torch.equal(pupil.tuned.first.weight, net.first.weight)
+    learner = robustify(net, Backwards(), data, 'last', Recipe(1, .02, 6), augmix(width=0))
+    assert learns(learner) == {'last', 'head'} and torch.equal(learner.tuned.first.weight, net.first.weight)
 
 # %% ../nbs/robustness/08_robustify.ipynb #72f3405b
 def test_the_objective():

@@ -154,7 +154,8 @@ claims = [
     Claim('3b', 'Random noise does not sharpen: it adds less than half a doubling', 'rise', 'random', [.5],
           at=[.5, .9], better='lower', **kind),
     Claim(4, 'Adversarial training sharpens the landscape of a network with softmax, and does so more than random '
-             'noise of equal length', 'rise', 'adversarial', [0., 'random'], at=1., unit='doublings', matters=.25, datasets=NETWORK)]
+             'noise of equal length', 'rise', 'adversarial', [0., 'random'], at=1., unit='doublings', matters=.25,
+          datasets=NETWORK)]
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #84d9bc26
 by_eps = partial(line_figure, xlabel='eps / E (network: / size)', yscale='log', size=(3., 3.))
