@@ -130,6 +130,7 @@ def weight(browser, address):
     browser.execute_cdp_cmd('Network.enable', {})
     browser.execute_cdp_cmd('Network.setCacheDisabled', dict(cacheDisabled=True))
     browser.get(address)
+    wait(browser, f"document.URL == '{address}' && document.readyState == 'complete'", 120, address) # the driver may be early
     maths = browser.execute_script("return document.querySelectorAll('.math').length")
     if maths: wait(browser, f"document.querySelectorAll('.math mjx-container').length >= {maths}", 120, f'formulas of {address}')
     browser.execute_cdp_cmd('Network.setCacheDisabled', dict(cacheDisabled=False))
