@@ -36,6 +36,33 @@ class Odd(nn.Module):
         h = self.n(self.a(x)).relu()
         return self.fc(self.drop((h + self.m(self.b(h))).relu().mean((2, 3))))
 
+# %% ../nbs/robustness/08_robustify.ipynb #f2b8516d
+class Backwards(nn.Module):
+    "Registers its layers from the last to the first, some in a list, then the head"
+    def __init__(self):
+        super().__init__()
+        self.last, self.unused = nn.Linear(4, 4), nn.Linear(2, 2)
+        self.more, self.first = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+    def forward(self, x):
+        h = self.first(x.flatten(1)).relu()
+        for layer in reversed(self.more): h = layer(h).relu()
+        return self.head(self.last(h).relu())
+
+class Attending(nn.Module):
+    "A parameter of its own, and attention, whose inner layer is never called"
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.rand(4))
+        self.first, self.attend = nn.Linear(4, 4), nn.MultiheadAttention(4, 2, batch_first=True)
+        self.fc = nn.Linear(4, 3)
+    def forward(self, x):
+        h = self.first(x.flatten(2)) + self.token
+        return self.fc(self.attend(h, h, h)[0].mean(1))
+
+def learns(both): return {k.removeprefix('tuned.').rpartition('.')[0] for k, p in both.named_parameters()
+                          if p.requires_grad} - {'clean'}
+
 # %% ../nbs/robustness/08_robustify.ipynb #ffc565ca
 def test_operations():
     g = torch.Generator().manual_seed(0)
@@ -175,23 +202,10 @@ def test_the_wrapper():
     both.rule = 'best'
     with pytest.raises(ValueError, match='rule'): both(x)
 
-# %% ../nbs/robustness/08_robustify.ipynb #f2b8516d
+# %% ../nbs/robustness/08_robustify.ipynb #4b7e90d1
 def test_the_order_in_which_layers_run():
-    class Backwards(nn.Module):
-        "Registers its layers from the last to the first, some in a list, then the head"
-        def __init__(self):
-            super().__init__()
-            self.last, self.unused = nn.Linear(4, 4), nn.Linear(2, 2)
-            self.more, self.first = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]), nn.Linear(4, 4)
-            self.head = nn.Linear(4, 3)
-        def forward(self, x):
-            h = self.first(x.flatten(1)).relu()
-            for layer in reversed(self.more): h = layer(h).relu()
-            return self.head(self.last(h).relu())
     torch.manual_seed(0)
     net, x = Backwards(), torch.rand(6, 1, 2, 2)
-    def learns(both): return {k.removeprefix('tuned.').rpartition('.')[0] for k, p in both.named_parameters()
-                              if p.requires_grad} - {'clean'}
     order = ['first', 'more.1', 'more.0', 'last', 'head']
     for i, tail in enumerate(order):
         both = Robustified(net, tail, example=x[:1])
@@ -202,6 +216,11 @@ def test_the_order_in_which_layers_run():
         with pytest.raises(ValueError, match='order in which they are registered.*example='):
             Robustified(net.eval(), tail)(x)
     assert learns(Robustified(net, 'more', example=x)) == set(order[1:]) # the list begins with the first of it that runs
+
+# %% ../nbs/robustness/08_robustify.ipynb #6c02f1ab
+def test_the_order_of_what_is_wrapped_and_of_what_holds_layers():
+    torch.manual_seed(0)
+    net, x = Backwards(), torch.rand(6, 1, 2, 2)
     for wrapped in (nn.DataParallel(net), torch.compile(net, backend='eager')):
         both = Robustified(wrapped, next(k for k, m in wrapped.named_modules() if m is net.last), example=x)
         assert {k.rpartition('.')[2] for k in learns(both)} == {'last', 'head'}
@@ -211,20 +230,15 @@ def test_the_order_in_which_layers_run():
         one, two = Robustified(ordinary, tail), Robustified(ordinary, tail, example=torch.rand(1, 1, 8, 8))
         assert learns(one) == learns(two) and one.fixed == two.fixed
         one(torch.rand(2, 1, 8, 8))
-    class Attending(nn.Module):
-        "A parameter of its own, and attention, whose inner layer is never called"
-        def __init__(self):
-            super().__init__()
-            self.token = nn.Parameter(torch.rand(4))
-            self.first, self.attend = nn.Linear(4, 4), nn.MultiheadAttention(4, 2, batch_first=True)
-            self.fc = nn.Linear(4, 3)
-        def forward(self, x):
-            h = self.first(x.flatten(2)) + self.token
-            return self.fc(self.attend(h, h, h)[0].mean(1))
     x = torch.rand(3, 2, 2, 2)
     assert learns(Robustified(Attending().eval(), 'attend', example=x)) == {'attend', 'attend.out_proj', 'fc'}
     assert learns(Robustified(Attending().eval(), 'fc', example=x)) == {'fc'}
     Robustified(Attending().eval(), 'attend')(x)
+
+# %% ../nbs/robustness/08_robustify.ipynb #90ad3be7
+def test_robustify_goes_by_the_order_in_which_layers_run():
+    torch.manual_seed(0)
+    net, x = Backwards(), torch.rand(6, 1, 2, 2)
     from robustnb.data import Data
     data = Data(torch.randint(256, (12, 1, 2, 2), dtype=torch.uint8), torch.arange(12) % 3, [*'abc'])
     learner = robustify(net, Backwards(), data, 'last', Recipe(1, .02, 6), augmix(width=0))

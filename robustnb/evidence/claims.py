@@ -413,12 +413,13 @@ def judge(
                 held=f"{sum(c['state'] == 'holds' for c in cs)} of {len(cs)}",
                 pooled=pooled([c for c, pair in zip(cs, pairs) if pair[1:] == its]),
                 reason=reason_of(claim, weak, cs), comparisons=cs)
+
+# %% ../../nbs/evidence/00_claims.ipynb #d7c5b0a4
 def by_dataset(claim, records):
     "Those of the arms that the claim names, by data set: what all its comparisons select from"
     records = records[records.arm.isin(claim.arms)]
     records.attrs = {} # pandas copies them deeply with every selection, which took most of the time
     return dict(iter(records.groupby('dataset')))
-
 
 # %% ../../nbs/evidence/00_claims.ipynb #fca35200
 def for_the_reader(claim, c, metric, records, at):
