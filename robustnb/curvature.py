@@ -128,8 +128,8 @@ class _Risk:
     def operator(self, product):
         "`product`: {name: tensor} -> [tensors] as a symmetric LinearOperator on vectors of the weights' precision"
         like = next(iter(self.weights.values()))
-        size, dtype = sum(
-            t.numel() for t in self.weights.values()), np.float64 if like.dtype == torch.float64 else np.float32
+        size, dtype = (sum(t.numel() for t in self.weights.values()),
+                       np.float64 if like.dtype == torch.float64 else np.float32)
         def matvec(v):
             v = torch.from_numpy(np.array(v, dtype).reshape(-1)).to(like.device, like.dtype)
             with torch.inference_mode(False):
@@ -324,8 +324,7 @@ def _seeds(out, y, kind, family, samples, gen):
         if kind == 'true': return [e.expand(n, k) for e in torch.eye(k, dtype=out.dtype, device=out.device)]
         return [
             torch.randn(out.shape, generator=gen, dtype=out.dtype, device=out.device) / samples**0.5
-            for _ in range(samples)
-        ]
+            for _ in range(samples)]
     p, hot = out.softmax(1), lambda c: F.one_hot(c, k).to(out.dtype)
     if kind == 'empirical': return [p - hot(classified(out, y)[1])]
     if kind == 'true': return [p[:, [c]].sqrt() * (p - hot(torch.full_like(y, c, dtype=torch.int64))) for c in range(k)]
@@ -405,9 +404,7 @@ def _layers(net, weights):
 
     found = {
         m: {part: names[id(p)] for part, p in m.named_parameters(recurse=False) if id(p) in names}
-        for m in net.modules()
-        if fits(m)
-    }
+        for m in net.modules() if fits(m)}
     return {m: parts for m, parts in found.items() if parts}
 
 # %% ../nbs/04_curvature.ipynb #9859156a
@@ -451,8 +448,7 @@ def _trusted(net, weights, x, few=4):
     gen = torch.Generator().manual_seed(0)
     got, us = _layer_squares(net, layers, x, lambda out: [torch.randn(out.shape, generator=gen).to(out)])
     want = _loop_squares(
-        net, {k: t for k, t in weights.items() if any(k in parts.values() for parts in layers.values())}, x, us
-    )
+        net, {k: t for k, t in weights.items() if any(k in parts.values() for parts in layers.values())}, x, us)
 
     def right(k): return (got[k] - want[k]).abs().max() <= 1e-3 * want[k].max() and want[k].any()
     good = {k for k in got if right(k)}
@@ -589,8 +585,8 @@ def loss_surface(
     risk = _Risk(model, data, loss, None, mode, attack, batch_size)
     for d in directions: _check_direction(risk.weights, d)
     if not anew: risk.hold()
-    at0, grid = {k: t.clone()
-                 for k, t in risk.weights.items()}, np.stack(np.meshgrid(*[at] * len(directions), indexing='ij'), -1)
+    at0, grid = ({k: t.clone() for k, t in risk.weights.items()},
+                 np.stack(np.meshgrid(*[at] * len(directions), indexing='ij'), -1))
     def moved(k, point): return sum((a * d[k].to(at0[k]) for a, d in zip(point, directions) if k in d), at0[k])
     def row(point):
         for k, t in risk.weights.items(): t.copy_(moved(k, point))  # these are the copy's own weights

@@ -373,8 +373,8 @@ def _decode_drawings(path):
 # %% ../nbs/00_data.ipynb #b545aaf2
 def _read_omniglot(root, split):
     "The full background set if its zip is there, else the two small ones together"
-    zips, name = [p for f in ('omniglot', 'omniglot-py')
-                  if (p := root / f / 'images_background.zip').exists()][:1], 'omniglot'
+    zips, name = ([p for f in ('omniglot', 'omniglot-py') if (p := root/f/'images_background.zip').exists()][:1],
+                  'omniglot')
     if not zips: zips, name = [root/'omniglot'/f'images_background_small{i}.zip' for i in (1, 2)], 'omniglot-small'
     if not all(p.exists() for p in zips): return
     images = {}
@@ -397,8 +397,7 @@ def adbench_sets(root=None)->dict:
     found = [p for d in data_dirs(root) for p in (d/'adbench').glob('*.npz') if not _hidden(p.name)]
     return {
         re.sub(r'^\d+_', '', p.stem).lower(): p
-        for p in sorted(found, key=lambda p: int(re.match(r'\d*', p.stem)[0] or 0), reverse=True)
-    }
+        for p in sorted(found, key=lambda p: int(re.match(r'\d*', p.stem)[0] or 0), reverse=True)}
 
 def _read_table(path):
     "Rows in float32 and labels 0 or 1; a ValueError says what in the table cannot be taken"

@@ -53,8 +53,7 @@ def calibration_error(
     if confidence.ndim != 1 or len(confidence) == 0 or confidence.shape != correct.shape:
         raise ValueError(
             f'calibration_error needs two vectors of one length above 0, got shapes {confidence.shape} and '
-            f'{correct.shape}'
-        )
+            f'{correct.shape}')
     b = np.digitize(confidence, np.linspace(0, 1, bins+1)[1:-1], right=True)
     return np.abs(np.bincount(b, correct-confidence, bins)).sum()/len(b)
 
@@ -148,8 +147,7 @@ def check_examples(name, x_adv, x, threat):
     if not isinstance(x_adv, torch.Tensor) or x_adv.shape != x.shape:
         raise ValueError(
             f'attack {name!r} must return a tensor of shape {tuple(x.shape)}, got '
-            f'{tuple(getattr(x_adv, "shape", ())) or type(x_adv).__name__}'
-        )
+            f'{tuple(getattr(x_adv, "shape", ())) or type(x_adv).__name__}')
     x_adv = x_adv.detach().to(x.dtype)
     size = x.new_zeros(()) if threat is None else threat.norm(x_adv - x).amax()
     low, high, size = torch.stack([*x_adv.aminmax(), size]).tolist()
@@ -237,8 +235,7 @@ def _warn_if_helpful(rows):
         if c['correct'].mean() > high:
             warnings.warn(
                 f'attack {name!r} raised the accuracy from {right.mean():.1%} to {c["correct"].mean():.1%}: is the '
-                'sign of its loss right?'
-            )
+                'sign of its loss right?')
 
 # %% ../nbs/03_evaluation.ipynb #81120d74
 def evaluate(
@@ -351,8 +348,7 @@ def curve_problems(
             f'Accuracy rises from {acc[j]:.1%} at eps={eps[j]:g} to {acc[i]:.1%} at eps={eps[i]:g}, though the larger '
             'ball contains the '
             'smaller one: the attack misses examples it has already found (too few steps, a wrong step size or masked '
-            'gradients).'
-        )
+            'gradients).')
     if acc[-1] > tol:
         problems.append(
             f'Accuracy is still {acc[-1]:.1%} at the largest radius, eps={eps[-1]:g}: go on to larger ones; if it does '

@@ -47,8 +47,7 @@ def _normalize(shape, mean, std, dims=(3,)):
     if not {len(layer.mean), len(layer.std)} <= {1, shape[0]}:
         raise ValueError(
             f'mean has {len(layer.mean)} and std {len(layer.std)} values; expected 1 or {shape[0]} for shape '
-            f'{tuple(shape)}'
-        )
+            f'{tuple(shape)}')
     return layer
 
 # %% ../nbs/01_models.ipynb #f1d11df8
@@ -176,8 +175,7 @@ def vgg11(
     for i, (factor, pool) in enumerate(zip((1, 2, 4, 4, 8, 8, 8, 8), (1, 1, 0, 1, 0, 1, 0, 1)), 1):
         layers |= {
             f'conv{i}': nn.Conv2d(c, factor * width, 3, 1, 1, bias=False), f'bn{i}': nn.BatchNorm2d(factor * width),
-            f'relu{i}': nn.ReLU()
-        }
+            f'relu{i}': nn.ReLU()}
         if pool: layers[f'pool{i}'] = nn.MaxPool2d(2)
         c = factor*width
     return _sequential(**layers, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), head=nn.Linear(c, classes))
@@ -200,8 +198,8 @@ class PreActBlock(nn.Module):
 # %% ../nbs/01_models.ipynb #fa73df50
 def _preact(shape, classes, stem, stages, mean, std, stride=1):
     "Pre-activation ResNet; `stride` is the stem's, `stages` lists (channels, blocks, stride)"
-    layers, c = dict(
-        normalize=_normalize(shape, mean, std), conv=nn.Conv2d(shape[0], stem, 3, stride, 1, bias=False)), stem
+    layers, c = (dict(normalize=_normalize(shape, mean, std),
+                      conv=nn.Conv2d(shape[0], stem, 3, stride, 1, bias=False)), stem)
     for i, (width, blocks, stride) in enumerate(stages, 1):
         widths = [c] + [width]*blocks
         layers[f'stage{i}'] = nn.Sequential(
@@ -402,8 +400,7 @@ def find_head(
     if not linears:
         raise ValueError(
             f'{type(model).__name__} has no nn.Linear that could be its head: name it, e.g. features(model, x, '
-            'head="classifier.1")'
-        )
+            'head="classifier.1")')
     usual, maybe = ([(n, m) for n, m in linears if some & set(n.split('.'))] for some in (_HEADS, _LAST))
     if usual: return usual[-1]
     if maybe and maybe[-1] != linears[-1]:
@@ -444,8 +441,7 @@ def _entering(model, x, name, layer, guessed):
     if len(seen) > 1:
         raise ValueError(
             f'layer {name!r} runs {len(seen)} times in a forward pass: give the name of a layer that runs once, after '
-            'which the head follows'
-        )
+            'which the head follows')
     (into, out), = seen
     if guessed: _check_head(name, out, logits)
     return into
@@ -455,8 +451,7 @@ def _check_head(name, out, logits):
     if getattr(logits, 'shape', None) != out.shape:
         raise ValueError(
             f'{name!r} is not the head, its output {tuple(out.shape)} is not the output of the model: give the name of '
-            'the head'
-        )
+            'the head')
 
 # %% ../nbs/01_models.ipynb #200c3143
 def with_head(
@@ -516,8 +511,7 @@ def _check_path(path):
     if path.suffix.lower() in _PICKLES:
         raise ValueError(
             f'{path} is a pickle by its name, and a pickle can run code when it is read; weights are kept in '
-            '.safetensors files'
-        )
+            '.safetensors files')
     return path
 
 # %% ../nbs/01_models.ipynb #38209f99
@@ -544,8 +538,7 @@ def _check_call(model, spec):
     raise ValueError(
         f"the model is no longer what its call of {spec['name']!r} makes: {differ[0]!r} is {say(here.get(differ[0]))}, "
         f"by the call it is {say(made.get(differ[0]))}{more}. Build it by a function under @architecture that makes "
-        "the change"
-    )
+        "the change")
 
 # %% ../nbs/01_models.ipynb #afbaff82
 def save_model(

@@ -48,8 +48,7 @@ def classified(
     if low < 0 or high >= k:
         raise ValueError(
             f'label {low if low < 0 else high} is out of range: the model returns {k} logits, so labels go from 0 to '
-            f'{k - 1}'
-        )
+            f'{k - 1}')
     return logits, y
 
 # %% ../nbs/02_training.ipynb #055941f6
@@ -61,8 +60,8 @@ def cross_entropy(
 ): # (mean loss, {'accuracy'})
     "Mean cross-entropy of a batch, and its accuracy: the simplest objective"
     logits, y = classified(logits_of(model, x), y)
-    return F.cross_entropy(
-        logits, y, label_smoothing=label_smoothing), {'accuracy': (logits.detach().argmax(1) == y).float().mean()}
+    return (F.cross_entropy(logits, y, label_smoothing=label_smoothing),
+            {'accuracy': (logits.detach().argmax(1) == y).float().mean()})
 
 # %% ../nbs/02_training.ipynb #3d1e9271
 def update(
@@ -98,8 +97,7 @@ def _dtype(precision, model):
     if precision not in ('bf16', torch.bfloat16):
         raise ValueError(
             f"precision is None (that of the weights) or 'bf16', not {precision!r}: float16 would need a loss scale, "
-            "bfloat16 does not"
-        )
+            "bfloat16 does not")
     if floating_type(model) == torch.float64:
         raise ValueError("precision='bf16' has no effect on float64 weights: call model.float() first, or leave it out")
     return torch.bfloat16
@@ -125,14 +123,12 @@ def _objective(loss, model, x, y):
         if x.dtype == floating_type(model) or 'type' not in str(e): raise
         raise TypeError(
             f'the batch is {x.dtype} and the weights are {floating_type(model)}: an objective asks by logits_of(model, '
-            f'x), which casts ({e})'
-        ) from e
+            f'x), which casts ({e})') from e
     if isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], dict) and getattr(out[0], 'ndim', None) == 0:
         return out
     raise TypeError(
         f'an objective returns (scalar tensor, dict of scalars), but {getattr(loss, "__name__", loss)} returned '
-        f'{_short(out)}'
-    )
+        f'{_short(out)}')
 
 def _short(o):
     "What `o` is, in a few words"
@@ -174,8 +170,7 @@ def _updates(model, batches, loss, opt, epochs, step, schedule, start, step_kw):
                     logs = step(model, x, y, loss, opt, **step_kw)
                 yield {
                     'update': u, 'epoch': epoch, 'batch': batch,
-                    'lr': lr.clone() if isinstance(lr, torch.Tensor) else lr, **logs, 'samples': len(x)
-                }
+                    'lr': lr.clone() if isinstance(lr, torch.Tensor) else lr, **logs, 'samples': len(x)}
             if batch + 1 != n:
                 raise ValueError(
                     f'the length of batches is {n}, but a pass gave {batch + 1}: updates cannot be numbered')
@@ -230,8 +225,7 @@ def _length(batches):
     if n is None or not hasattr(batches, '__iter__'):
         raise TypeError(
             'batches has a length and is passed over once per epoch (Batches, a DataLoader, a list), unlike '
-            f'{_short(batches)}'
-        )
+            f'{_short(batches)}')
     return n
 
 # %% ../nbs/02_training.ipynb #c6375919
@@ -241,8 +235,7 @@ def _check_weights(model, opt, others):
     if not own:
         raise ValueError(
             f'{type(model).__name__} has no parameters: there is nothing to train (a frozen TorchScript module keeps '
-            'its weights as constants)'
-        )
+            'its weights as constants)')
     if own.isdisjoint(map(id, held)):
         raise ValueError("the optimiser holds none of the model's parameters: was it made for another model?")
     if not any(p.requires_grad for p in held):
@@ -290,8 +283,7 @@ def _statistics(model):
 def _running(model):
     "The running statistics by name"
     return {
-        f'{k}.{b}'.lstrip('.'): getattr(m, b) for k, m in _statistics(model) for b in ('running_mean', 'running_var')
-    }
+        f'{k}.{b}'.lstrip('.'): getattr(m, b) for k, m in _statistics(model) for b in ('running_mean', 'running_var')}
 
 # %% ../nbs/02_training.ipynb #1eac0841
 def _watched(model):
@@ -475,8 +467,7 @@ class Average:
         # at first, after a checkpoint or a move
         if not self.placed or any(s.device != p.device for s, p in zip(self.shadow, params)):
             self.shadow = [
-                torch.empty_like(p, dtype=_wide(p.dtype)).copy_(s) for p, s in zip(params, self.shadow or params)
-            ]
+                torch.empty_like(p, dtype=_wide(p.dtype)).copy_(s) for p, s in zip(params, self.shadow or params)]
             self.placed = True
         if self.n:
             torch._foreach_lerp_(self.shadow, [p.to(s.dtype) for p, s in zip(params, self.shadow)], self.weight())
@@ -545,18 +536,14 @@ def recompute_bn(
     check_module(model)
     net, seen = unwrapped(model), {}
     norms, device, dtype = (
-        dict(_statistics(net)),
-        next(chain(net.parameters(), net.buffers()), torch.empty(0)).device,
-        floating_type(net),
-    )
+        dict(_statistics(net)), next(chain(net.parameters(), net.buffers()), torch.empty(0)).device, floating_type(net))
     fixed = next(
         (k for k, m in net.named_modules() if isinstance(m, torch.jit.ScriptModule) and hasattr(m, 'running_mean')),
         None)
     if fixed:
         raise ValueError(
             f'{fixed!r} is TorchScript, so its statistics cannot be measured anew: take the module that it was made '
-            'from'
-        )
+            'from')
     if not norms: return model
     def take(m, args, out): # with momentum 1 a layer keeps the statistics of its last call
         n, new = len(out), [t.to(_wide(t.dtype), copy=True) for t in (m.running_mean, m.running_var)]
@@ -618,8 +605,7 @@ def _pack(obj, tensors, at='state'):
     if isinstance(obj, dict): return {'dict': [[k, _pack(v, tensors, f'{at}/{k}')] for k, v in obj.items()]}
     if isinstance(obj, (list, tuple)):
         return {
-            'tuple' if isinstance(obj, tuple) else 'list': [_pack(v, tensors, f'{at}/{i}') for i, v in enumerate(obj)]
-        }
+            'tuple' if isinstance(obj, tuple) else 'list': [_pack(v, tensors, f'{at}/{i}') for i, v in enumerate(obj)]}
     if obj is None or isinstance(obj, (bool, int, float, str)): return obj
     raise TypeError(
         f'a checkpoint holds tensors, numbers, strings, lists and dicts, but {at} is a {type(obj).__name__}')
@@ -726,8 +712,7 @@ def _stream(batches):
     examples = getattr(batches, 'x', getattr(batches, 'dataset', None))
     if hasattr(examples, '__len__'): found['number of examples'] = len(examples)
     labels = [y for _, y in pairs] if pairs else [
-        getattr(batches, 'y', None), *(examples.tensors[1:2] if isinstance(examples, TensorDataset) else ())
-    ]
+        getattr(batches, 'y', None), *(examples.tensors[1:2] if isinstance(examples, TensorDataset) else ())]
     labels = [y for y in labels if isinstance(y, torch.Tensor) and y.dtype == torch.int64]
     if labels: found['checksum of the labels'] = zlib.crc32(torch.cat([y.reshape(-1).cpu() for y in labels]).numpy())
     return found
@@ -746,22 +731,19 @@ def _settings(batches, loss, step, schedule, averages, total, kw):
     }
     augment = getattr(batches, 'augment', None)
     said = dict(loss=name(loss), step=name(step), augment=name(augment) if augment else None, **rates, **own,
-                **{k: v
-                   for k, v in kw.items()
-                   if v is not None})
+                **{k: v for k, v in kw.items() if v is not None})
     return {k: v for k, v in said.items() if isinstance(v, (bool, int, float, str, list))}
 
 # %% ../nbs/02_training.ipynb #5a8ea695
 class _Run:
     "What `fit` keeps beside its loop: the history, and the checkpoint"
     def __init__(self, model, batches, loss, opt, step, averages, path, settings):
-        self.feed, self.model, self.opt, self.history = _Feed(batches,
-                                                              device_of(model)), model, opt, History()
+        self.feed, self.model, self.opt, self.history = (
+            _Feed(batches, device_of(model)), model, opt, History())
         self.path, self.saved, self.settings = path and _writable(path), None, settings
         stateful = {k: o for k, o in dict(loss=loss, step=step).items() if hasattr(o, 'load_state_dict')}
         self.parts = dict(model=unwrapped(model), optimiser=opt, history=self.history,
-                          **{f'average {i}': a
-                             for i, a in enumerate(averages)}, **stateful)
+                          **{f'average {i}': a for i, a in enumerate(averages)}, **stateful)
         self.about = dict(kinds={k: type(o).__name__ for k, o in self.parts.items()}, per_epoch=len(batches),
                           **({'type of the weights': str(floating_type(model)), **_stream(batches)} if path else {}))
 
@@ -770,8 +752,7 @@ class _Run:
         if _is_main():
             save_state(
                 dict(done=done, about=self.about, settings=self.settings, began=self.feed.began, now=self.feed.random(),
-                     parts={k: o.state_dict()
-                            for k, o in self.parts.items()}), self.path)
+                     parts={k: o.state_dict() for k, o in self.parts.items()}), self.path)
         self.saved = done
 
 # %% ../nbs/02_training.ipynb #8e2d0ab9
@@ -804,10 +785,8 @@ def resume(self:_Run, total): # updates that are done
 @patch
 def _load(self:_Run, parts):
     "Load every part, or none of them"
-    groups, was = (
-        _hyperparameters(self.opt, 'lr'),
-        {k: copy.deepcopy(o.state_dict()) for k, o in self.parts.items()},
-    )
+    groups, was = (_hyperparameters(self.opt, 'lr'),
+                   {k: copy.deepcopy(o.state_dict()) for k, o in self.parts.items()})
     for k, o in self.parts.items():
         try: o.load_state_dict(parts[k])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
@@ -832,8 +811,7 @@ def _hyperparameters(opt, rate):
     may be in 'lr'"""
     groups = [
         {k: v for k, v in g.items() if k not in ('params', 'initial_lr')} | {'lr': float(g.get(rate, g['lr']))}
-        for g in opt.param_groups
-    ]
+        for g in opt.param_groups]
     return [{k: tuple(v) if isinstance(v, list) else v
              for k, v in g.items()
              if not isinstance(v, torch.Tensor)}
@@ -869,16 +847,10 @@ def check(self:_Run, record):
     if began['update'] <= bad['update'] and math.isfinite(began.get(
             'loss', 0)) and not math.isfinite(began.get('grad_norm', 0)):
         bad, what = began, 'the norm of the gradient is {grad_norm}'
-    last = (
-        f'the last checkpoint, {self.path}, is from after {self.saved} updates'
-        if self.saved
-        else 'there is no checkpoint'
-    )
-    half = (
-        '. float16 overflows above 65504: keep the weights in float32 and train with precision=\'bf16\''
-        if floating_type(self.model) == torch.float16
-        else ''
-    )
+    last = (f'the last checkpoint, {self.path}, is from after {self.saved} updates' if self.saved
+            else 'there is no checkpoint')
+    half = ('. float16 overflows above 65504: keep the weights in float32 and train with precision=\'bf16\''
+            if floating_type(self.model) == torch.float16 else '')
     raise Diverged((what + ' at epoch {epoch}, batch {batch} (update {update}, all counted from 0); ').format_map(bad)
                    + last + half)
 

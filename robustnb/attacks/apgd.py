@@ -58,10 +58,7 @@ class Halving:
     def begin(self, s, x0):
         s.size = torch.full_like(s.high, 2 * self.threat.eps)
         s.ups, s.halved, s.high_then = (
-            torch.zeros_like(s.high),
-            torch.ones_like(s.high, dtype=torch.bool),
-            s.high.clone(),
-        )
+            torch.zeros_like(s.high), torch.ones_like(s.high, dtype=torch.bool), s.high.clone())
 
     def move(self, s, project, i):
         z = project(s.x + _rows(s.size, s.x) * self.threat.steepest(s.grad))
@@ -128,8 +125,8 @@ def _climb(hunt, pace, start, loss, steps, step, futile=None, counts=True, **mor
             logits, value, s.grad = hunt.gradient(s.x, loss(s))
             better = value > s.high
             s.high, s.before, s.last = torch.where(better, value, s.high), s.last, value
-            s.best, s.grad_best = torch.where(_rows(better, s.x), s.x, s.best), torch.where(
-                _rows(better, s.x), s.grad, s.grad_best)
+            s.best, s.grad_best = (torch.where(_rows(better, s.x), s.x, s.best),
+                                   torch.where(_rows(better, s.x), s.grad, s.grad_best))
             s.low = torch.fmin(s.low, -margin_loss(logits, hunt.y))
         gone = hunt.record(s.x, logits, step + i) if counts else None
         if i in late: gone |= s.low > futile * -margin_loss(hunt.clean, hunt.y)

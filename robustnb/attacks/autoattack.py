@@ -44,10 +44,8 @@ def members(threat,    # Linf(eps), L2(eps) or L1(eps)
         raise ValueError(
             unknown('version', version, VERSIONS) + ', or attacks=dict(name=attack) for a list of your own')
     larger, kw_fab, kw_square = (
-        isinstance(threat, L1),
-        kw | dict(futile=1.5 if kw.get('futile') and isinstance(threat, Linf) else None),
-        {k: v for k, v in kw.items() if k == 'mode'},
-    )
+        isinstance(threat, L1), kw | dict(futile=1.5 if kw.get('futile') and isinstance(threat, Linf) else None),
+        {k: v for k, v in kw.items() if k == 'mode'})
     targets, (dlr, dlr_name) = min(9, classes - 1), (dlr_loss, 'dlr') if classes > 2 else (margin_loss, 'margin')
     def targeted(**more):
         if classes > 3:
@@ -61,13 +59,11 @@ def members(threat,    # Linf(eps), L2(eps) or L1(eps)
     if version == 'standard':
         return {
             'apgd-ce': plain(ce_loss, restarts=5 if larger else 1, larger=larger), **targeted(seed=next(seeds)),
-            **fab_t(), **black_box()
-        }
+            **fab_t(), **black_box()}
     return {
         'apgd-ce': plain(ce_loss, restarts=5, larger=larger), f'apgd-{dlr_name}': plain(dlr, restarts=5, larger=larger),
         'fab': fab(threat, restarts=5, seed=next(seeds),
-                   **kw_fab), **black_box(), **targeted(seed=next(seeds)), **fab_t()
-    }
+                   **kw_fab), **black_box(), **targeted(seed=next(seeds)), **fab_t()}
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #8458ff2c
 @dataclass(repr=False)
@@ -105,10 +101,9 @@ def table(self:Report):
     "Accuracy with its 95 % interval, images broken, seconds and passes after each attack: DataFrame"
     n, names = len(self.by), ['clean', *self.attacks]
     rows = [
-        dict(accuracy=a, low=wilson(round(a * n), n)[0], high=wilson(round(
-            a * n), n)[1], broken=int((self.by == k).sum()), seconds=self.seconds.get(name, 0.), passes=self.passes.get(
-                name, 0)) for k, (name, a) in enumerate(self.accuracy.items())
-    ]
+        dict(accuracy=a, low=wilson(round(a * n), n)[0], high=wilson(round(a * n), n)[1],
+             broken=int((self.by == k).sum()), seconds=self.seconds.get(name, 0.), passes=self.passes.get(name, 0))
+        for k, (name, a) in enumerate(self.accuracy.items())]
     return pd.DataFrame(rows, index=names)
 
 @patch(as_prop=True)
@@ -144,12 +139,10 @@ class _Run:
         self.names, self.mark, self.path = names, mark, path and Path(path)
         # attack in progress, ..., attacks that found no gradient
         self.at, self.seconds, self.passes, self.skipped, self.clean = 0, {}, {}, [], None
-        self.x_adv, self.margin, self.step = x.clone(memory_format=torch.contiguous_format), torch.full(
-            (n,), torch.inf), torch.full((n,), -1)
+        self.x_adv, self.margin, self.step = (
+            x.clone(memory_format=torch.contiguous_format), torch.full((n,), torch.inf), torch.full((n,), -1))
         self.by, (self.tried, self.flat, self.blind, self.lost) = (
-            torch.full((n,), -1),
-            torch.zeros(4, n, dtype=torch.bool),
-        )
+            torch.full((n,), -1), torch.zeros(4, n, dtype=torch.bool))
         if self.path and self.path.exists(): self._load()
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #221c42cd
@@ -157,10 +150,7 @@ class _Run:
 def _load(self:_Run):
     try:
         with safe_open(self.path, 'pt') as f:
-            meta, tensors = (
-                json.loads((f.metadata() or {}).get('run', '{}')),
-                {k: f.get_tensor(k) for k in f.keys()},
-            )
+            meta, tensors = (json.loads((f.metadata() or {}).get('run', '{}')), {k: f.get_tensor(k) for k in f.keys()})
     except (SafetensorError, OSError, ValueError) as e:
         raise ValueError(
             f'{self.path} is not the state of an evaluation, or is damaged ({e}): remove it, or give another path'
@@ -191,8 +181,8 @@ def note(self:_Run, rows, found, seconds):
     "Take over what an attack found on the images `rows`"
     name, margin, step = self.names[self.at], found.margin.float().cpu(), found.step.cpu()
     better = found.broken.cpu() | (margin < self.margin[rows])
-    self.x_adv[rows[better]], self.margin[rows[better]] = found.x_adv.cpu()[better].to(
-        self.x_adv.dtype), margin[better]
+    self.x_adv[rows[better]], self.margin[rows[better]] = (
+        found.x_adv.cpu()[better].to(self.x_adv.dtype), margin[better])
     self.step[rows], self.tried[rows] = step, True
     self.by[rows] = torch.where(step < 0, -1, torch.where((step == 0) & (self.at == 0), 0, self.at + 1))
     self.seconds[name] = self.seconds.get(name, 0.) + seconds
@@ -234,12 +224,8 @@ def _find(name, attack, model, x, y, threat):
         (clean, missed), (margin, wrong) = (_judged(logits_of(model, z), y) for z in (x, x_adv))
     x_adv = torch.where(missed.view(-1, *[1] * (x.ndim - 1)), x, x_adv)  # what is wrong by itself needs no example
     return Found(
-        x_adv,
-        torch.where(missed, clean, margin),
-        torch.where(missed, 0, wrong.long() * 2 - 1),
-        passes=2 * len(x),
-        lost=~margin.isfinite(),
-    )
+        x_adv, torch.where(missed, clean, margin), torch.where(missed, 0, wrong.long() * 2 - 1), passes=2 * len(x),
+        lost=~margin.isfinite())
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #cc3bdfc5
 def _sha(v): return hashlib.sha256(v).hexdigest()
@@ -336,8 +322,7 @@ def _found(run, x):
     if run.skipped:
         warnings.warn(
             f'no gradient leads to the images, so that {", ".join(run.skipped)} could not run: robust accuracies '
-            'are too high'
-        )
+            'are too high')
     here = lambda t: t.to(x.device)
     return Found(run.x_adv.to(x), *map(here, (run.margin, run.step)), sum(run.passes.values()),
                  *map(here, (run.flat, run.blind, run.lost)))
@@ -358,8 +343,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
     _check_attacks(attacks, seed, precision, futile, mode)
     if attacks is not None and version in VERSIONS: version = 'custom'
     make = lambda classes: (
-        attacks or members(threat, version, classes, seed, precision=precision, futile=futile, mode=mode)
-    )
+        attacks or members(threat, version, classes, seed, precision=precision, futile=futile, mode=mode))
     make(10)  # wrong settings are named now
     own = _digest([getattr(a, 'find', a) for a in (attacks or {}).values()])  # before they run, and may keep things
     def ready(model, x, y):
@@ -435,12 +419,8 @@ def _flags_of(run, report, model, attacks):
     "What the run tells about itself: flags, and None where there is nothing to say"
     tried = int((run.by != 0).sum())
     after = [
-        square_better(report.accuracy),
-        flat_starts(int(run.flat.sum()), tried),
-        _skipped(run),
-        blind_flag(int(run.blind.sum()), tried),
-        lost_flag(int(run.lost.sum()), tried),
-    ]
+        square_better(report.accuracy), flat_starts(int(run.flat.sum()), tried), _skipped(run),
+        blind_flag(int(run.blind.sum()), tried), lost_flag(int(run.lost.sum()), tried)]
     again = _recheck(attacks, model, run, report.y, report.about['batch_size']) if report.version != 'rand' else 0
     if again > .002:
         after.append(

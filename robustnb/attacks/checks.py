@@ -219,8 +219,8 @@ def _foresight(model, x, y, threat, directions=4):
             p.append(((there - x).double() * grad).flatten(1).sum(1))
         o, p = torch.stack(o), torch.stack(p)
         c.append((o * p).sum() / (o.norm() * p.norm()).clamp(min=1e-30))
-        rho.append((margin(
-            (x + h * grad.sign()).clamp(0, 1)) - at).nan_to_num(0, 0, 0).mean() / o.abs().mean().clamp(min=1e-30))
+        rho.append((margin((x + h * grad.sign()).clamp(0, 1)) - at).nan_to_num(0, 0, 0).mean()
+                   / o.abs().mean().clamp(min=1e-30))
         moved.append(o.abs().mean() / (z.amax(1) - z.amin(1)).double().mean().clamp(min=1e-30))
     return [float(torch.stack(v).max()) for v in (c, rho, moved)]
 
@@ -233,10 +233,8 @@ def false_gradient(model, x, y, threat):
     c, rho, moved = _foresight(model, x, top, threat)
     if c >= .1 or rho >= 1 or not moved >= 1e-5: return  # NaN: there are no logits that could move
     seen = (
-        'Autograd has no gradient for the images'
-        if cut
-        else f'The gradient does not foretell the margin (correlation {c:.2f})'
-    )
+        'Autograd has no gradient for the images' if cut
+        else f'The gradient does not foretell the margin (correlation {c:.2f})')
     return Flag(
         'false gradient',
         f'{seen}, yet random steps of at most half of eps move it by {moved:.1%} of the spread of the logits. '

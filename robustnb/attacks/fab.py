@@ -19,8 +19,7 @@ from ..models import logits_of
 def _hit(a, unit, room, goal, steps=10):
     "min(stride * unit, room) whose product with `a` is `goal`: Newton's iteration on the stride, from below"
     rows = [
-        v.expand(*room.shape[:-1], -1).flatten(0, -2) for v in (room / unit.clamp(min=1e-30), a * unit, a * room, goal)
-    ]
+        v.expand(*room.shape[:-1], -1).flatten(0, -2) for v in (room / unit.clamp(min=1e-30), a * unit, a * room, goal)]
     stride, mask = torch.zeros_like(rows[-1]), torch.empty_like(rows[0])
     here, left = stride.clone(), torch.arange(len(stride), device=goal.device)
     for _ in range(steps):
@@ -174,8 +173,7 @@ def starts(self:_Fab, hunt, radius):
         if self.targets: rivals = rivals[:, run % self.targets, None]
         z, none = (
             hunt.x if first else self.scattered(hunt, radius(), run),
-            torch.full((len(hunt),), torch.inf, device=hunt.x.device),
-        )
+            torch.full((len(hunt),), torch.inf, device=hunt.x.device))
         yield Rows(z=z, rivals=rivals, best=none.double(), reach=none)
 
 # %% ../../nbs/attacks/05_fab.ipynb #a2121ad5

@@ -129,8 +129,7 @@ def fitting(loss, # loss(logits, y) -> (N,)
         if logits.shape[1] <= top:
             raise ValueError(
                 f'the model gives logits of shape {tuple(logits.shape)}; labels up to {top} need (N, {top + 1}) or '
-                'wider'
-            )
+                'wider')
         out = loss(logits, y)
         if out.shape != y.shape:
             raise ValueError(f'loss gives shape {tuple(out.shape)}; expected one value per sample, {tuple(y.shape)}')
@@ -287,19 +286,15 @@ def fgsm(threat,         # Linf(eps), L2(eps) or L1(eps)
 def _snapshot(model):
     "All that an attack must leave alone"
     parts = {f'parameter {k}': p for k, p in model.named_parameters()} | {
-        f'buffer {k}': b for k, b in model.named_buffers()
-    }
+        f'buffer {k}': b for k, b in model.named_buffers()}
     parts |= {f'{k}.grad': p.grad for k, p in model.named_parameters() if p.grad is not None}
     flags = {f'training flag of {k or "model"}': m.training for k, m in model.named_modules()}
     flags |= {
-        f'{k}.track_running_stats': m.track_running_stats
-        for k, m in model.named_modules()
-        if hasattr(m, 'track_running_stats')
-    }
+        f'{k}.track_running_stats': m.track_running_stats for k, m in model.named_modules()
+        if hasattr(m, 'track_running_stats')}
     flags |= {f'{k}.requires_grad': p.requires_grad for k, p in model.named_parameters()}
     flags |= {f'version of {k}': t._version for k, t in parts.items()} | {
-        f'identity of {k}': id(t) for k, t in parts.items()
-    }
+        f'identity of {k}': id(t) for k, t in parts.items()}
     return {k: t.detach().clone() for k, t in parts.items()} | flags
 
 def _changed(old, new):

@@ -181,8 +181,7 @@ def check_finite(logits):
     if bad := int((~logits.isfinite()).any(1).sum()):
         raise ValueError(
             f'the model gives NaN or infinite logits for {bad} of {len(logits)} images as they are: no margin can be '
-            'computed'
-        )
+            'computed')
 
 def _told(found):
     "`found`, after a warning if NaN or infinities were met"
@@ -190,6 +189,5 @@ def _told(found):
     if n := int(found.lost.sum()):
         warnings.warn(
             f'the margin was NaN or infinite at points around {n} of {len(found.lost)} images: where it is NaN the '
-            'model has no answer, and the image counts as broken'
-        )
+            'model has no answer, and the image counts as broken')
     return found

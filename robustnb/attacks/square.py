@@ -181,9 +181,7 @@ def _search(hunt, moves, plan, first, queries, patience):
             gone, wasted = _settle(hunt, engine, state), 0
             if stop:
                 gone, state.before = (
-                    gone | _hopeless(state.margin, state.before, i, queries, patience),
-                    state.margin.clone(),
-                )
+                    gone | _hopeless(state.margin, state.before, i, queries, patience), state.margin.clone())
             if hunt.drop(gone, moves, state):
                 if not len(hunt): return
                 engine.keep(~gone)
@@ -223,8 +221,7 @@ def square(threat,       # Linf(eps), L2(eps) or L1(eps)
         if x.ndim != 4:
             raise ValueError(
                 f'the Square attack moves windows of images: x has shape {tuple(x.shape)}, it needs (N,C,H,W); for '
-                'tables give autoattack a list of attacks without it'
-            )
+                'tables give autoattack a list of attacks without it')
     def run(hunt):
         generator = torch.Generator().manual_seed(seed)
         for r in range(restarts):

@@ -167,8 +167,8 @@ class L1(Threat):
     def steepest(self, grad, x_adv=None, size=1.):
         """The step of absolute sum `size` that gains most when no pixel moves by more than `size / k` or, with
         `x_adv`, out of the box"""
-        a, cap = grad.nan_to_num(0).flatten(1).abs(), torch.full_like(
-            grad.flatten(1), size / max(1, round(self.share * grad[0].numel())))
+        a, cap = (grad.nan_to_num(0).flatten(1).abs(),
+                  torch.full_like(grad.flatten(1), size / max(1, round(self.share * grad[0].numel()))))
         if x_adv is not None: cap = torch.minimum(cap, _room(x_adv, grad))
         low, high = bisect(lambda bar: (cap * (a > bar)).sum(1, keepdim=True), a.amax(1, keepdim=True), size)
         sure, edge = cap * (a > high), cap * ((a > low) & (a <= high))

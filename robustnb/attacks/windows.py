@@ -24,8 +24,7 @@ def _window(x, top, left, patch):
     if patch.ndim != 4 or patch.shape[:2] != x.shape[:2] or not patch.shape[2:].numel():
         raise ValueError(
             f'patch has shape {tuple(patch.shape)}; expected ({x.shape[0]}, {x.shape[1]}, h, w) for images of shape '
-            f'{tuple(x.shape)}'
-        )
+            f'{tuple(x.shape)}')
     h, w = patch.shape[2:]
     if min(top, left) < 0 or top + h > x.shape[2] or left + w > x.shape[3]:
         raise ValueError(f'a patch of {h}x{w} at ({top}, {left}) leaves the image of {x.shape[2]}x{x.shape[3]}')
@@ -125,8 +124,8 @@ def _swept(axis, sweep, i, size):
     "Tables (first, end) behind a window operation along axis `i`"
     geometry = sweep.kernel[i], sweep.stride[i], sweep.padding[i], sweep.dilation[i]
     first, end = axis
-    return [outputs_of(a, a + 1, size, *geometry)[0]
-            for a in first], [outputs_of(b - 1, b, size, *geometry)[1] for b in end]
+    return ([outputs_of(a, a + 1, size, *geometry)[0] for a in first],
+            [outputs_of(b - 1, b, size, *geometry)[1] for b in end])
 
 def _union(axes):
     "Tables of the union of intervals"
@@ -173,12 +172,8 @@ class _Sweep:
 # %% ../../nbs/attacks/06_windows.ipynb #c1a4b0de
 def _two(v):
     return (
-        tuple(v)
-        if isinstance(v, (tuple, list)) and len(v) == 2
-        else (v[0],) * 2
-        if isinstance(v, (tuple, list))
-        else (v, v)
-    )
+        tuple(v) if isinstance(v, (tuple, list)) and len(v) == 2 else (v[0],) * 2 if isinstance(v, (tuple, list))
+        else (v, v))
 
 
 def _conv(m):
@@ -208,8 +203,8 @@ def _sweep(m):
 def _bind(node, names, build):
     "The pooling module of a functional call, or None if its arguments are not plain"
     kwargs = dict(zip(names, node.args[1:])) | {k: v for k, v in node.kwargs.items() if k != 'input'}
-    return build(**kwargs) if not any(isinstance(v, fx.Node)
-                                      for v in node.args[1:]) and set(kwargs) <= set(names) else None
+    return (build(**kwargs) if not any(isinstance(v, fx.Node) for v in node.args[1:]) and set(kwargs) <= set(names)
+            else None)
 
 def _functional_pool(node):
     names = 'kernel_size stride padding dilation ceil_mode return_indices'.split()
@@ -270,8 +265,7 @@ def _trace(model):
     except Exception as e:
         raise Untraceable(
             f'{tracer.culprit or type(model).__name__} cannot be traced: '
-            f'{str(e).strip().splitlines()[0] if str(e) else repr(e)}'
-        ) from e
+            f'{str(e).strip().splitlines()[0] if str(e) else repr(e)}') from e
     return graph, modules
 
 # %% ../../nbs/attacks/06_windows.ipynb #b68fcfc0
@@ -304,11 +298,10 @@ def _call(node, modules):
     if node.kwargs.get('inplace') is True: node.kwargs = {**node.kwargs, 'inplace': False}
     elif target in _INPLACE: target = _INPLACE[target]
     elif writes:
-        target = (
-            name[:-1] if node.op == 'call_method' else getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
-        )
-    if node.op == 'call_method' and not hasattr(torch.Tensor,
-                                                target) or target is None or node.kwargs.get('out') is not None:
+        target = (name[:-1] if node.op == 'call_method' else
+                  getattr(torch, name[:-1], None) or getattr(F, name[:-1], None))
+    if (node.op == 'call_method' and not hasattr(torch.Tensor, target) or target is None
+            or node.kwargs.get('out') is not None):
         raise Untraceable(f'operation {name!r} writes into a tensor in a way that is not understood')
     return (target, writes) if callable(target) else (lambda self, *a, **k: getattr(self, target)(*a, **k), writes)
 
@@ -372,8 +365,7 @@ def _counted(call, node, values):
     run = lambda: call(*fx.map_arg(node.args, values.get), **fx.map_arg(node.kwargs, values.get))
     if type(call) in (nn.Conv2d, nn.Linear): return (out := run()), out.numel()*call.weight[0].numel()
     matrices = (
-        isinstance(call, nn.Module) and type(call) not in _POINTWISE and any(p.ndim > 1 for p in call.parameters())
-    )
+        isinstance(call, nn.Module) and type(call) not in _POINTWISE and any(p.ndim > 1 for p in call.parameters()))
     if not matrices and (node.op == 'call_module'
                          or not _MULTIPLIES.search(getattr(node.target, '__name__', str(node.target)))):
         return run(), 0
@@ -403,8 +395,7 @@ class _Plan:
             raise Untraceable(
                 f'{type(model).__name__} returns '
                 f'{tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__} for two images; expected '
-                'logits (2, K)'
-            )
+                'logits (2, K)')
         self.macs = sum(s.macs for s in self.steps)
         self._prune()
 
@@ -534,8 +525,7 @@ class Patched:
         if not ((got - expected).abs().nan_to_num() <= 1e-3*expected.abs().nan_to_num().max() + 1e-30).all():
             raise Untraceable(
                 f'{name} does not compute what its trace computes: it is random, has side effects, or depends on the '
-                'other images of the batch'
-            )
+                'other images of the batch')
 
     @property
     def x(self): return self.caches[self.plan.input]
@@ -617,8 +607,8 @@ def offer(self:Patched,
 ):
     "`peek` and `commit` in one, in parts where the window is large"
     n, whole = len(self.x), self.at_once  # images whose whole maps may be computed at once
-    size = n if n <= whole or (share := self._share(_window(self.x, top, left, patch))) * n <= whole else int(
-        whole / share)
+    size = (n if n <= whole or (share := self._share(_window(self.x, top, left, patch))) * n <= whole
+            else int(whole / share))
     if size == n: return self.commit(accept(self.peek(top, left, patch), slice(None)))
     logits = []
     for rows in (slice(i, i + size) for i in range(0, n, size)):

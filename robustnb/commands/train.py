@@ -360,8 +360,8 @@ def run(args, argv):
 def header_of(args, data, valid, model, device):
     "What is trained on what, for the first line"
     model = bare(model)
-    spec, by = getattr(model, 'spec', None), 'standard training' if args.objective == 'standard' else (
-        f'{args.objective} in the {args.norm} ball of {args.eps:.4g}')
+    spec, by = (getattr(model, 'spec', None), 'standard training' if args.objective == 'standard' else
+                f'{args.objective} in the {args.norm} ball of {args.eps:.4g}')
     held = f', {len(valid):,} held out' if valid else ''
     return (f"{spec['name'] if spec else type(model).__name__} by {by}: {count_of(len(data), 'image')} of "
             f"{readable(data.name)}{held}, {count_of(args.epochs, 'epoch')}, on {device}")

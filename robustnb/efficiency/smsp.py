@@ -220,8 +220,8 @@ def _inputs(above, layer):
 def _cut(layer, out, into, norm):
     "Keep these filters and inputs, in place"
     def part(t, *at): return t if t is None else nn.Parameter(t.detach()[at].clone(), t.requires_grad)
-    layer.weight, layer.bias = nn.Parameter(layer.weight.detach()[out][:, into].clone(),
-                                            layer.weight.requires_grad), part(layer.bias, out)
+    layer.weight, layer.bias = (
+        nn.Parameter(layer.weight.detach()[out][:, into].clone(), layer.weight.requires_grad), part(layer.bias, out))
     names = ('out_features', 'in_features') if isinstance(layer, nn.Linear) else ('out_channels', 'in_channels')
     for k, v in zip(names, layer.weight.shape): setattr(layer, k, v)
     if norm is None: return

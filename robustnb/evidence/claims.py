@@ -290,11 +290,7 @@ def wording(claim, mean, low, high, now, baseline):
     if claim.against_a_number(baseline):
         return (
             f'{"does not reach" if now == "fails" else "may not reach"} the margin of {claim.margin:g} {claim.unit}'
-            if claim.margin
-            else 'the other sign'
-            if now == 'fails'
-            else 'the interval includes zero'
-        )
+            if claim.margin else 'the other sign' if now == 'fails' else 'the interval includes zero')
     if now == 'open': return 'the interval includes zero'
     if max(s*low, s*high) < 0: return 'the other sign'
     return f'less than the {claim.matters:g} {claim.unit} that would matter'
@@ -358,10 +354,8 @@ class Metric:
         told = self.instead.get(scale, self.words)
         if trend: return f"{dict(slope='slope', rank='rank correlation')[trend]} of the {told}"
         return (
-            told
-            if condition is None
-            else f"{told} {self.at.format(f'{condition:g}' if finite(condition) else condition)}"
-        )
+            told if condition is None
+            else f"{told} {self.at.format(f'{condition:g}' if finite(condition) else condition)}")
 
     def heading(self, scale=None): return self.called(scale) + (f', {self.unit}' if self.unit else '') + self.arrow
 

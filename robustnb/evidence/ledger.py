@@ -139,8 +139,7 @@ def weakest_number(v):
     "The paper's number for the comparison that the row shows"
     same = [
         c for c in v['comparisons']
-        if (c['dataset'], c['metric'], c['baseline']) == (v['dataset'], v['metric'], v['baseline'])
-    ]
+        if (c['dataset'], c['metric'], c['baseline']) == (v['dataset'], v['metric'], v['baseline'])]
     return same[0]['paper_value'] if same else None
 
 # %% ../../nbs/evidence/04_ledger.ipynb #4f1856e8

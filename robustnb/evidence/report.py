@@ -45,8 +45,7 @@ def values_text(row, comparison=None):
     c = comparison or row
     return [
         with_unit(amount(c[k], c['value_unit']) or '-', c['value_unit'] if c[k] is not None else '')
-        for k in ('value', 'against')
-    ]
+        for k in ('value', 'against')]
 
 def threshold_text(row, comparison=None):
     "(what the difference has to clear, the least that would matter or ''), with sign and unit"
@@ -54,8 +53,8 @@ def threshold_text(row, comparison=None):
     if row['equal'] is not None: return f"within ±{row['equal']:g} {unit}", ''
     side, margin, matters = 'above' if sign > 0 else 'below', row['margin'] or 0, row['matters']
     if (comparison or row)['constant']: matters = None
-    return (f'{side} {sign*margin:+g} {unit}'
-            if margin else f'{side} 0'), f"matters from {sign*matters:+g} {unit}" if matters else ''
+    return (f'{side} {sign*margin:+g} {unit}' if margin else f'{side} 0',
+            f"matters from {sign*matters:+g} {unit}" if matters else '')
 
 # %% ../../nbs/evidence/06_report.ipynb #0c9e2605
 def paper_text(row, comparison=None):
@@ -98,10 +97,8 @@ def facts(row):
         'threshold': '; '.join(filter(None, threshold_text(row))), 'the paper': '; '.join(
             filter(None, [paper_text(row), row['source'], PREDICTED[row['in_prediction']]])), 'pooled': pool
         and f"{effect_text(row, pool)} over {pool['datasets']} data sets (random effects)", 'shows from': least
-        and f'{least} {unit}; smaller effects these seeds cannot tell from none',
-        'settled by': seeds_text(row),
-        'why': row['reason'].removeprefix(f'{weakest(row)}: ')
-    }
+        and f'{least} {unit}; smaller effects these seeds cannot tell from none', 'settled by': seeds_text(row),
+        'why': row['reason'].removeprefix(f'{weakest(row)}: ')}
     return {k: v for k, v in out.items() if v}
 
 # %% ../../nbs/evidence/06_report.ipynb #79981cbf

@@ -41,12 +41,10 @@ def run_job(paper, job, device, artifacts=None):
     if not isinstance(metrics, dict) or not metrics:
         raise TypeError(
             f'the experiment of {paper.key} returned {type(metrics).__name__}; expected a dict metric -> number with '
-            'at least one entry'
-        )
+            'at least one entry')
     values = {
         str(m): {str(c): number(paper, m, x) for c, x in v.items()} if isinstance(v, dict) else number(paper, m, v)
-        for m, v in metrics.items()
-    }
+        for m, v in metrics.items()}
     if len(values) < len(metrics):
         raise TypeError(f'the experiment of {paper.key} returned two metrics of one name: {list(metrics)}')
     setting = paper.setting(job.scale, job.dataset).fingerprint(job.stage == 'tuning')
@@ -247,8 +245,7 @@ class Run:
             self.times = {k: Times(r) for k, r in results.items()}
             stored = {k: set() if self.again else set(r) for k, r in results.items()}
             todo = [
-                (p, j) for p, j in known if (p.key, j) not in self.ran | self.failed.keys() and j not in stored[p.key]
-            ]
+                (p, j) for p, j in known if (p.key, j) not in self.ran | self.failed.keys() and j not in stored[p.key]]
             if todo or self.minutes is None or self.look >= self.last: return known, self.affordable(todo)
             self.look += 1
             self.say(self.prospect())

@@ -91,11 +91,8 @@ def described(x, above=()):
         own = {f.name: getattr(x, f.name) for f in fields(x)}
         return [
             type(x).__name__, {
-                f.name: inner(own[f.name])
-                for f in fields(x)
-                if own[f.name] is not f.default and np.any(own[f.name] != f.default)
-            }
-        ]
+                f.name: inner(own[f.name]) for f in fields(x)
+                if own[f.name] is not f.default and np.any(own[f.name] != f.default)}]
     if isinstance(x, dict): return {str(k): inner(v) for k, v in x.items()}
     if isinstance(x, (list, tuple, set)): return [inner(v) for v in (sorted(x) if isinstance(x, set) else x)]
     if callable(x): return described_callable(x, inner)
@@ -161,8 +158,8 @@ class Trial:
     ):
         self.paper, self.job, self.device = paper, job, torch.device(device)
         self.scale, self.dataset, self.arm, self.seed = job.scale, job.dataset, job.arm, job.seed
-        self.values, self.tuning, self.setting = dict(job.values), job.stage == 'tuning', paper.setting(
-            job.scale, job.dataset)
+        self.values, self.tuning, self.setting = (
+            dict(job.values), job.stage == 'tuning', paper.setting(job.scale, job.dataset))
         self.artifacts = artifacts or Artifacts()
 
     @property
@@ -227,10 +224,8 @@ def artifact(self:Trial, name, make, *depends, version=1):
     """The state dict that `make()` returns, made once for all trials of this setting and seed that ask for it;
     see `Artifacts`"""
     key = [
-        self.paper.key, name, self.scale, self.dataset,
-        self.setting.fingerprint(), self.seed,
-        described([self.recipe, *depends]), version
-    ]
+        self.paper.key, name, self.scale, self.dataset, self.setting.fingerprint(), self.seed,
+        described([self.recipe, *depends]), version]
     return self.artifacts.get(name, make, key)
 
 # %% ../../nbs/evidence/02_trials.ipynb #0a4e40bb
@@ -423,10 +418,8 @@ def results_of(
     "The stored results that count: of the paper's present version and settings"
     prints = {(k, t): s.fingerprint(t) for k, s in paper.settings.items() for t in (False, True)}
     return {
-        j: r
-        for j, r in store.jobs(paper.key).items()
-        if r['version'] == paper.version and r['setting'] == prints.get(((j.scale, j.dataset), j.stage == 'tuning'))
-    }
+        j: r for j, r in store.jobs(paper.key).items()
+        if r['version'] == paper.version and r['setting'] == prints.get(((j.scale, j.dataset), j.stage == 'tuning'))}
 
 # %% ../../nbs/evidence/02_trials.ipynb #25011c83
 def tuning_job(scale, dataset, choice): return Job(scale, dataset, *choice, 0, 'tuning')

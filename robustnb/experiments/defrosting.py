@@ -124,8 +124,8 @@ def run(trial):
         key = n if trial.arm == 'scratch' else (task, n)    # from scratch no source is seen
         if key not in known: known[key] = measured(trial, task, n)
         return known[key]
-    runs, out = dict(n={float(n): both('other', n) for n in s.sizes}, dose={p: both(p, s.tuned) for p in s.doses},
-                     untrained={0.: both(None, s.tuned)}), {}
+    runs, out = (dict(n={float(n): both('other', n) for n in s.sizes}, dose={p: both(p, s.tuned) for p in s.doses},
+                      untrained={0.: both(None, s.tuned)}), {})
     for name, pairs in runs.items():
         for i, part in enumerate(('valid', 'by')): out[f'{part}_{name}'] = {c: pair[i] for c, pair in pairs.items()}
     return out

@@ -86,8 +86,8 @@ def run(trial):
         net, mean, mean, test, seen, 2)['accuracy'])
 
 # %% ../../nbs/merging/02_weight_matching.ipynb #e4227561
-wide, nats, source = ['digits', 'mnist',
-                      'fashion'], dict(better='lower', unit='nats'), 'second hand: a review that had the full text'
+wide, nats, source = (['digits', 'mnist', 'fashion'], dict(better='lower', unit='nats'),
+                      'second hand: a review that had the full text')
 claims = [
     Claim(1, 'Weight matching lowers the loss barrier', 'barrier', 'wm', ['none'], matters=0.1, **nats),
     Claim(

@@ -48,8 +48,7 @@ def _floating(key, t, layouts=()):
     if not isinstance(t, torch.Tensor):
         raise TypeError(
             f'{key!r} is a {type(t).__name__}, expected a tensor: give the state dict alone, not the checkpoint around '
-            'it'
-        )
+            'it')
     if t.is_complex() or t.is_quantized:
         raise ValueError(f'{key!r} is {t.dtype}, which is neither matched nor averaged: expected real floating point')
     if (
@@ -59,8 +58,7 @@ def _floating(key, t, layouts=()):
     ):
         raise ValueError(
             f'{key!r} is {t.dtype} and has units: integers are not matched, convert quantised weights to floating '
-            'point first'
-        )
+            'point first')
     return t.is_floating_point()
 
 # %% ../../nbs/merging/01_matching.ipynb #9978198e
@@ -96,15 +94,13 @@ def _averaged(key, first, *others):
         if t.shape != first.shape:
             raise ValueError(
                 f'{key!r} has shape {tuple(first.shape)} in a and {tuple(t.shape)} in b: only equal architectures can '
-                'be matched'
-            )
+                'be matched')
         if t.dtype != first.dtype:
             raise ValueError(f'{key!r} is {first.dtype} in a and {t.dtype} in b: convert one of them')
         if not floating and first.ndim and not t.to(first.device).equal(first):
             raise ValueError(
                 f'{key!r} is {first.dtype} and differs between the networks: integers and booleans are not averaged, '
-                'convert quantised weights to floating point first'
-            )
+                'convert quantised weights to floating point first')
     return floating
 
 def _wide(t): return t if t.dtype == torch.float64 else t.float()
@@ -135,8 +131,7 @@ def _load(net, state, owner='the state'):
         if state[k].shape != v.shape:
             raise ValueError(
                 f'{k!r} has shape {tuple(state[k].shape)} in {owner} and {tuple(v.shape)} in the model: only equal '
-                'architectures fit'
-            )
+                'architectures fit')
     same = all((v.dtype, v.device) == (state[k].dtype, state[k].device) for k, v in ours.items())
     net.load_state_dict(state if same else {k: v.detach().clone() for k, v in state.items()}, assign=not same)
     return net.eval()
@@ -192,8 +187,7 @@ def _loss_accuracy(model, batches):
         if y.shape != x.shape[:1] or y.min() < 0 or y.max() >= logits.shape[1]:
             raise ValueError(
                 f'y has shape {tuple(y.shape)} and labels {y.min()}..{y.max()}; expected ({len(x)},) and '
-                f'0..{logits.shape[1] - 1}'
-            )
+                f'0..{logits.shape[1] - 1}')
         hit = (logits.argmax(1) == y) & ~logits.isnan().any(1)
         total, right, n = total + F.cross_entropy(logits, y, reduction='sum'), right + hit.sum(), n + len(y)
     if not n: raise ValueError('batches is empty: a curve needs data')
@@ -345,11 +339,7 @@ class _Descent:
         self.a, self.b, self.sizes, self.axes = a, b, spec.sizes, {k: spec.axes[k] for k in matched_keys(spec, a)}
         self.perms, self.cost, self.seen, self.now = dict(perms), {}, {}, {}
         self.places, self.near, self.version, self.around = (
-            {s: [] for s in perms},
-            {s: set() for s in perms},
-            dict.fromkeys(perms, 0),
-            {},
-        )
+            {s: [] for s in perms}, {s: set() for s in perms}, dict.fromkeys(perms, 0), {})
         self.device = {k: a[k].device for k in self.axes}
         for key, layouts in self.axes.items():
             for axis, layout in enumerate(layouts):
@@ -385,10 +375,8 @@ def refresh(self:_Descent, symbol, places=None):
     n = self.sizes[symbol]
     for place in self.places[symbol] if places is None else places:
         key, axis, *part = place
-        now, old = (
-            {e: self.now[key, e] for e in range(len(self.axes[key])) if e != axis and (key, e) in self.now},
-            self.seen.get((symbol, place)),
-        )
+        now, old = ({e: self.now[key, e] for e in range(len(self.axes[key])) if e != axis and (key, e) in self.now},
+                    self.seen.get((symbol, place)))
         self.seen[symbol, place] = now
         if old is not None and all(old[e] is now[e] for e in now): continue
         a, b = self.tensors(key, axis, *part)
@@ -411,10 +399,8 @@ def overlap(self:_Descent, symbol):
 def value(self:_Descent):
     "The objective, in the dtype of the costs"
     pairs = (
-        (a, _gather(b, {e: i for (k, e), i in self.now.items() if k == key}))
-        for key in self.axes
-        for a, b in [self.tensors(key)]
-    )
+        (a, _gather(b, {e: i for (k, e), i in self.now.items() if k == key})) for key in self.axes
+        for a, b in [self.tensors(key)])
     return sum(float(torch.dot(a.flatten(), b.flatten())) for a, b in pairs)
 
 # %% ../../nbs/merging/01_matching.ipynb #131ebd26
@@ -422,10 +408,8 @@ def value(self:_Descent):
 def grow(self:_Descent):
     """Yields each symbol after putting its units in order by the part of its weights whose other axes are in order
     already, largest share first"""
-    size, todo = (
-        {p: self.a[p[0]].numel() for s in self.places for p in self.places[s]},
-        [s for s, p in self.places.items() if p],
-    )
+    size, todo = ({p: self.a[p[0]].numel() for s in self.places for p in self.places[s]},
+                  [s for s, p in self.places.items() if p])
     while todo:
         held = {s: [p for p in self.places[s] if not self.around[p] & set(todo)] for s in todo}
         symbol = max(todo, key=lambda s: sum(size[p] for p in held[s])/sum(size[p] for p in self.places[s]))
@@ -498,16 +482,14 @@ def _check_tensor(key, a, b, spec):
     if a.shape != b.shape:
         raise ValueError(
             f'{key!r} has shape {tuple(a.shape)} in a and {tuple(b.shape)} in b: only equal architectures can be '
-            'matched'
-        )
+            'matched')
     if a.dtype != b.dtype: raise ValueError(f'{key!r} is {a.dtype} in a and {b.dtype} in b: convert one of them')
     if layouts is not None:
         lengths = tuple(sum(n for _, n in layout) or size for layout, size in zip(layouts, a.shape))
         if len(layouts) != a.ndim or lengths != tuple(a.shape):
             raise ValueError(
                 f'{key!r} has shape {tuple(a.shape)}, but its layouts in the spec have the lengths {lengths}: was the '
-                'spec made for another network?'
-            )
+                'spec made for another network?')
     if a.is_floating_point() and not (_finite(a) and _finite(b)):
         raise ValueError(f'{key!r} has NaN or infinite values')
 
@@ -540,8 +522,8 @@ def _all_perms(perms, spec):
 def _descend(a, b, spec, perms, seed, sweeps):
     """Yields (sweep, symbol, units moved, gain, descent) per assignment solved, and returns the permutations;
     `perms` None: from a grown start"""
-    descent, g, symbols, last = _Descent(a, b, spec, _all_perms(
-        perms, spec)), torch.Generator().manual_seed(seed), list(spec.sizes), {}
+    descent, g, symbols, last = (
+        _Descent(a, b, spec, _all_perms(perms, spec)), torch.Generator().manual_seed(seed), list(spec.sizes), {})
     if perms is None:
         start, before = descent.perms.copy(), descent.value()
         for s in descent.grow(): yield -1, s, int((descent.perms[s] != start[s]).sum()), np.nan, descent
@@ -645,8 +627,7 @@ class _Moments:
         if not self.n:
             self.at, self.sums = (
                 (x.mean(0), y.mean(0)),
-                [torch.zeros_like(t) for t in (x[0], y[0], x[0], y[0])] + [x.new_zeros(x.shape[1], y.shape[1])],
-            )
+                [torch.zeros_like(t) for t in (x[0], y[0], x[0], y[0])] + [x.new_zeros(x.shape[1], y.shape[1])])
         x, y = x - self.at[0], y - self.at[1]
         for total, part in zip(self.sums, (x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0), x.T @ y)):
             total += part
@@ -694,8 +675,8 @@ def activation_matching(
     if cost not in ('correlation', 'inner'): raise ValueError(unknown('cost', cost, ['correlation', 'inner']))
     for net in (a, b): inside(net)    # one that can be looked into
     _pair(a, b, spec)
-    sums, read, nets, seen, shown = {s: _Moments()
-                                     for s in spec.sizes}, {}, [clone(net).eval() for net in (a, b)], {}, None
+    sums, read, nets, seen, shown = (
+        {s: _Moments() for s in spec.sizes}, {}, [clone(net).eval() for net in (a, b)], {}, None)
     modules = dict(nets[0].named_modules())
     with _same_epoch(batches):
         for x in map(_inputs, batches):
@@ -760,8 +741,7 @@ def _rows_of(seen, i, symbol, n, shown, modules):
     if call is None and len(outs) > 1:
         raise ValueError(
             f'{name!r} runs {len(outs)} times in a pass: say which call shows the units of {symbol!r} by '
-            f'where={{{symbol!r}: ({name!r}, number from 0)}}'
-        )
+            f'where={{{symbol!r}: ({name!r}, number from 0)}}')
     if call is not None and not 0 <= call < len(outs):
         raise ValueError(f'{name!r} runs {len(outs)} times in a pass: there is no call number {call}')
     return _unit_rows(outs[call or 0], n, name, [m for m in (modules[name], modules.get(symbol)) if m is not None])
@@ -836,13 +816,11 @@ def _midpoint(net, state, names, loss, x, y):
     with torch.enable_grad():
         try:
             value, _ = loss(
-                at, x.to(device, floating_type(net) if x.is_floating_point() else x.dtype, copy=True), y.to(device)
-            )
+                at, x.to(device, floating_type(net) if x.is_floating_point() else x.dtype, copy=True), y.to(device))
         except ValueError as e:
             if 'more than 1 value per channel' in str(e):
                 raise ValueError(
-                    f'batch norm cannot work on a batch of {len(x)}: leave it out, as drop_last does'
-                ) from e
+                    f'batch norm cannot work on a batch of {len(x)}: leave it out, as drop_last does') from e
             raise
         return float(value.detach()), torch.autograd.grad(value, leaves, materialize_grads=True, allow_unused=True)
 
@@ -870,10 +848,7 @@ def merge_many(
             rows, step = _drain(_descend(average(others), states[i], spec, {} if r else None, seed, 100))
             if not any(moved for _, _, moved, _ in rows): continue
             states[i], perms[i], changed = (
-                permuted(states[i], spec, step),
-                {s: p[step[s]] for s, p in perms[i].items()},
-                True,
-            )
+                permuted(states[i], spec, step), {s: p[step[s]] for s, p in perms[i].items()}, True)
         if r and not changed: break
     return perms, average(states)
 
@@ -917,8 +892,7 @@ def _check_pass(fresh, ends, n):
     if len(ends) > 1:
         raise ValueError(
             'the layers do not run in the same order for all batches: '
-            f'{", ".join(sorted({repr(e and e[0]) for e in ends}))} come next'
-        )
+            f'{", ".join(sorted({repr(e and e[0]) for e in ends}))} come next')
     for (name, _), sums in fresh.items():
         if not sums.var(0).isfinite().all():
             raise ValueError(f'layer {name!r} has NaN or infinite values on the data')
@@ -964,8 +938,8 @@ def _statistics(model, state, names, batches, targets=None):
     with `targets`, each layer is set to its own on the way"""
     def put(name, layer, x, out, sums):
         mean, std = targets[name]
-        scale, shape = _gain(sums.var(0).sqrt(),
-                             std), (-1,) if isinstance(layer, nn.Linear) else (-1,) + (1,) * (out.ndim - 2)
+        scale, shape = (_gain(sums.var(0).sqrt(), std),
+                        (-1,) if isinstance(layer, nn.Linear) else (-1,) + (1,) * (out.ndim - 2))
         return (out*scale.view(shape) + (mean - scale*sums.mean()).view(shape)).to(out.dtype)
 
     found, _ = _in_turn(_loaded(model, state), names, batches, lambda layer, x, out: _per_unit(layer, out), targets
@@ -980,10 +954,8 @@ def _statistics(model, state, names, batches, targets=None):
 def _norms(net):
     "name -> batch norm with running statistics, under all of its names"
     return {
-        n: m
-        for n, m in net.named_modules(remove_duplicate=False)
-        if isinstance(m, _BatchNorm) and m.track_running_stats and m.running_mean is not None
-    }
+        n: m for n, m in net.named_modules(remove_duplicate=False)
+        if isinstance(m, _BatchNorm) and m.track_running_stats and m.running_mean is not None}
 
 # %% ../../nbs/merging/01_matching.ipynb #0b2fb7be
 def reset_batch_norm(
@@ -999,8 +971,8 @@ def reset_batch_norm(
         mean, var = (v.to(m.running_mean.dtype) for v in (sums.mean(), sums.var(0)))
         return F.batch_norm(x, mean, var, m.weight, m.bias, False, 0., m.eps)
 
-    found, n = _in_turn(net, {m: name
-                              for name, m in norms.items()}.values(), batches, lambda m, x, y: _per_unit(m, x), put)
+    found, n = _in_turn(net, {m: name for name, m in norms.items()}.values(), batches,
+                        lambda m, x, y: _per_unit(m, x), put)
     modules = dict(net.named_modules(remove_duplicate=False))
     for name, m in norms.items():
         calls = [sums for (other, _), sums in found.items() if modules[other] is m]
@@ -1041,15 +1013,13 @@ def _check_takers(names, state):
         if f'{n}.weight' not in state:
             raise ValueError(
                 f'the weight of {n!r} is computed from others and takes no correction: remove its parametrization or '
-                'weight norm first'
-            )
+                'weight norm first')
         for mine in (f'{n}.weight', f'{n}.bias'):
             other = next((k for k, t in state.items() if t is state[mine] and k != mine), None)
             if other:
                 raise ValueError(
                     f'{mine} and {other} are one tensor, which one correction cannot serve: name other layers in '
-                    'layers'
-                )
+                    'layers')
 
 # %% ../../nbs/merging/01_matching.ipynb #0d8cbd9d
 @torch.no_grad()

@@ -16,12 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-    unset_fake_temporarily,
-)
+    DataDependentOutputException, DynamicOutputShapeException, FakeTensor, FakeTensorMode, unset_fake_temporarily)
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -89,8 +84,7 @@ def _check_perms(spec, perms):
         if s not in spec.sizes:
             raise ValueError(
                 f'permutation of {s!r}, which is no symbol of the spec: it has '
-                f'{", ".join(map(repr, spec.sizes)) or "none"}'
-            )
+                f'{", ".join(map(repr, spec.sizes)) or "none"}')
         n = spec.sizes[s]
         if not isinstance(p, torch.Tensor) or p.dtype != torch.int64:
             raise TypeError(f'the permutation of {s!r} must be an int64 tensor of length {n}')
@@ -469,8 +463,7 @@ def _reduce(d, x, dim=None, *args, axis=None, other=None, **kwargs):
     dim = axis if dim is None else dim
     dims = {
         i % max(x.ndim, 1)
-        for i in (range(x.ndim) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim)
-    }
+        for i in (range(x.ndim) if dim is None or dim == () else (dim,) if isinstance(dim, int) else dim)}
     several = not isinstance(d.out, torch.Tensor)
     if several: d.fix(*[x.axes[i] for i in dims])  # indices refer to positions
     def one(fake):
@@ -982,8 +975,7 @@ def _given(watch, model, x):
 def _held(model):
     "What the submodules hold: (attributes, buffers, lists, ..., a copy) of each"
     return [
-        (d, copy.copy(d)) for m in model.modules() for d in (vars(m), *vars(m).values()) if isinstance(d, (dict, list))
-    ]
+        (d, copy.copy(d)) for m in model.modules() for d in (vars(m), *vars(m).values()) if isinstance(d, (dict, list))]
 
 
 def _restore(held):
@@ -1006,8 +998,7 @@ def _spec(d):
     "The Spec of what `d` knows: free symbols in the order in which they appeared, with names of their own"
     found = {k: [d.resolve(a) for a in v[0].axes] for k, v in d.params.items()}
     free = sorted(
-        {s for axes in found.values() for layout in axes for s, _ in layout if s is not None}, key=lambda s: d.rank[s]
-    )
+        {s for axes in found.values() for layout in axes for s, _ in layout if s is not None}, key=lambda s: d.rank[s])
     names = {None: None}
     for s in free:
         name = base = d.names[d.rank[s]]
@@ -1078,8 +1069,7 @@ def check_spec(
         nudged = {k: t * (1 + 2**-50) if t.is_floating_point() else t for k, t in state.items()}
         if change(run(nudged)) < rtol / 9: break
     assert before.isfinite().all() and before.any(), (
-        'with weights drawn around those of the model its output is zero or not finite: it cannot test a spec'
-    )
+        'with weights drawn around those of the model its output is zero or not finite: it cannot test a spec')
     # moves every unit, which of two a random permutation often does not
     shift = {s: torch.arange(n).roll(1) for s, n in spec.sizes.items()}
     for perms in (shift, *[random_perms(spec, gen) for _ in range(draws)]):

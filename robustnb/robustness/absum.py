@@ -50,8 +50,7 @@ def on_filters(prox, strength:float):
         if not all(isinstance(w, nn.Parameter) for w in filters):
             raise ValueError(
                 'a filter is computed from other weights (weight_norm, spectral_norm or another parametrisation): what '
-                'is written into it would be lost'
-            )
+                'is written into it would be lost')
         for w in filters:
             if w in rates: w.copy_(prox(_wide(w), rates[w]*strength))
     return apply

@@ -246,8 +246,8 @@ def friendly(
     _at_least_0(omega=omega)
     size = 2.5 * threat.eps / steps if step_size is None else step_size
     def run(model, x, y):
-        project, loss, gen, left = threat.around(x), fitting(ce_loss, y), generator_for(x, seed), torch.full_like(
-            y, tau)
+        project, loss, gen, left = (
+            threat.around(x), fitting(ce_loss, y), generator_for(x, seed), torch.full_like(y, tau))
         go, sighted = torch.ones_like(y, dtype=torch.bool), torch.ones_like(y, dtype=torch.bool)
         x_adv = threat.random_start(x, gen) if random_start else x
         for _ in range(steps):
@@ -317,9 +317,8 @@ def mma(
     def outer(model, x, x_adv, y):
         clean, logits = logits_of(model, x), logits_of(model, x_adv)
         near = torch.where(find.crossed, ce_loss(logits, y), 0).mean()
-        return share * F.cross_entropy(clean, y) + (1 - share) * near, scores(logits, y) | dict(
-            near=find.crossed.float().mean()
-        )
+        return (share * F.cross_entropy(clean, y) + (1 - share) * near,
+                scores(logits, y) | dict(near=find.crossed.float().mean()))
 
     return Objective(find, outer)
 
@@ -439,8 +438,7 @@ def _found(objective, model, x, y):
         if len(x) != len(x_adv):
             raise ValueError(
                 'awp has a part of its batch taken away: let it be the inner step, as in accelerated(accelerator, '
-                'step=awp())'
-            )
+                'step=awp())')
         return objective.outer(model, x, x_adv, y)
     return outer
 
@@ -551,8 +549,7 @@ class Best:
         if epoch == 0: self.best = None # a training that begins anew has nothing to do with what is kept
         if value > (self.best['score'] if self.best else -math.inf):  # NaN is never the best
             self.best = dict(
-                score=value, epoch=epoch, model={k: v.detach().clone() for k, v in model.state_dict().items()}
-            )
+                score=value, epoch=epoch, model={k: v.detach().clone() for k, v in model.state_dict().items()})
             if self.path: save_state(self.best, self.path)
         return {self.name: value}
 

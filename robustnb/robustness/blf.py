@@ -151,8 +151,7 @@ def _bounded(model):
     if any(isinstance(m, Bounded) for m in inner.modules()):
         raise ValueError(
             'the bound is inside the model: its pre-logits are found only where the bound is the last thing, as `blf` '
-            'makes it'
-        )
+            'makes it')
 
 # %% ../../nbs/robustness/03_blf.ipynb #ceac46f8
 class _Skip(torch.autograd.Function):
