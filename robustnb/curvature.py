@@ -576,8 +576,8 @@ def loss_surface(
     batch_size:int=256,
 )->pd.DataFrame: # alpha, (beta,) loss, and accuracy where outputs are logits
     "Mean loss at `w + alpha d1 (+ beta d2)`, a row for each point"
-    directions = [random_direction(model)
-                  ] if directions is None else [directions] if isinstance(directions, dict) else list(directions)
+    directions = ([random_direction(model)] if directions is None else
+                  [directions] if isinstance(directions, dict) else list(directions))
     at = np.linspace(-1, 1, 21) if at is None else np.asarray(at, float)
     if len(directions) not in (1, 2): raise ValueError(f'a surface has one direction or two, got {len(directions)}')
     if at.ndim != 1 or not len(at) or not np.isfinite(at).all():

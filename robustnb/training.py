@@ -266,8 +266,8 @@ def _pair(batch):
 
 def _tensor(v):
     "An array of numbers as a tensor of its own, in the byte order of the machine; anything else as it is"
-    return torch.from_numpy(np.array(
-        v, v.dtype.newbyteorder('='))) if isinstance(v, np.ndarray) and v.dtype.kind in 'biuf' else v
+    return (torch.from_numpy(np.array(v, v.dtype.newbyteorder('=')))
+            if isinstance(v, np.ndarray) and v.dtype.kind in 'biuf' else v)
 
 def _own(batch, device):
     "Copies of x and y on `device`: whatever a model does in place, the caller's tensors stay"

@@ -62,8 +62,8 @@ def members(threat,    # Linf(eps), L2(eps) or L1(eps)
             **fab_t(), **black_box()}
     return {
         'apgd-ce': plain(ce_loss, restarts=5, larger=larger), f'apgd-{dlr_name}': plain(dlr, restarts=5, larger=larger),
-        'fab': fab(threat, restarts=5, seed=next(seeds),
-                   **kw_fab), **black_box(), **targeted(seed=next(seeds)), **fab_t()}
+        'fab': fab(threat, restarts=5, seed=next(seeds), **kw_fab), **black_box(), **targeted(seed=next(seeds)),
+        **fab_t()}
 
 # %% ../../nbs/attacks/09_autoattack.ipynb #8458ff2c
 @dataclass(repr=False)

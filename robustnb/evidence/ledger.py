@@ -43,8 +43,8 @@ def records_of(
             chosen = choice(paper, results, scale, d, name)
             if chosen is None: continue
             arm, values = chosen
-            text = '' if not paper.arms[name].tuned else named(values).strip(
-                ' ()') if arm == paper.arms[name].of else arm
+            text = ('' if not paper.arms[name].tuned else
+                    named(values).strip(' ()') if arm == paper.arms[name].of else arm)
             for j, r in results.items():
                 if (j.scale, j.dataset, j.arm, j.values, j.stage) != (scale, d, arm, values, 'final'): continue
                 rows += [(paper.key, name, j.seed, scale, d, m, c, v, text, arm + named(values))
@@ -94,8 +94,8 @@ def tuning_table(
             chosen = choice(paper, results, scale, d, name)
             for i, row in table.iterrows():
                 own = isinstance(i, int)
-                label, pair = (named(arm.candidates[i]).strip(' ()'),
-                               (arm.of, arm.candidates[i])) if own else (i, choice(paper, results, scale, d, i))
+                label, pair = ((named(arm.candidates[i]).strip(' ()'), (arm.of, arm.candidates[i])) if own
+                               else (i, choice(paper, results, scale, d, i)))
                 rows[d, name, label] = (
                     dict(chosen=pair == chosen) | row.drop([k for k, _ in arm.candidates[0]], errors='ignore').to_dict()
                 )

@@ -94,10 +94,11 @@ def facts(row):
         'values': row['value'] is not None and
         '{}: {}; {}: {}'.format(*(t for pair in zip((row['arm'], row['baseline']), values_text(row)) for t in pair)),
         'difference': row['effect'] is not None and f"{effect_text(row)}, {row['n_seeds']} seeds",
-        'threshold': '; '.join(filter(None, threshold_text(row))), 'the paper': '; '.join(
-            filter(None, [paper_text(row), row['source'], PREDICTED[row['in_prediction']]])), 'pooled': pool
-        and f"{effect_text(row, pool)} over {pool['datasets']} data sets (random effects)", 'shows from': least
-        and f'{least} {unit}; smaller effects these seeds cannot tell from none', 'settled by': seeds_text(row),
+        'threshold': '; '.join(filter(None, threshold_text(row))),
+        'the paper': '; '.join(filter(None, [paper_text(row), row['source'], PREDICTED[row['in_prediction']]])),
+        'pooled': pool and f"{effect_text(row, pool)} over {pool['datasets']} data sets (random effects)",
+        'shows from': least and f'{least} {unit}; smaller effects these seeds cannot tell from none',
+        'settled by': seeds_text(row),
         'why': row['reason'].removeprefix(f'{weakest(row)}: ')}
     return {k: v for k, v in out.items() if v}
 
@@ -125,8 +126,9 @@ def ledger_columns(row)->dict:
         claim=stacked(row['statement'], about, '; '.join(filter(None, [reason, settle]))),
         verdict=stacked(row['verdict'], f"{row['held']} hold" if len(row['comparisons']) > 1 else ''),
         measured=row['arm'] and stacked(
-            f"{row['arm']}: {arm}", 'against ' +
-            (baseline if row['constant'] else f"{row['baseline']}: {baseline}")), difference=difference(row, row),
+            f"{row['arm']}: {arm}",
+            'against ' + (baseline if row['constant'] else f"{row['baseline']}: {baseline}")),
+        difference=difference(row, row),
         **{'the paper': stacked(paper_text(row), PREDICTED[row['in_prediction']])}, seeds=row['n_seeds'])
 
 # %% ../../nbs/evidence/06_report.ipynb #c3c0d1b0

@@ -30,14 +30,11 @@ def family(plain, prefix, attack):
                    confidence=[0.9, 0.5, 0.99])
 
     return {plain: Arm(lambda t: (adversarial(attack(t)), None))} | {
-        prefix + name: bound(form)
-        for name, form in FORM.items()
-    } | {
-        prefix + 'squeezing': Arm(
-            lambda t, strength:
-            (adversarial(attack(t), squeezed(strength)), None), strength=[0.05, 0.01, 0.2]), prefix + 'smoothing': Arm(
-                lambda t, share: (adversarial(attack(t), smoothed(share)), None), share=[0.1, 0.03, 0.3])
-    }
+        prefix + name: bound(form) for name, form in FORM.items()} | {
+        prefix + 'squeezing': Arm(lambda t, strength: (adversarial(attack(t), squeezed(strength)), None),
+                                  strength=[0.05, 0.01, 0.2]),
+        prefix + 'smoothing': Arm(lambda t, share: (adversarial(attack(t), smoothed(share)), None),
+                                  share=[0.1, 0.03, 0.3])}
 
 # %% ../../nbs/robustness/03_blf.ipynb #1c1c3181
 FORM = dict(tanh='tanh', blf='swish', logistic='logistic')
@@ -98,13 +95,12 @@ both = 'AutoAttack, or that on the pre-logits'
 metrics = METRICS | {
     'autoattack_pre': Metric(f'accuracy under {both}', '%', 'higher',
                              instead=dict(tiny=f'accuracy under {TWO}, or that on the pre-logits')),
-    'masked': Metric('images that only the attack on the pre-logits breaks', '%', 'lower'), 'gap': Metric(
-        f'accuracy that {both} takes beyond PGD-20', 'points', 'lower',
-        instead=dict(tiny=f'accuracy that {TWO}, or that on the pre-logits, take beyond PGD-20')), 'logit_norm': Metric(
-            'mean norm of the logits', '', 'lower'), 'prelogit_norm': Metric(
-                'mean norm of the pre-logits', '', 'lower'), 'prelogit_growth': Metric(
-                    'growth of the pre-logits, last epoch to first', 'times')
-}
+    'masked': Metric('images that only the attack on the pre-logits breaks', '%', 'lower'),
+    'gap': Metric(f'accuracy that {both} takes beyond PGD-20', 'points', 'lower',
+                  instead=dict(tiny=f'accuracy that {TWO}, or that on the pre-logits, take beyond PGD-20')),
+    'logit_norm': Metric('mean norm of the logits', '', 'lower'),
+    'prelogit_norm': Metric('mean norm of the pre-logits', '', 'lower'),
+    'prelogit_growth': Metric('growth of the pre-logits, last epoch to first', 'times')}
 
 # %% ../../nbs/robustness/03_blf.ipynb #f694aa96
 paper = Paper(

@@ -39,8 +39,8 @@ def setting(nets, train, test, ste, recipe, points=11, seen=1000, **kw):
 # %% ../../nbs/merging/02_weight_matching.ipynb #1bf5edc9
 def perceptrons(shape, mean, std, **widths):
     net = partial(mlp, shape, mean=mean, std=std, he=False)
-    return {k: partial(net, hidden=(w,) * 3)
-            for k, w in widths.items()} | dict(he=partial(net, hidden=(widths['usual'],) * 3, he=True))
+    return {k: partial(net, hidden=(w,) * 3) for k, w in widths.items()} | dict(
+        he=partial(net, hidden=(widths['usual'],) * 3, he=True))
 
 adam = partial(Recipe, batch=500, lr=1e-3, optimiser=partial(torch.optim.Adam, fused=True))
 sgd = partial(

@@ -180,8 +180,8 @@ def align(self:Symbols, layout, cuts):
         if s is None or not inside: continue
         n, name = self.units[s], self.names[self.rank[s]]
         u, middle = divmod(inside[0] * n, length)
-        self.bound[s] = ((None,
-                          n),) if middle else self.fresh(u, f'{name}[:{u}]') + self.fresh(n - u, f'{name}[{u}:]')
+        self.bound[s] = (((None, n),) if middle else
+                         self.fresh(u, f'{name}[:{u}]') + self.fresh(n - u, f'{name}[{u}:]'))
         return self.align(layout, cuts)
     return layout
 
@@ -862,8 +862,8 @@ def follow(self:_Watch, name, m):
         self.where.append((name, kind.__name__))
         self.within, self.d.name = one, name or kind.__name__
         try:
-            out = self.visit(f'module {self.d.name} ({kind.__name__})', kind.__name__, forward, rule, args, kwargs,
-                             m) if one else forward(*args, **kwargs)
+            out = (self.visit(f'module {self.d.name} ({kind.__name__})', kind.__name__, forward, rule, args, kwargs, m)
+                   if one else forward(*args, **kwargs))
         finally: self.within = False
         self.where.pop()  # after an exception it tells where
         return out
