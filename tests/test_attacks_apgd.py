@@ -80,29 +80,35 @@ def test_apgd_against_brute_force():
 def test_l1_projection_against_a_convex_solver():
     gen = torch.Generator().manual_seed(0)
     for _ in range(12):
-        x, z = torch.rand(1, 6, generator=gen,
-                          dtype=torch.float64), 2 * torch.rand(1, 6, generator=gen, dtype=torch.float64) - .5
+        x, z = (
+            torch.rand(1, 6, generator=gen, dtype=torch.float64),
+            2 * torch.rand(1, 6, generator=gen, dtype=torch.float64) - .5)
         a, b = x[0].numpy(), z[0].numpy()  # x - p + q with 0 <= p, q and sum(p + q) <= eps
         move = lambda v: a - v[:6] + v[6:]
-        best = minimize(lambda v: ((move(v) - b)**2).sum(), [.01] * 12,
-                        bounds=[(0, t) for t in a] + [(0, 1 - t) for t in a], constraints=dict(
-                            type='ineq', fun=lambda v: .7 - v.sum()), method='SLSQP', options=dict(ftol=1e-14, maxiter=500))
+        best = minimize(
+            lambda v: ((move(v) - b)**2).sum(), [.01] * 12, bounds=[(0, t) for t in a] + [(0, 1 - t) for t in a],
+            constraints=dict(type='ineq', fun=lambda v: .7 - v.sum()), method='SLSQP',
+            options=dict(ftol=1e-14, maxiter=500))
         torch.testing.assert_close(L1(.7).project(z, x)[0], torch.tensor(move(best.x)), atol=2e-5, rtol=0)
 
 # %% ../nbs/attacks/04_apgd.ipynb #f98e7378
 def test_apgd_keeps_the_contract():
     x, y = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6)
-    for attack, threat in ((apgd(Linf(.1), 12), Linf(.1)), (apgd(L2(.5), 12, targets=3), L2(.5)), (apgd(
-            L1(3.), 20, larger=True), L1(3.)), (apgd(L1(3.), 12, dlr_loss, restarts=2, futile=.5), L1(3.)), (apgd(
-                Linf(.1), 9, precision='bf16'), Linf(.1))):
+    for attack, threat in (
+            (apgd(Linf(.1), 12), Linf(.1)),
+            (apgd(L2(.5), 12, targets=3), L2(.5)),
+            (apgd(L1(3.), 20, larger=True), L1(3.)),
+            (apgd(L1(3.), 12, dlr_loss, restarts=2, futile=.5), L1(3.)),
+            (apgd(Linf(.1), 9, precision='bf16'), Linf(.1))):
         check_attack(attack, threat, probe_model(), x, y)
 
 # %% ../nbs/attacks/04_apgd.ipynb #71aabec1
 def test_verdicts_do_not_depend_on_the_batch():
     x, y = torch.rand(9, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double(), torch.arange(9)
     for attack in (apgd(Linf(.02), 20, targets=2), apgd(L1(.5), 20, restarts=2)):
-        whole, parts = attack.find(probe_model().double(), x,
-                                   y), [attack.find(probe_model().double(), *b) for b in zip(x.split(4), y.split(4))]
+        whole, parts = (
+            attack.find(probe_model().double(), x, y),
+            [attack.find(probe_model().double(), *b) for b in zip(x.split(4), y.split(4))])
         assert torch.equal(whole.step, torch.cat([p.step for p in parts])) and sum(p.passes for p in parts) == whole.passes
         torch.testing.assert_close(whole.x_adv, torch.cat([p.x_adv for p in parts]), rtol=0, atol=1e-9)
 

@@ -75,8 +75,7 @@ def little():
 def five_ways(threat):
     return {
         'pgd': pgd(threat, 2), 'apgd': apgd(threat, 4), 'apgd-t': apgd(threat, 4, targets=2), 'fab': fab(threat, 3),
-        'square': square(threat, 12)
-    }
+        'square': square(threat, 12)}
 
 def grouped(channels):
     "A network with group norm for images of any size"
@@ -136,8 +135,7 @@ def test_adding_attacks_never_raises_the_accuracy():
     one = autoattack(threat, attacks={'apgd-ce': some['apgd-ce']}).report(model, (x, y), checks=False, progress=False)
     assert (
         one.robust
-        == autoattack(threat, attacks=some).report(model, (x, y), checks=False, progress=False).accuracy['apgd-ce']
-    )
+        == autoattack(threat, attacks=some).report(model, (x, y), checks=False, progress=False).accuracy['apgd-ce'])
     other = {'mine': pgd(threat, 5)} | some  # an attack that only returns examples takes part too
     report = autoattack(threat, 'mine first', other).report(model, (x, y), checks=False, progress=False)
     assert report.robust <= one.robust + 1e-9 and (report.by == 1).any() and 'mine first AutoAttack' in report.verdict

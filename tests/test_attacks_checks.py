@@ -55,12 +55,13 @@ def random_resnet():
 def honest():
     "name -> model without tricks"
     return {
-        'MLP': trained(), 'ConvNet, batch norm, dropout': trained('convnet'),
-        'ConvNet, adversarially trained': trained('robust'), 'float64': Trap(
-            copy.deepcopy(trained()).double(), lambda x: x.double()), 'log-probabilities': Trap(
-                trained(), None, lambda z: z.log_softmax(1)), 'clamped input': Trap(
-                    trained(), lambda x: x.clamp(0, 1)), 'MLP, random weights': mlp((1, 8, 8), mean=.3, std=.1)
-    }
+        'MLP': trained(),
+        'ConvNet, batch norm, dropout': trained('convnet'),
+        'ConvNet, adversarially trained': trained('robust'),
+        'float64': Trap(copy.deepcopy(trained()).double(), lambda x: x.double()),
+        'log-probabilities': Trap(trained(), None, lambda z: z.log_softmax(1)),
+        'clamped input': Trap(trained(), lambda x: x.clamp(0, 1)),
+        'MLP, random weights': mlp((1, 8, 8), mean=.3, std=.1)}
 
 threat = Linf(.1)
 
@@ -136,8 +137,7 @@ def accuracies(model, threat, x, y):
     a, b = (attack.find(model, x, y).broken for attack in (apgd(threat, 20), square(threat, 200)))
     return {
         'clean': float((model.eval()(x).argmax(1) == y).float().mean()), 'apgd-ce': 1 - float(a.float().mean()),
-        'square': 1 - float((a | b).float().mean())
-    }
+        'square': 1 - float((a | b).float().mean())}
 
 # %% ../nbs/attacks/08_checks.ipynb #a7b738f9
 def test_probabilities_but_not_their_logarithms():
@@ -215,8 +215,7 @@ def test_what_is_not_a_number():
     x, y = digits()
     for t in (Linf(.1), L2(.8), L1(6.)):
         assert (
-            nan_gradients(Trap(trained(), root), x, y, t).value == 1 and nan_logits(Trap(trained(), root), x, y, t) is None
-        )
+            nan_gradients(Trap(trained(), root), x, y, t).value == 1 and nan_logits(Trap(trained(), root), x, y, t) is None)
         assert nan_logits(Trap(trained(), pit), x, y, t).value == 1
         for model in honest().values(): assert nan_gradients(model, x, y, t) is None is nan_logits(model, x, y, t)
     assert nan_gradients(Trap(trained(), root), x.clamp(min=.2), y, Linf(.1)) is None  # there it is as good as any
@@ -281,8 +280,7 @@ def test_checks_leave_no_trace():
     # values were written back
     changed = [k for k in _changed(old, _snapshot(model)) if not k.startswith('version of parameter')]
     assert (
-        not changed and torch.equal(rng, torch.get_rng_state()) and torch.equal(x, copies[0]) and torch.equal(y, copies[1])
-    )
+        not changed and torch.equal(rng, torch.get_rng_state()) and torch.equal(x, copies[0]) and torch.equal(y, copies[1]))
     model = probe_model()
     old = _snapshot(model)
     check_model(model, x, y, threat)
@@ -370,8 +368,7 @@ def test_advice_orders_by_seriousness():
         Flag('16 bit', 'Coarse.', 1.0),
         Flag('new', 'Unknown.', 1.0),
         Flag('transfer', 'Beaten.', 3.0),
-        Flag('random', 'Noisy.', 0.1),
-    ]
+        Flag('random', 'Noisy.', 0.1)]
     text = advice(flags)
     assert 'upper bound' in text and [text.index(m) for m in ('Beaten', 'Noisy', 'Coarse', 'Unknown')] == sorted(
         text.index(m) for m in ('Beaten', 'Noisy', 'Coarse', 'Unknown'))

@@ -232,8 +232,7 @@ def test_distances_where_the_box_matters():
     for norm in (Linf, L2, L1):
         size = lambda gap, w: torch.tensor([
             np.linalg.norm(naive_projection(p_of(norm), *row), p_of(norm))
-            for row in zip(x.numpy(), w.numpy(), gap.numpy())
-        ])
+            for row in zip(x.numpy(), w.numpy(), gap.numpy())])
         gaps = [linear_gaps(model, x, y, l) for l in range(1, 5)]
         sizes = torch.stack([
             size(*g).masked_fill(g[0].abs() > (g[1].abs() * torch.where(g[1] > 0, 1 - x, x)).sum(1), math.inf) for g in gaps

@@ -145,10 +145,13 @@ def test_every_attack_keeps_the_contract():
     gen = torch.Generator().manual_seed(0)
     x, y = torch.rand(6, 1, 8, 8, generator=gen).round(decimals=1), torch.arange(6)
     for threat in (Linf(8/255), L2(.5), L1(3.)):
-        for attack in (fgsm(threat), pgd(threat, 3), pgd(threat, 2,
-                                                         mode='train'), pgd(threat, 2, precision='bf16', restarts=2),
-                       pgd(threat, 2, targeted=True,
-                           loss=margin_loss), best_of(fgsm(threat), pgd(threat, 2, seed=3), loss=ce_loss)):
+        for attack in (
+                fgsm(threat),
+                pgd(threat, 3),
+                pgd(threat, 2, mode='train'),
+                pgd(threat, 2, precision='bf16', restarts=2),
+                pgd(threat, 2, targeted=True, loss=margin_loss),
+                best_of(fgsm(threat), pgd(threat, 2, seed=3), loss=ce_loss)):
             check_attack(attack, threat, probe_model(), x, y)
 
 # %% ../nbs/attacks/01_gradient.ipynb #b1bfdc15
@@ -210,8 +213,7 @@ def test_peculiar_models_keep_the_contract():
     models = [
         Odd(lambda net, x: net(x.mul_(0.5))),
         Odd(lambda net, x: net(x.clamp_(0, 0.5).sub_(0.2))),
-        Odd(lambda net, x: net(x), torch.float64),
-    ]
+        Odd(lambda net, x: net(x), torch.float64)]
     for model in models:
         for attack in (fgsm(Linf(.05)), pgd(L2(.5), 2, restarts=2), best_of(fgsm(Linf(.05)), pgd(Linf(.05), 2))):
             check_attack(attack, attack.threat or Linf(.05), model, x, y)
@@ -250,8 +252,7 @@ def test_nan_gradients_are_told():
     assert finite_rows(torch.tensor([[1.0, 3e38, 3e38], [torch.nan, 1, 1], [torch.inf, -torch.inf, 0]])).tolist() == [
         True,
         False,
-        False,
-    ]
+        False]
     class Steep(nn.Module):
         "Two classes, and a slope that is infinite where the first number is 0"
         def forward(self, x): return torch.stack([-x[:, 0].sqrt(), x[:, 1]], 1)

@@ -58,8 +58,7 @@ def test_the_record_has_the_numbers_of_the_report():
     card = scorecard(report, 'Mine', dataset='cifar10', reported='55.00')
     bench = [
         'link', 'name', 'authors', 'additional_data', 'number_forward_passes', 'dataset', 'venue', 'architecture', 'eps',
-        'clean_acc', 'reported', 'autoattack_acc', 'external', 'footnote', 'unreliable'
-    ]
+        'clean_acc', 'reported', 'autoattack_acc', 'external', 'footnote', 'unreliable']
     assert list(card)[:15] == bench and (card['name'], card['dataset'], card['reported'],
                                          card['eps']) == ('Mine', 'cifar10', '55.00', '8/255')
     assert (card['clean_acc'], card['autoattack_acc'], card['external'],
@@ -98,10 +97,8 @@ def test_the_file_is_strict_json_and_written_whole():
         again = scorecard(made([ODD]), HOSTILE)
         assert card | dict(date='') == again | dict(date='') and json.dumps(again, allow_nan=False)
         assert (
-            card['unreliable']
-            and card['flags'] == [dict(name=ODD.name, message=ODD.message, value=None)]
-            and card['name'] == HOSTILE
-        )
+            card['unreliable'] and card['flags'] == [dict(name=ODD.name, message=ODD.message, value=None)]
+            and card['name'] == HOSTILE)
         before = path.read_bytes()
         with pytest.raises(TypeError): save_scorecard(made(), path, dataste='x')
         with pytest.raises(UnicodeEncodeError): write_whole(path, 'half \ud800')  # fails after the file was opened
@@ -111,22 +108,18 @@ def test_the_file_is_strict_json_and_written_whole():
 def test_the_page_says_it_all_and_nothing_runs():
     flags = [
         Flag('16 bit', 'The model computes in float16 & <more>.', .1), ODD,
-        Flag('transfer', 'Examples made on <other> models break 3.', 3)
-    ]
+        Flag('transfer', 'Examples made on <other> models break 3.', 3)]
     for chosen in ([], flags):
         page = scorecard_html(made(chosen), HOSTILE, [f'<{k}>' for k in range(10)], dataset=HOSTILE,
                               command='robustnb attack <x>', device=HOSTILE)
         seen = Page(page)
         assert seen.text.count(HOSTILE) >= 3 and 'script' not in seen.tags and 'link' not in seen.tags and not [
-            a for a in seen.attrs if a.startswith('on')
-        ]
+            a for a in seen.attrs if a.startswith('on')]
         assert all(l.startswith('data:image/png;base64,')
                    for l in seen.links) and not re.search(r'https?:|url\(|@import', re.sub(r'base64,[\w+/=]*', '', page))
         assert (
-            '40.0% of 20 images hold against standard AutoAttack' in seen.text
-            and 'label <4>' in seen.text
-            and 'robustnb attack <x>' in seen.text
-        )
+            '40.0% of 20 images hold against standard AutoAttack' in seen.text and 'label <4>' in seen.text
+            and 'robustnb attack <x>' in seen.text)
         for f in chosen: assert f.name in seen.text and f.message in seen.text and f.message not in page
     at = [seen.text.index(f.name) for f in (flags[2], flags[0], flags[1])]  # a name that is not known comes last
     assert at == sorted(at) and at[-1] < seen.text.index(
@@ -138,11 +131,8 @@ def test_the_page_says_it_all_and_nothing_runs():
     assert 'The checks were left out' in unchecked and 'No check raised' not in unchecked and scorecard(
         report)['checks'] is False
     assert (
-        'No check raised a flag' in calm.text
-        and 'left out' not in calm.text
-        and 'reason' not in calm.text
-        and 'Robust evaluation' in calm.text
-    )
+        'No check raised a flag' in calm.text and 'left out' not in calm.text and 'reason' not in calm.text
+        and 'Robust evaluation' in calm.text)
     for a in scorecard(made())['attacks']: assert f"{a['low']:.1%} to {a['high']:.1%}" in calm.text
 
 # %% ../nbs/attacks/10_scorecard.ipynb #efe69d96

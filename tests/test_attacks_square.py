@@ -73,8 +73,7 @@ def test_squares_fill_the_kernels():
     def filled(mask): return int((F.conv2d(mask[None, None], torch.ones(1, 1, 3, 3)) == 9).sum())
 
     shapes = {
-        '6 x 6': torch.ones(6, 6), '4 x 9': torch.ones(4, 9), '3 x 12': torch.ones(3, 12), '2 x 18': torch.ones(2, 18)
-    }
+        '6 x 6': torch.ones(6, 6), '4 x 9': torch.ones(4, 9), '3 x 12': torch.ones(3, 12), '2 x 18': torch.ones(2, 18)}
     counts = {k: filled(F.pad(m, (0, 20 - m.shape[1], 0, 20 - m.shape[0]))) for k, m in shapes.items()}
     scattered = (
         torch.zeros(400).index_fill(0, torch.randperm(400, generator=torch.Generator().manual_seed(0))[:36], 1).view(20, 20)
@@ -88,8 +87,7 @@ def test_squares_fill_the_kernels():
 def test_schedule_is_the_table():
     table = {
         0: 1, 10: 1, 11: 2, 50: 2, 51: 4, 200: 4, 201: 8, 500: 8, 501: 16, 1000: 16, 1001: 32, 2000: 32, 2001: 64, 4000: 64,
-        4001: 128, 6000: 128, 6001: 256, 8000: 256, 8001: 512, 10**6: 512
-    }
+        4001: 128, 6000: 128, 6001: 256, 8000: 256, 8001: 512, 10**6: 512}
     assert all(window_share(i) == .8 / k and window_share(i, 1.) == 1 / k for i, k in table.items())
     assert min(window_share(i) for i in range(5000)) == .8 / 128  # AutoAttack's
     assert window_share(2, queries=1000) == .8 / 2 and window_share(801, queries=1000) == .8 / 512

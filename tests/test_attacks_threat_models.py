@@ -94,8 +94,7 @@ def test_projection_matches_sorting():
         got = threat.project(x_adv, x).double().flatten(1).numpy()
         want = [
             by_sorting(a, b, p, threat.eps)
-            for a, b in zip(x_adv.double().flatten(1).numpy(), x.double().flatten(1).numpy())
-        ]
+            for a, b in zip(x_adv.double().flatten(1).numpy(), x.double().flatten(1).numpy())]
         np.testing.assert_allclose(got, want, atol=2e-6)
 
 # %% ../nbs/attacks/00_threat_models.ipynb #84563ef0
@@ -109,8 +108,7 @@ def test_projection_properties():
         torch.testing.assert_close(threat.project(z, x), z, rtol=0, atol=1e-6)
         others = torch.stack([
             x, *(threat.random_start(x, gen) for _ in range(5)),
-            threat.project(x + 2 * torch.randn(x.shape, generator=gen), x)
-        ])
+            threat.project(x + 2 * torch.randn(x.shape, generator=gen), x)])
         angle = ((wish - z).double() * (others - z).double()).flatten(2).sum(2)
         assert (angle <= 2e-6 * (1 + (wish - z).flatten(1).norm(dim=1))).all()
     check()

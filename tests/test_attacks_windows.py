@@ -35,8 +35,8 @@ class Residual(nn.Module):
 # %% ../nbs/attacks/06_windows.ipynb #84f24aed
 def layer_of(draw, h, w):
     "A layer of 4 channels to 4 channels, by `draw(options)`"
-    kind, pick = draw(['conv', 'conv', 'bn', 'relu', 'max', 'avg', 'residual', 'dropout', 'same',
-                       'act']), lambda *v: draw(v)
+    kind, pick = (
+        draw(['conv', 'conv', 'bn', 'relu', 'max', 'avg', 'residual', 'dropout', 'same', 'act']), lambda *v: draw(v))
     if kind == 'conv':
         return nn.Conv2d(4, 4, (pick(1, 2, 3), pick(1, 3, 4)), pick(1, 1, 2, 3), pick(0, 1, 2), pick(1, 1, 2),
                          pick(1, 2, 4), bias=pick(True, False))
@@ -64,8 +64,7 @@ def network_of(draw, h, w, head=True):
         # a dilated max pooling may see nothing but padding
         if min(out.shape[2:]) > 0 and out.isfinite().all(): layers.append(layer); z = out
     end = [nn.Flatten(), nn.Linear(z.numel(), 3)] if draw([True, False]) else [
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-    ]
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
     model = nn.Sequential(*layers, *end).double().eval()
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d): m.running_mean.normal_(); m.running_var.uniform_(.5, 2)
@@ -160,10 +159,8 @@ def test_tables_say_what_changes():
                 inside = torch.zeros_like(hit)
                 inside[rows[0][top]:rows[1][top + h], cols[0][left]:cols[1][left + w]] = True
                 assert (
-                    not (hit & ~inside).any()
-                    and (hit.any(1) == inside.any(1)).all()
-                    and (hit.any(0) == inside.any(0)).all()
-                ), u
+                    not (hit & ~inside).any() and (hit.any(1) == inside.any(1)).all()
+                    and (hit.any(0) == inside.any(0)).all()), u
 
 # %% ../nbs/attacks/06_windows.ipynb #30cb565f
 def test_window_cost_is_what_peek_does():
@@ -187,8 +184,7 @@ def test_multiply_adds_are_those_of_the_counter():
             self.conv, self.up, self.head = (
                 nn.Conv2d(3, 4, 3, 2, groups=1),
                 nn.ConvTranspose2d(4, 6, 2, 2),
-                nn.Linear(10, 5),
-            )
+                nn.Linear(10, 5))
             self.kernel, self.matrix = nn.Parameter(torch.rand(8, 6, 3, 3)), nn.Parameter(torch.rand(8, 10))
         def forward(self, x):
             z = F.conv2d(self.up(self.conv(x).relu()), self.kernel).mean((2, 3))
@@ -284,8 +280,7 @@ def test_inplace_operations_keep_their_meaning():
         augmented, lambda s, z: F.relu(z, inplace=True) + z, lambda s, z: z + z.relu_(),
         lambda s, z: torch.relu_(s.same(z)) * z, lambda s, z: operator.iadd(s.same(z), 1.) * z,
         lambda s, z: s.act(z).add_(z).mul_(2) * z, lambda s, z: s.act(s.drop(z)) - 2*z,
-        lambda s, z: F.dropout(z, training=s.training).clamp_(0, 1) * z
-    ]
+        lambda s, z: F.dropout(z, training=s.training).clamp_(0, 1) * z]
     for f in cases:
         model = Custom(f, same=nn.Identity(), act=nn.ReLU(inplace=True), drop=nn.Dropout()).eval()
         agree(model, torch.rand(3, 1, 9, 9) - .5, sampler(2), 4, 1e-5)
@@ -302,8 +297,7 @@ def test_nothing_of_the_model_changes():
     state, flags, x = (
         {k: v.clone() for k, v in model.state_dict().items()},
         [m.training for m in model.modules()],
-        torch.rand(2, 3, 32, 32),
-    )
+        torch.rand(2, 3, 32, 32))
     ids, kept, forward = [id(p) for p in model.parameters()], x.clone(), model(x)
     w = windowed(model, x)
     assert isinstance(w, Patched)
@@ -347,16 +341,12 @@ def test_untraceable_names_the_culprit():
     refused(
         r"'2\.1' \(Branch\) cannot be traced: .*control flow",
         nn.Sequential(
-            nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.ReLU(), Branch()), nn.Flatten(), nn.Linear(98, 3)
-        ).eval(),
-    )
+            nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Sequential(nn.ReLU(), Branch()), nn.Flatten(), nn.Linear(98, 3) ).eval())
     refused('function', lambda x: x.flatten(1))
     refused(
         r"'1' \(BatchNorm2d\) uses the statistics",
         nn.Sequential(
-            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(98, 3)
-        ).eval(),
-    )
+            nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(), nn.Linear(98, 3) ).eval())
     refused(r"'0' \(Dropout\) is in training mode", nn.Sequential(nn.Dropout(), nn.Flatten(), nn.Linear(81, 3)))
     refused('other images of the batch', Custom(lambda s, z: z - z.mean(0)).eval())
     refused('it is random', Custom(lambda s, z: F.dropout(z)).eval())

@@ -198,8 +198,7 @@ def test_the_model_is_left_alone_and_the_operator_is_of_the_model_as_it_was():
     ops = [
         hessian(model, (x, y), mode='train'),
         gauss_newton(model, (x, y)),
-        hessian(model, (x, y), attack=fgsm(Linf(0.1)), anew=True),
-    ]
+        hessian(model, (x, y), attack=fgsm(Linf(0.1)), anew=True)]
     v = np.ones(ops[0].shape[0])
     first = [op @ v for op in ops]
     assert [m.training
@@ -281,8 +280,7 @@ def test_only_what_is_used_as_it_seems_has_a_rule():
             }
     model = _copy(preact_resnet8((1, 8, 8), 3, 2), 'eval')
     assert {k for parts in _trusted(model, _weights(model, None), x.float()).values() for k in parts.values()} == {
-        k for k, _ in model.named_parameters()
-    }
+        k for k, _ in model.named_parameters()}
 
 # %% ../nbs/04_curvature.ipynb #b7fcd674
 def test_fisher_in_any_order_of_the_samples():
@@ -351,9 +349,9 @@ def test_fisher_leaves_the_model_alone_and_falls_back_on_the_loop():
     torch.manual_seed(0)
     model, x, y = Cubes().double(), torch.rand(9, 4, dtype=torch.float64), torch.randint(3, (9,))
     want = by_definition(model, x, y)
-    old, rng, versions = {k: t.clone()
-                          for k, t in model.state_dict().items()
-                          }, torch.get_rng_state(), [p._version for p in model.parameters()]
+    old, rng, versions = (
+        {k: t.clone() for k, t in model.state_dict().items()}, torch.get_rng_state(),
+        [p._version for p in model.parameters()])
     with torch.inference_mode(): assert far(diagonal_fisher(model, (x, y)), want) < 1e-12
     assert torch.equal(rng, torch.get_rng_state()) and versions == [p._version for p in model.parameters()]
     assert all(torch.equal(t, old[k]) for k, t in model.state_dict().items())
@@ -368,8 +366,7 @@ def test_directions():
         else: torch.testing.assert_close(d[k].flatten(1).norm(dim=1), p.flatten(1).norm(dim=1))
     again = random_direction(model)
     assert all(torch.equal(d[k], again[k]) for k in d) and not torch.equal(
-        d['head.weight'], random_direction(model, 1)['head.weight']
-    )
+        d['head.weight'], random_direction(model, 1)['head.weight'])
     vector = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert all(torch.equal(v, dict(model.named_parameters())[k]) for k, v in as_direction(model, vector).items())
     head = as_direction(model, np.arange(2.), ['head.bias'])
@@ -426,8 +423,8 @@ def test_tokens_and_attention():
     class Reader(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed, self.layer, self.head = nn.Embedding(11, 4), nn.TransformerEncoderLayer(
-                4, 2, 6, batch_first=True), nn.Linear(4, 3)
+            self.embed, self.layer, self.head = (
+                nn.Embedding(11, 4), nn.TransformerEncoderLayer(4, 2, 6, batch_first=True), nn.Linear(4, 3))
         def forward(self, x): return self.head(self.layer(self.embed(x)).mean(1))
 
     torch.manual_seed(0)
@@ -444,8 +441,9 @@ def test_products_equal_those_of_curvlinops():
     for make in (small, small_conv):
         model, x, y = make()
         model.eval()
-        data, v = [(x[:5], y[:5]),
-                   (x[5:], y[5:])], np.random.default_rng(0).normal(size=sum(p.numel() for p in model.parameters()))
+        data, v = (
+            [(x[:5], y[:5]), (x[5:], y[5:])],
+            np.random.default_rng(0).normal(size=sum(p.numel() for p in model.parameters())))
         for ours, peer in ((hessian, curvlinops.HessianLinearOperator), (gauss_newton, curvlinops.GGNLinearOperator)):
             theirs = peer(model, nn.CrossEntropyLoss(), [*model.parameters()], data) @ torch.from_numpy(v)
             np.testing.assert_allclose(ours(model, data) @ v, theirs, rtol=0, atol=1e-12)
@@ -464,8 +462,7 @@ def test_fisher_equals_that_of_backpack():
     with backpack.backpack(SumGradSquared(), DiagGGNExact()): loss(net(x.clone().requires_grad_()), y).backward()
     for kind, name in dict(empirical='sum_grad_squared', true='diag_ggn_exact').items():
         assert (
-            far(diagonal_fisher(model, (x, y), kind), {k: getattr(p, name) / 9 for k, p in net.named_parameters()}) < 1e-10
-        )
+            far(diagonal_fisher(model, (x, y), kind), {k: getattr(p, name) / 9 for k, p in net.named_parameters()}) < 1e-10)
 
 # %% ../nbs/04_curvature.ipynb #565c67c9
 @pytest.mark.gpu
@@ -473,8 +470,8 @@ def test_on_a_gpu():
     import os
     there, (model, x, y) = os.environ.get('ROBUSTNB_GPU', 'cuda'), small_conv(torch.float32)
     model.eval()
-    v, moved, data = np.ones(sum(p.numel() for p in model.parameters()),
-                             np.float32), clone(model).to(there), (x.to(there), y.to(there))
+    v, moved, data = (
+        np.ones(sum(p.numel() for p in model.parameters()), np.float32), clone(model).to(there), (x.to(there), y.to(there)))
     for product in (hessian, gauss_newton):
         np.testing.assert_allclose(product(moved, (x, y)) @ v, product(model, (x, y)) @ v, atol=1e-4)
     for kind in ('empirical', 'true'):
@@ -492,8 +489,7 @@ def test_refusals():
         (
             r'logits of shape \(4, classes\).*got \(4, 3, 5\)',
             ValueError,
-            lambda: hessian(positions, (torch.rand(4, 1, 6).double(), y[:4])) @ np.ones(9),
-        ),
+            lambda: hessian(positions, (torch.rand(4, 1, 6).double(), y[:4])) @ np.ones(9)),
         ('positions are samples', ValueError, lambda: diagonal_fisher(positions, (torch.rand(4, 1, 6).double(), y[:4]))),
         ('one value per sample', ValueError, lambda: hessian(model, (x, y), loss=F.cross_entropy) @ np.ones(123)),
         ('one value per sample', ValueError, lambda: loss_surface(model, (x, y), at=[0], loss=lambda out, y: out)),

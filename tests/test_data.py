@@ -28,16 +28,15 @@ def png(rows, bits, kind, width, *chunks):
     def chunk(name, body):
         return struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
 
-    head, pixels = struct.pack('>IIBBBBB', width, len(rows), bits, kind, 0, 0,
-                               0), b''.join(b'\0' + bytes(r) for r in rows)
+    head, pixels = (
+        struct.pack('>IIBBBBB', width, len(rows), bits, kind, 0, 0, 0), b''.join(b'\0' + bytes(r) for r in rows))
     return b'\x89PNG\r\n\x1a\n' + b''.join(
         chunk(*c) for c in ((b'IHDR', head), *chunks, (b'IDAT', zlib.compress(pixels)), (b'IEND', b'')))
 
 def tiff(row, bits, width, photometric=1, **tags):
     "A TIFF file of one packed row; photometric 1 is black at zero, 0 is white at zero"
     tags = {256: width, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(row)} | {
-        int(k[1:]): v for k, v in tags.items()
-    }
+        int(k[1:]): v for k, v in tags.items()}
     row += bytes(len(row) % 2)
     ifd = b''.join(struct.pack('<HHIHH', k, 3, 1, v, 0) for k, v in sorted(tags.items()))
     return b'II*\0' + struct.pack('<I', 8 + len(row)) + row + struct.pack('<H', len(tags)) + ifd + bytes(4)
@@ -71,12 +70,10 @@ def profile(gamma, *primaries):
     "A colour profile: grey, or three primaries as CIE XYZ under D50"
     curve, names = (
         b'curv\0\0\0\0' + struct.pack('>IHH', 1, round(gamma * 256), 0),
-        (b'r', b'g', b'b') if primaries else (b'k',),
-    )
+        (b'r', b'g', b'b') if primaries else (b'k',))
     return icc(
         b'RGB ' if primaries else b'GRAY',
-        {c + b'XYZ': xyz(v) for c, v in zip(names, primaries)} | {c + b'TRC': curve for c in names},
-    )
+        {c + b'XYZ': xyz(v) for c, v in zip(names, primaries)} | {c + b'TRC': curve for c in names})
 
 
 def inks():
@@ -260,18 +257,18 @@ def test_idx():
 def test_every_depth_of_grey():
     ramp = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
     want = np.arange(256).reshape(16, 16, 1).repeat(3, 2)
-    for raw in (saved(Image.fromarray(ramp), 'PNG'), saved(Image.fromarray(ramp), 'TIFF'),
-                saved(Image.fromarray(ramp.astype('>u2')),
-                      'TIFF'), *(saved(Image.fromarray(ramp), kind) for kind in ('PPM', 'JPEG2000')),
-                saved(Image.fromarray(ramp), 'TIFF', compression='tiff_lzw')):
+    for raw in (
+            saved(Image.fromarray(ramp), 'PNG'),
+            saved(Image.fromarray(ramp), 'TIFF'),
+            saved(Image.fromarray(ramp.astype('>u2')), 'TIFF'),
+            *(saved(Image.fromarray(ramp), kind) for kind in ('PPM', 'JPEG2000')),
+            saved(Image.fromarray(ramp), 'TIFF', compression='tiff_lzw')):
         assert (shown(raw) == want).all()    # a black-to-white ramp, not white
     for bits, row, grey in ((1, b'\x40', [0, 255]), (2, b'\x1b', [0, 85, 170, 255]), (4, b'\x0f', [0, 255]),
                             (8, b'\0\x40\xff', [0, 64, 255])):
         assert (
-            shown(png([row], bits, 0, len(grey)))[0, :, 0].tolist()
-            == shown(tiff(row, bits, len(grey)))[0, :, 0].tolist()
-            == grey
-        )
+            shown(png([row], bits, 0, len(grey)))[0, :, 0].tolist() == shown(tiff(row, bits, len(grey)))[0, :, 0].tolist()
+            == grey)
         assert shown(tiff(row, bits, len(grey), photometric=0))[0, :, 0].tolist() == [255 - v for v in grey]
         clear = shown(png([row], bits, 0, len(grey), (b'tRNS', struct.pack('>H', 0 if bits < 4 else 2**bits - 1))))[0, :, 0]
         assert clear.tolist() == ([255] + grey[1:] if bits < 4 else grey[:-1] + [255])
@@ -282,15 +279,13 @@ def test_every_depth_of_grey():
     assert shown(tiff(np.array([0, 0x4040, 65535], '<u2').tobytes(), 16, 3, photometric=0))[0, :, 0].tolist() == [
         255,
         191,
-        0,
-    ]
+        0]
     assert shown(png([ramp[0, :4].astype('>u2').tobytes()], 16, 0, 4, (b'tRNS', b'\0\0')))[0, :,
                                                                                            0].tolist() == [255, 1, 2, 3]
     deep = np.array([65535, 32896, 0], '>u2').tobytes()
     assert shown(png([deep], 16, 2, 1)).tolist() == [[[255, 128, 0]]] and shown(png([deep[:4]], 16, 4, 1))[0, 0, 0] in (
         254,
-        255,
-    )
+        255)
     for image, said in ((ramp.astype(np.float32), 'floating-point'), (ramp.astype(np.int32), '32-bit or signed integers')):
         with pytest.raises(ValueError, match=f'holds {said}'): shown(saved(Image.fromarray(image), 'TIFF'))
     with pytest.raises(ValueError, match='transparent colour in 16 bits'): shown(png([deep], 16, 2, 1, (b'tRNS', deep)))
@@ -366,8 +361,9 @@ def test_colour_profiles_and_gamma():
         (1, 1), 128 * 257, np.uint16))):
         assert abs(shown(saved(image, 'PNG', icc_profile=linear)) - srgb(np.array(128/255))).max() < 2
     for kind in ('JPEG', 'TIFF'):
-        cyan = saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)),
-                     kind), saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)), kind, icc_profile=inks())
+        cyan = (
+            saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)), kind),
+            saved(Image.new('CMYK', (8, 8), (255, 0, 0, 0)), kind, icc_profile=inks()))
         assert abs(shown(cyan[0]) - np.array([0., 255, 255])).max() < 4 and shown(cyan[1]).max() < 4
     for bad in (linear, b'no profile', wide[:200], wide[:128]):    # for other channels, or damaged: ignored
         assert (shown(saved(Image.fromarray(colours), 'PNG', icc_profile=bad)) == colours).all()
@@ -403,8 +399,7 @@ def test_packed_files_of_other_kinds():
     files = [
         saved(Image.fromarray(pixels), 'PNG'),
         saved(Image.fromarray(pixels[::-1, ::-1].copy()), 'PNG', exif=exif),
-        saved(Image.fromarray(pixels * np.uint16(257)), 'PNG'),
-    ]
+        saved(Image.fromarray(pixels * np.uint16(257)), 'PNG')]
     with sandbox() as d:
         offset = np.cumsum([0] + [len(f) for f in files]).astype(np.uint64)
         np.savez(d / 'cifar10-jpeg-test.npz', jpeg=np.frombuffer(b''.join(files), np.uint8), offset=offset,
@@ -457,10 +452,8 @@ def test_official_cifar10():
         packed(d/'cifar10-jpeg-train.npz')    # the official files win
         data = _read_cifar10(d, 'train')
         assert (
-            data.name == 'cifar10'
-            and torch.equal(data.x, torch.from_numpy(want).view(6, 3, 32, 32))
-            and data.y.tolist() == [3] * 6
-        )
+            data.name == 'cifar10' and torch.equal(data.x, torch.from_numpy(want).view(6, 3, 32, 32))
+            and data.y.tolist() == [3] * 6)
         (d/'cifar-10-batches-py'/'b').write_bytes(b'cut')
         with pytest.raises(ValueError, match='cifar-10-batches-py/b is missing, corrupt or truncated'):
             _read_cifar10(d, 'train')
@@ -473,8 +466,7 @@ def test_omniglot():
         drawn(d/'omniglot'/'images_background_small2.zip', ['Greek/character01', 'Tagalog/character01'])
         train, test = _read_omniglot(d, 'train'), _read_omniglot(d, 'test')
         assert train.name == 'omniglot-small' and train.classes == [
-            'Greek/character01', 'Greek/character02', 'Tagalog/character01'
-        ]
+            'Greek/character01', 'Greek/character02', 'Tagalog/character01']
         assert train.x.shape == (48, 1, 28,
                                  28) and train.y.bincount().tolist() == [16] * 3 and test.y.bincount().tolist() == [4] * 3
         assert train.x[:, 0, 0, 0].min() > 0 and train.x[:, 0, -1].max() == 0    # ink is bright, paper is dark
@@ -511,10 +503,8 @@ def test_adbench():
         np.savez(d/'adbench'/'6_cardio.npz', X=X, y=y)
         train, test = _load_adbench('adbench/cardio', 'train', d), _load_adbench('adbench/6_cardio', 'test', d)
         assert (
-            train.name == test.name == 'adbench/cardio'
-            and train.y.bincount().tolist() == [126, 14]
-            and test.y.bincount().tolist() == [54, 6]
-        )
+            train.name == test.name == 'adbench/cardio' and train.y.bincount().tolist() == [126, 14]
+            and test.y.bincount().tolist() == [54, 6])
         both = torch.cat([train.x, test.x])
         torch.testing.assert_close(both[both[:, 0].argsort()], torch.tensor(X[X[:, 0].argsort()], dtype=torch.float32))
         with pytest.raises(ValueError, match="did you mean 'adbench/cardio'"): _load_adbench('adbench/cadio', 'train', d)
@@ -589,10 +579,8 @@ def test_folders_as_people_have_them():
         picture(top/'blue'/'deep'/'er'/'IMG.JPG', 'blue'), picture(top/'blue'/'wrong ending.jpeg', 'blue', format='PNG')
         want = image_folder(top, 8)
         assert (
-            want.classes == ['blue', 'rouge é']
-            and want.y.tolist().count(0) == 2
-            and want.name == image_folder(top / 'blue' / '..', 8).name == 'my pictures'
-        )
+            want.classes == ['blue', 'rouge é'] and want.y.tolist().count(0) == 2
+            and want.name == image_folder(top / 'blue' / '..', 8).name == 'my pictures')
         for n in (0, -1, 6):
             with pytest.raises(ValueError, match=f'cannot take {n} images: .* has 5'): image_folder(top, 8, n=n)
         for name in ('.ipynb_checkpoints', '.git', '__MACOSX', 'blue/.ipynb_checkpoints', 'blue/__MACOSX'):
@@ -716,10 +704,8 @@ def test_crop_flip_against_naive():
         kept, want = x.clone(), crop_flip(x, torch.Generator().manual_seed(1))
         for same in (x, x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
             assert (
-                torch.equal(crop_flip(same, torch.Generator().manual_seed(1)), want)
-                and torch.equal(x, kept)
-                and want.dtype == dtype
-            )
+                torch.equal(crop_flip(same, torch.Generator().manual_seed(1)), want) and torch.equal(x, kept)
+                and want.dtype == dtype)
         assert all(
             torch.equal(a, b) or torch.equal(a, b.flip(2)) for a, b in zip(crop_flip(x, torch.Generator(), pad=0), x))
     with pytest.raises(ValueError, match='needs images'): crop_flip(torch.rand(4, 5), torch.Generator())
@@ -763,39 +749,51 @@ def test_own_augmentation():
 def test_batches_leave_the_caller_s_tensors_alone():
     x, y = torch.rand(10, 3, 4, 4), torch.arange(10) % 3
     kept = x.clone(), y.clone()
-    for xs, ys in ((x, y), (x.double(), y.int()), (x.half(), y.byte()), (x.bfloat16(), y.to(torch.uint16)),
-                   (x.to(memory_format=torch.channels_last), y.short()), (x.flip(3).flip(3).transpose(
-                       2, 3), y.flip(0).flip(0)), (x[:1].expand(10, -1, -1, -1), y), (x.clone().requires_grad_(), y)):
+    for xs, ys in (
+            (x, y),
+            (x.double(), y.int()),
+            (x.half(), y.byte()),
+            (x.bfloat16(), y.to(torch.uint16)),
+            (x.to(memory_format=torch.channels_last), y.short()),
+            (x.flip(3).flip(3).transpose(2, 3), y.flip(0).flip(0)),
+            (x[:1].expand(10, -1, -1, -1), y),
+            (x.clone().requires_grad_(), y)):
         for augment in (None, 'crop_flip', lambda x, g: x.mul_(.5)):
             for xb, yb in Batches(xs, ys, batch_size=4, augment=augment, shuffle=augment is not None):
                 assert xb.dtype == torch.float32 and yb.dtype == torch.int64 and not xb.requires_grad
                 xb.mul_(0), yb.mul_(0)
         assert torch.equal(x, kept[0]) and torch.equal(y, kept[1])
-    for bad, error, said in ((lambda x, g: x * 255, ValueError,
-                              'divide by 255'), (lambda x, g: x[:1], ValueError,
-                                                 'one class number per'), (lambda x, g: x.log(), ValueError, 'NaN|inf'),
-                             (lambda x, g: x.numpy(), TypeError, 'ndarray'), (lambda x, g: x.long(), TypeError, 'int64')):
+    for bad, error, said in (
+            (lambda x, g: x * 255, ValueError, 'divide by 255'),
+            (lambda x, g: x[:1], ValueError, 'one class number per'),
+            (lambda x, g: x.log(), ValueError, 'NaN|inf'),
+            (lambda x, g: x.numpy(), TypeError, 'ndarray'),
+            (lambda x, g: x.long(), TypeError, 'int64')):
         with pytest.raises(error, match=f'augment: .*({said})'):
             list(Batches(x * 0, y, augment=bad) if said == 'NaN|inf' else Batches(x, y, augment=bad))
 
 # %% ../nbs/00_data.ipynb #bf7661b6
 def test_batches_refuse():
     x, y = torch.rand(8, 3, 4, 4), torch.zeros(8, dtype=torch.int64)
-    for args, kw, said in (((x,), {}, 'y is missing'), ((x * 255, y), {}, 'divide by 255'),
-                           ((x, y[:5]), {}, 'one class number per example'), ((x, y), dict(batch_size=0), 'batch_size'),
-                           ((x, y), dict(augment='crop-flip'),
-                            "did you mean 'crop_flip'"), ((x.flatten(1), y), dict(augment='crop_flip'), 'needs images')):
+    for args, kw, said in (
+            ((x,), {}, 'y is missing'),
+            ((x * 255, y), {}, 'divide by 255'),
+            ((x, y[:5]), {}, 'one class number per example'),
+            ((x, y), dict(batch_size=0), 'batch_size'),
+            ((x, y), dict(augment='crop-flip'), "did you mean 'crop_flip'"),
+            ((x.flatten(1), y), dict(augment='crop_flip'), 'needs images')):
         with pytest.raises(ValueError, match=said): Batches(*args, **kw)
     assert len(Batches(torch.randn(8, 5), y)) == 1    # a table may have any values
-    for args, kw, error, said in (((x, y.float()), {}, TypeError, 'float32; expected int64'),
-                                  ((x, y > 0), {}, TypeError,
-                                   'bool; expected int64'), ((x.numpy(), y), {}, TypeError, 'ndarray'), ((Data(
-                                       x, y + 3, ['a', 'b', 'c']),), {}, ValueError, r'3\.\.3; expected in 0\.\.2'),
-                                  ((x, y), dict(drop_last=True, batch_size=9), ValueError,
-                                   '8 examples make no batch of 9'), ((x, y), dict(seed=-1), ValueError, 'seed'),
-                                  ((x, y), dict(batch_size=2.5), ValueError,
-                                   'batch_size is 2.5'), ((x.double() * 1e300, y), {}, ValueError, 'divide by 255'),
-                                  ((x.flatten(1).double() * 1e300, y), {}, ValueError, 'float32 can hold')):
+    for args, kw, error, said in (
+            ((x, y.float()), {}, TypeError, 'float32; expected int64'),
+            ((x, y > 0), {}, TypeError, 'bool; expected int64'),
+            ((x.numpy(), y), {}, TypeError, 'ndarray'),
+            ((Data(x, y + 3, ['a', 'b', 'c']),), {}, ValueError, r'3\.\.3; expected in 0\.\.2'),
+            ((x, y), dict(drop_last=True, batch_size=9), ValueError, '8 examples make no batch of 9'),
+            ((x, y), dict(seed=-1), ValueError, 'seed'),
+            ((x, y), dict(batch_size=2.5), ValueError, 'batch_size is 2.5'),
+            ((x.double() * 1e300, y), {}, ValueError, 'divide by 255'),
+            ((x.flatten(1).double() * 1e300, y), {}, ValueError, 'float32 can hold')):
         with pytest.raises(error, match=said): Batches(*args, **kw)
     # no names, no limit
     assert [len(yb) for _, yb in Batches(x, y, batch_size=100)] == [8] and len(Batches(Data(x, y + 3, []))) == 1

@@ -306,19 +306,15 @@ def test_all_comparisons_count():
     assert [judge(c, r)['verdict'] for r in (good, bad, both)] == ['reproduced', 'open', 'partly']
     v = judge(c, both)
     assert (
-        v['held'] == '1 of 2'
-        and v['dataset'] == 'e'
-        and v['reason'] == 'e, m, against a: the interval includes zero'
-        and len(v['comparisons']) == 2
-    )
+        v['held'] == '1 of 2' and v['dataset'] == 'e' and v['reason'] == 'e, m, against a: the interval includes zero'
+        and len(v['comparisons']) == 2)
     v = judge(c, good, ['d', 'f'])
     assert v['verdict'] == 'partly' and v['reason'] == 'f, m, against a: no records of b' and v['held'] == '1 of 2'
     assert judge(claim_of(datasets=['d']), both)['verdict'] == 'reproduced'
     by = pd.concat([table(c, a=[0., 0, 0], b=[1. - c, 1.01 - c, .99 - c]) for c in (0., .5, 2.)])
     assert [(c['metric'], c['state']) for c in judge(claim_of(at=[0.5, 2.0]), by)['comparisons']] == [
         ('m at 0.5', 'holds'),
-        ('m at 2.0', 'fails'),
-    ]
+        ('m at 2.0', 'fails')]
     v = judge(claim_of(datasets=['mnist']), both)
     assert v['verdict'] == 'not run' and 'needs mnist' in v['reason'] and v['n_seeds'] == 0
     assert json.dumps([judge(c, both), v], allow_nan=False)
@@ -329,8 +325,7 @@ def test_all_comparisons_count():
     assert judge(claim_of(at=.5), by.assign(scale='tiny'),
                  metrics=dict(m=Metric('all', instead=dict(tiny='part'))))['words'] == 'part at 0.5'
     assert judge(claim_of(trend='slope'), by)['words'] == 'slope of the m' and judge(claim_of(baselines=[0.2]), good)[
-        'against'
-    ] == pytest.approx(0.2)
+        'against'] == pytest.approx(0.2)
 
 # %% ../nbs/evidence/00_claims.ipynb #9ef953ac
 def test_pooled_by_hand():

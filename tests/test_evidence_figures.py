@@ -10,12 +10,8 @@ from robustnb.evidence.figures import OWN, SHARED, along, compared, dot_figure, 
 def two_sets():
     "Records of two data sets, two arms and three seeds, one metric with conditions and one without"
     return pd.DataFrame([
-        dict(arm=a, seed=s, dataset=d, metric=m, condition=c, value=v + s)
-        for d in 'de'
-        for a, v in (('a', 1.), ('b', 2.))
-        for s in range(3)
-        for m, c in (('m', None), ('by', 0.), ('by', 2.))
-    ])
+        dict(arm=a, seed=s, dataset=d, metric=m, condition=c, value=v + s) for d in 'de'
+        for a, v in (('a', 1.), ('b', 2.)) for s in range(3) for m, c in (('m', None), ('by', 0.), ('by', 2.))])
 
 # %% ../nbs/evidence/05_figures.ipynb #6360195d
 def test_numbers():
@@ -37,8 +33,7 @@ def test_words_and_colours():
     assert list(compared(r, ['acc'])) == ['some accuracy, % ↑', 'seeds'] and compared(r, ['acc']).iloc[0, 0] == '50.0'
     assert heading(r, 'no_such') == 'no such' and look('at', order_of(r))['color'] == SHARED['at']
     assert order_of(r[r.arm == 'c']) == ['at', 'a', 'b', 'c'] and look('c', order_of(r))['color'] == OWN[2], (
-        'also where others are absent'
-    )
+        'also where others are absent')
     looks = [line_look(f'arm {i}', [f'arm {i}' for i in range(25)]) for i in range(25)]
     assert len({(l['color'], l['ls']) for l in looks}) == 25 and looks[0]['ls'] == '-' and line_look('at', ['at', 'a'])['ls'] == '-'
 
@@ -93,8 +88,7 @@ def test_figures_of_a_data_set():
     only.attrs['arms'] = ['a', 'b']
     alone = tradeoff(only, 'm', 'm', plt.figure().subplots(), arms=['a', 'b'], mean=False).lines[0]
     assert alone.get_marker() == dots_.get_marker() and alone.get_color() == dots_.get_color(), (
-        'an arm has its mark also where others are absent'
-    )
+        'an arm has its mark also where others are absent')
     plt.close('all')
 
 # %% ../nbs/evidence/05_figures.ipynb #dd84750b

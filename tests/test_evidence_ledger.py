@@ -15,10 +15,11 @@ from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_o
 # %% ../nbs/evidence/04_ledger.ipynb #61950959
 def paper_of(**kw):
     "A paper with an arm `a` and an arm `b` of three candidates, on one data set"
-    kw = dict(key='p', title='t', authors='a', year=2020, arxiv='', claims=[
-        Claim(1, 'b is better', 'm', 'b', ['a'], unit='u', matters=0)
-    ], arms={'a': Arm(), 'b': Arm(print, k=[1, 2, 3])}, settings={('tiny', 'd'): Setting(None, 1, 1, 1)}, run=print,
-              choose='m') | kw
+    kw = dict(
+        key='p', title='t', authors='a', year=2020, arxiv='',
+        claims=[Claim(1, 'b is better', 'm', 'b', ['a'], unit='u', matters=0)],
+        arms={'a': Arm(), 'b': Arm(print, k=[1, 2, 3])}, settings={('tiny', 'd'): Setting(None, 1, 1, 1)}, run=print,
+        choose='m') | kw
     return Paper(**kw)
 
 def stored(paper, *rows):
@@ -42,8 +43,7 @@ def test_find_papers():
     code = (
         "from robustnb.evidence.claims import Claim\nfrom robustnb.evidence.trials import Arm, Paper, Setting\n"
     "paper = Paper('{0}', '', '', 2020, '', [Claim(1, '', 'm', 'a', [0.])], {{'a': Arm()}}, {{('tiny', 'd'): "
-    "Setting(None, 1, 1, 1)}}, print)\n"
-    )
+    "Setting(None, 1, 1, 1)}}, print)\n")
     for m, text in dict(one=code.format('one'), two=code.format('two'), shared='paper = 3', again='from .one import paper',
                         broken='import no_such_module').items():
         (at/name/'experiments'/f'{m}.py').write_text(text)
@@ -86,8 +86,7 @@ def test_the_baseline_may_be_chosen():
 def test_ledger():
     p = paper_of(claims=[
         Claim(1, 'b is better', 'm', 'b', ['a'], unit='u', matters=0),
-        Claim(2, 'a is better', 'm', 'a', ['b'], unit='u', paper_value=3., source='Table 1')
-    ])
+        Claim(2, 'a is better', 'm', 'a', ['b'], unit='u', paper_value=3., source='Table 1')])
     assert [(r['scale'], r['verdict'], r['effect']) for r in ledger(p, store=stored(p))] == [('tiny', 'not run', None)]*2
     runs = [(a, v, s, 'final', {'m': (a == 'b')*(1 + .01*s)}) for s in range(3) for a, v in (('a', {}), ('b', dict(k=2)))]
     one, two = ledger(p, store=stored(p, *TRIES, *runs))

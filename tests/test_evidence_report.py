@@ -110,8 +110,7 @@ def test_a_row_as_columns():
     cells = ledger_columns(rows[1])
     assert cells['claim'].split('\n')[1:] == [
         'digits: accuracy, higher is better',
-        'the interval includes zero; about 17 seeds (the last look is at 12) would settle it'
-    ]
+        'the interval includes zero; about 17 seeds (the last look is at 12) would settle it']
     assert cells['verdict'] == 'partly\n1 of 2 hold' and cells['measured'] == 'method: 86.0 %\nagainst decay: 80.0 %'
     assert cells['difference'] == '+0.7 points\n[-1.1, 2.5]\nthreshold: above 0\nmatters from +1 points' and ledger_columns(
         rows[6])['difference'].startswith('-\n')
@@ -126,11 +125,8 @@ def test_a_row_as_columns():
     assert comparison_columns(equal, equal['comparisons'][0])['measured'] == facts(equal)['measured'][:8] == 'accuracy'
     one = comparison_columns(rows[0], rows[0]['comparisons'][0])
     assert (
-        one['measured'] == 'accuracy ↑'
-        and one['against'] == 'none\n80.0 %'
-        and one['state'] == 'holds'
-        and one['the paper'] == 'not known'
-    )
+        one['measured'] == 'accuracy ↑' and one['against'] == 'none\n80.0 %' and one['state'] == 'holds'
+        and one['the paper'] == 'not known')
 
 # %% ../nbs/evidence/06_report.ipynb #89e1fe9e
 def test_a_row_in_words():
@@ -231,14 +227,11 @@ def test_marks_are_on_the_claimed_side():
     assert bar(higher)['label'] == 'matters from +1' and bar(higher)['better'] == 'higher is better →' and beyond(
         higher)[0] > 0
     assert (
-        bar(lower)['label'] == 'matters from -0.5' and bar(lower)['better'] == '← lower is better' and beyond(lower)[0] < 0
-    )
+        bar(lower)['label'] == 'matters from -0.5' and bar(lower)['better'] == '← lower is better' and beyond(lower)[0] < 0)
     assert bar(margin)['label'] == 'margin -5' and beyond(margin)[0] < 0 and beyond(margin | dict(better='lower'))[0] > 0
     assert (
-        bar(equal)['label'] == 'equal within ±2'
-        and sum(beyond(equal)) == pytest.approx(0, abs=0.2)
-        and beyond(equal)[0] > 0
-    )
+        bar(equal)['label'] == 'equal within ±2' and sum(beyond(equal)) == pytest.approx(0, abs=0.2)
+        and beyond(equal)[0] > 0)
     same = bar(higher | dict(effect=0., low=0., high=0., matters=0.))
     assert same['low'] == same['high'] == same['zero'] == '180.0' and same['marks'] == []
     assert bar(equal)['better'] == '' and bar(rows[0] | dict(constant=True))['kind'] is None

@@ -22,8 +22,8 @@ def paper_of(run=None, **kw):
     settings = {('tiny', d): Setting(None, 1, 1, 1, looks=(3,)) for d in 'de'}
     kw = dict(
         key='p', title='t', authors='a', year=2020, arxiv='', claims=[Claim(1, 'b is better', 'm', 'b', ['a'])],
-        arms={a: Arm()
-              for a in 'ab'}, settings=settings, run=run or (lambda trial: {'m': float(trial.seed)}), choose='m') | kw
+        arms={a: Arm() for a in 'ab'}, settings=settings, run=run or (lambda trial: {'m': float(trial.seed)}),
+        choose='m') | kw
     return Paper(**kw)
 
 def fresh(): return Store(tempfile.mkdtemp())
@@ -40,8 +40,7 @@ def judged(gap, **kw):
     settings = {('tiny', d): Setting(None, 1, 1, 1) for d in 'de'}
     claims = [
         Claim(1, 'b is better than a', 'm', 'b', ['a'], unit='u', matters=0),
-        Claim(2, 'c is better', 'm', 'c', [-1.0], unit='u'),
-    ]
+        Claim(2, 'c is better', 'm', 'c', [-1.0], unit='u')]
     return paper_of(run, arms={a: Arm() for a in 'abc'}, settings=settings, claims=claims, **kw), calls
 
 # %% ../nbs/evidence/03_runner.ipynb #dc5b7e6c
@@ -65,8 +64,7 @@ def test_patterns():
     p = paper_of(arms={a: Arm() for a in ('a', 'b', 'b2')})
     assert chosen_names(p, 'tiny') == (['a', 'b', 'b2'], ['d', 'e']) and chosen_names(p, 'tiny', 'b*', ['e']) == (
         ['b', 'b2'],
-        ['e'],
-    )
+        ['e'])
     for wrong in (dict(scale='paper'), dict(scale='tiny', arms=['c']), dict(scale='tiny', datasets=['a', 'd'])):
         with pytest.raises(BadInput, match='unknown (scale|arm|data set)'): chosen_names(p, **wrong)
 

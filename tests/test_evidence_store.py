@@ -22,8 +22,9 @@ def test_jobs():
 # %% ../nbs/evidence/01_store.ipynb #414e93d4
 def test_store_is_a_dictionary():
     saves = st.lists(
-        st.tuples(st.sampled_from(['a', 'b@0.1', 'c "quoted" \u00e9']), st.integers(0, 3),
-                  st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 2)), max_size=6)
+        st.tuples(
+            st.sampled_from(['a', 'b@0.1', 'c "quoted" \u00e9']), st.integers(0, 3),
+            st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 2)), max_size=6)
 
     @settings(max_examples=25, deadline=None)
     @given(saves)
@@ -68,8 +69,7 @@ def test_damaged_files_are_named():
                                 dict(metrics={'m': 'much'}), dict(metrics={'m': True}), dict(metrics={'m': [1.]}),
                                 dict(version='1'), dict(version=None), dict(seed=1.5), dict(seed='0'), dict(seed=None),
                                 dict(arm=['a']), dict(arm=None), dict(stage='last'), dict(setting=None), dict(values=[1]),
-                                dict(values={'b': [1]}), dict(values={'b': True}), dict(metrics={'m': {'1': None}}))
-    ]
+                                dict(values={'b': [1]}), dict(values={'b': True}), dict(metrics={'m': {'1': None}}))]
     odd += [{k: v for k, v in job.items() if k != left} for left in job]
     for text in (whole[:len(whole) // 2], '<<<<<<< HEAD\n' + whole, '{"jobs": [{"arm": "a"}]}', '[]', '', '{"jobs": 3}',
                  '{"jobs": {"a": 1}}', 'null', '"jobs"', whole.replace('"p"', '"q"'),

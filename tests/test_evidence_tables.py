@@ -28,16 +28,16 @@ def test_digits_of_a_column():
 # %% ../nbs/evidence/05_tables.ipynb #ad1e38f1
 def test_table():
     t = Table(
-        dict(claim=['a < b is claimed here, and that at no small length', 'c'], n=[3., 12.],
-             effect=['+0.4\n[-1.0, 2.0]', '-'], verdict=['partly\nsee', 'not run']), index=[1, '5b'])
+        dict(
+            claim=['a < b is claimed here, and that at no small length', 'c'], n=[3., 12.],
+            effect=['+0.4\n[-1.0, 2.0]', '-'], verdict=['partly\nsee', 'not run']), index=[1, '5b'])
     t.index.name = 'no'
     html = table_html(t)
     # thead is one more
     assert html.count('<tr>') == 3 and html.count('<th') == 5 + 2 + 1 and 'a &lt; b' in html and '<a ' not in html
     assert (
         '<td class="num">12</td>' in html
-        and '<td class=""><span class="num">+0.4</span> <span class="why num">[-1.0, 2.0]</span></td>' in html
-    )
+        and '<td class=""><span class="num">+0.4</span> <span class="why num">[-1.0, 2.0]</span></td>' in html)
     assert '<span class="verdict not-run">not run</span>' in html and '<td class="text">c</td>' in html
     t.attrs['shown'] = dict(n=('share, %', 100))
     assert '<th class="num">share, %</th>' in table_html(t[t.n > 3]) and '>1200<' in table_html(t[t.n > 3])
@@ -49,8 +49,7 @@ def test_table():
 def test_an_outer_level_is_said_once():
     rows = pd.DataFrame(
         dict(v=[1.0, 2.0, 3.0]),
-        index=pd.MultiIndex.from_tuples([('d', 'a', 'x'), ('d', 'a', 'y'), ('e', 'a', 'x')], names=['data', 'arm', 'k']),
-    )
+        index=pd.MultiIndex.from_tuples([('d', 'a', 'x'), ('d', 'a', 'y'), ('e', 'a', 'x')], names=['data', 'arm', 'k']))
     texts = re.findall('<th class="">(\\w*)</th>', table_html(rows))
     assert texts == ['data', 'arm', 'k', 'd', 'a', 'x', '', '', 'y', 'e', 'a', 'x']
     assert table_html(pd.DataFrame(dict(v=[1.5]))).count('<th') == 1 + 1 and '<tbody>\n</tbody>' in table_html(

@@ -22,8 +22,7 @@ def paper_of(run=lambda trial: {'m': 1.}, settings=None, **kw):
     "A paper with two arms on the digits, of which one has candidates, and one claim"
     arms = {'a': Arm(lambda trial: 0), 'b': Arm(lambda trial, k: k, k=[1, 2, 3])}
     settings = settings or {
-        ('tiny', 'digits'): Setting(partial(mlp, (1, 8, 8), hidden=(8,)), 100, 50, 60, Recipe(5, batch=20))
-    }
+        ('tiny', 'digits'): Setting(partial(mlp, (1, 8, 8), hidden=(8,)), 100, 50, 60, Recipe(5, batch=20))}
     kw = dict(key='p', title='t', authors='a', year=2020, arxiv='', claims=[Claim(1, 'b is better', 'm', 'b', ['a'])],
               arms=arms, choose='m') | kw
     return Paper(settings=settings, run=run, **kw)
@@ -59,15 +58,13 @@ def test_fingerprints_of_settings():
     s = Setting(net, 400, 200, 360, recipe, eps=.1)
     same = [
         Setting(net, 400, 200, 360, Recipe(3), eps=0.1),
-        Setting(partial(mlp, (1, 8, 8)), 400, 200, 360, recipe, arms=['a'], tune=False, looks=(3,), eps=0.1),
-    ]
+        Setting(partial(mlp, (1, 8, 8)), 400, 200, 360, recipe, arms=['a'], tune=False, looks=(3,), eps=0.1)]
     other = [
         Setting(net, 401, 200, 360, recipe, eps=0.1),
         Setting(net, 400, 200, 360, Recipe(4), eps=0.1),
         Setting(net, 400, 200, 360, recipe, eps=0.2),
         Setting(partial(mlp, (1, 8, 9)), 400, 200, 360, recipe, eps=0.1),
-        Setting(net, 400, 200, 360, recipe),
-    ]
+        Setting(net, 400, 200, 360, recipe)]
     assert {x.fingerprint() for x in same} == {s.fingerprint()} and s.fingerprint() not in {x.fingerprint() for x in other}
     half = Setting(net, 400, 200, 360, recipe, short=.5, eps=.1)
     assert half.fingerprint() == s.fingerprint() and half.fingerprint(tuning=True) != s.fingerprint(tuning=True)
@@ -150,8 +147,7 @@ def test_artifacts_are_made_once_and_damage_is_noticed():
         assert 'half' in at.get('source', make, ['p', 1])
     assert len(kept(at)) == 2 and kept(at, 'other').empty and cleared(at, 'source') == 2 and kept(at).empty
     assert (
-        at.get('net', lambda: mlp((1, 2, 2), hidden=(3,)), ['p']).keys() == mlp((1, 2, 2), hidden=(3,)).state_dict().keys()
-    )
+        at.get('net', lambda: mlp((1, 2, 2), hidden=(3,)), ['p']).keys() == mlp((1, 2, 2), hidden=(3,)).state_dict().keys())
 
 # %% ../nbs/evidence/02_trials.ipynb #c4d1a7e2
 def test_whoever_does_not_wait_is_told():
@@ -200,10 +196,8 @@ def test_trials():
     p = paper_of()
     final, tuning = (Trial(p, Job('tiny', 'digits', 'b', (('k', 2),), 1, stage)) for stage in ('final', 'tuning'))
     assert (
-        final.method == 2
-        and (final.recipe.epochs, tuning.recipe.epochs) == (5, 2)
-        and (final.updates, tuning.updates) == (25, 10)
-    )
+        final.method == 2 and (final.recipe.epochs, tuning.recipe.epochs) == (5, 2)
+        and (final.updates, tuning.updates) == (25, 10))
     train, valid, test = final.splits
     images = lambda data: {tuple(x.flatten().tolist()) for x in data.x}
     assert [len(d) for d in final.splits
@@ -211,8 +205,7 @@ def test_trials():
     assert not images(train) & images(valid)
     other = Trial(p, Job('tiny', 'digits', 'a', (), 2))
     assert images(other.train) != images(train) and torch.equal(other.heldout.x, test.x), (
-        'the seed draws the training examples, the test examples stay'
-    )
+        'the seed draws the training examples, the test examples stay')
     fixed = paper_of(settings={('tiny', 'digits'): Setting(None, 100, 50, 60, redraw=False)})
     assert torch.equal(*(Trial(fixed, Job('tiny', 'digits', 'a', (), s)).train.x for s in (0, 1)))
     state = torch.get_rng_state()
@@ -271,8 +264,9 @@ def test_rules():
     p = paper_of(arms=arms)
     job = lambda arm, *values: Job('tiny', 'digits', arm, values, 0, 'tuning')
     here = lambda *scores: results_of(p, results_for(p, *scores))
-    a, b1, b2 = (job('a'), dict(m=.5, cost=1.)), (job('b', ('k', 1)), dict(m=.6, cost=2.)), (job(
-        'b', ('k', 2)), dict(m=.9, cost=9.))
+    a, b1, b2 = (
+        (job('a'), dict(m=.5, cost=1.)), (job('b', ('k', 1)), dict(m=.6, cost=2.)),
+        (job('b', ('k', 2)), dict(m=.9, cost=9.)))
     assert choice(p, here(b1, b2), 'tiny', 'digits', 'b') is None
     assert candidate_jobs(p, {}, 'tiny', 'digits', 'b') == [a[0], b1[0], b2[0]]
     assert choice(p, here(a, b1, b2), 'tiny', 'digits', 'b') == ('b', (('k', 1),))
@@ -297,6 +291,5 @@ def test_plans():
     results = results_of(p, results_for(p, *tries(.1, .3, .2)))
     whole = plan(p, results, 'tiny')
     assert set(whole) == {*(j for j, _ in tries(0, 0, 0)), *final('a'), *final('b', ('k', 2))} and [
-        j.seed for j in whole[3:]
-    ] == [0, 0, 1, 1, 2, 2]
+        j.seed for j in whole[3:]] == [0, 0, 1, 1, 2, 2]
     assert plan(p, results, 'tiny', seeds=[7], arms=['a']) == [Job('tiny', 'digits', 'a', (), 7)]

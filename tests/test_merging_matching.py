@@ -45,8 +45,7 @@ class Residual(nn.Module):
             nn.Conv2d(c, inner, 3, padding=1),
             nn.Conv2d(inner, c, 3, padding=1),
             nn.Conv2d(c, inner, 1),
-            nn.Conv2d(inner, c, 1),
-        )
+            nn.Conv2d(inner, c, 1))
 
     def forward(self, x):
         h = self.stem(x).relu()
@@ -148,11 +147,11 @@ class Flat(nn.Module):
     "Batch norm over vectors, sequences and volumes, and two that keep no statistics or are shared"
     def __init__(self, momentum=.1):
         super().__init__()
-        self.f, self.n1, self.c1, self.n2 = nn.Linear(6, 8), nn.BatchNorm1d(8, momentum=momentum), nn.Conv1d(
-            8, 5, 1), nn.BatchNorm1d(5, affine=False)
-        self.c3, self.n3, self.free, self.g, self.twice, self.head = nn.Conv3d(
-            1, 4, 1), nn.BatchNorm3d(4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(
-                4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)
+        self.f, self.n1, self.c1, self.n2 = (
+            nn.Linear(6, 8), nn.BatchNorm1d(8, momentum=momentum), nn.Conv1d(8, 5, 1), nn.BatchNorm1d(5, affine=False))
+        self.c3, self.n3, self.free, self.g, self.twice, self.head = (
+            nn.Conv3d(1, 4, 1), nn.BatchNorm3d(4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 4),
+            nn.BatchNorm1d(4), nn.Linear(4, 3))
         self.other_name = self.n1
     def forward(self, x):
         h = self.n2(input=self.c1(self.n1(self.f(x.mul_(2)))[:, :, None].expand(-1, -1, 3)).tanh())
@@ -222,8 +221,8 @@ class Loop(nn.Module):
     runs, an in-place first step"""
     def __init__(self):
         super().__init__()
-        self.act, self.spare, self.into, self.twice, self.head = nn.GELU(), nn.Linear(3, 3), nn.Linear(
-            6, 12), nn.Linear(12, 12), nn.Linear(8, 3)
+        self.act, self.spare, self.into, self.twice, self.head = (
+            nn.GELU(), nn.Linear(3, 3), nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(8, 3))
         self.blocks = nn.ModuleList([nn.Linear(12, 10), nn.Linear(10, 9), nn.Linear(9, 8)])
     def forward(self, x):
         h = self.act(self.into(x.mul_(.5)))
@@ -322,8 +321,8 @@ def test_planted_permutations_are_recovered():
         back = inverse(planted)
         for size in (0, .1, .5):
             found = weight_matching(a, noisy(permuted(a, spec, planted), size), spec)
-            assert all(
-                found[s].equal(back[s]) for s in spec.sizes), (size, [int((found[s] != back[s]).sum()) for s in spec.sizes])
+            assert all(found[s].equal(back[s]) for s in spec.sizes), (
+                size, [int((found[s] != back[s]).sum()) for s in spec.sizes])
 
 # %% ../nbs/merging/01_matching.ipynb #90c58d1b
 def test_equals_the_naive_version():
@@ -471,8 +470,7 @@ def test_straight_through_follows_the_definition():
         np.testing.assert_allclose([h['loss'] for h in history], losses, rtol=1e-4)
         assert all(found[s].equal(seen[int(np.argmin(losses))][s]) for s in spec.sizes)
     assert all(v.equal(w) for v, w in zip(a.values(), trained()[0].state_dict().values())) and all(
-        p.grad is grads[k] for k, p in ma.named_parameters()
-    )
+        p.grad is grads[k] for k, p in ma.named_parameters())
     assert len(history) == 3 and history[0]['solved'] > len(spec.sizes) and history[2]['solved'] <= len(spec.sizes)
 
 # %% ../nbs/merging/01_matching.ipynb #13d0f18b
@@ -816,20 +814,23 @@ def test_what_batches_are_refused():
     (ma, mb), x, y = trained(), torch.rand(6, 1, 8, 8), torch.arange(6)
     spec = mlp_spec(ma)
     line = lambda batches: curve(ma, ma.state_dict(), ma.state_dict(), batches, 2)
-    for batches, kind, text in (([], ValueError, 'batches is empty'), ([
-        (x, y.float())
-    ], TypeError, 'y is torch.float32, expected integer class numbers'), ([x], TypeError, 'pairs'), ([dict(
-            x=x, y=y)], TypeError, 'pairs'), ([(x, y + 9)], ValueError, r'labels 9..14; expected \(6,\) and 0..9'), ([
-                (x, y[:3])
-            ], ValueError, r'y has shape \(3,\)'), ([(x, F.one_hot(y, 10))], ValueError, r'y has shape \(6, 10\)'), ([
-                (x[:, :, :5], y)
-            ], ValueError, r'cannot take x of shape \(6, 1, 5, 8\)'), ([(x.numpy(), y)], TypeError, 'x a tensor'),
-                                ([((255 * x).byte(), y)], TypeError, 'x has dtype torch.uint8')):
+    for batches, kind, text in (
+            ([], ValueError, 'batches is empty'),
+            ([(x, y.float())], TypeError, 'y is torch.float32, expected integer class numbers'),
+            ([x], TypeError, 'pairs'),
+            ([dict(x=x, y=y)], TypeError, 'pairs'),
+            ([(x, y + 9)], ValueError, r'labels 9..14; expected \(6,\) and 0..9'),
+            ([(x, y[:3])], ValueError, r'y has shape \(3,\)'),
+            ([(x, F.one_hot(y, 10))], ValueError, r'y has shape \(6, 10\)'),
+            ([(x[:, :, :5], y)], ValueError, r'cannot take x of shape \(6, 1, 5, 8\)'),
+            ([(x.numpy(), y)], TypeError, 'x a tensor'),
+            ([((255 * x).byte(), y)], TypeError, 'x has dtype torch.uint8')):
         refused(kind, text, lambda: line(batches))
     for method in ('activations', 'straight_through'):
-        for batches, kind, text in (([], ValueError, 'batches is empty'), ([
-            (x[:, :, :5], y)
-        ], ValueError, 'cannot take x' if method == 'activations' else ''), ([dict(x=x)], TypeError, 'batches must give')):
+        for batches, kind, text in (
+                ([], ValueError, 'batches is empty'),
+                ([(x[:, :, :5], y)], ValueError, 'cannot take x' if method == 'activations' else ''),
+                ([dict(x=x)], TypeError, 'batches must give')):
             if text: refused(kind, text, lambda: match(ma, mb, spec, method, batches=batches))
 
 # %% ../nbs/merging/01_matching.ipynb #3be95c06
@@ -879,8 +880,7 @@ def test_the_caller_keeps_model_and_images():
         spec, old, states = (
             permutations(ma, x.to(dtype)),
             (x.clone(), y.clone()),
-            [{k: v.clone() for k, v in m.state_dict().items()} for m in (ma, mb)],
-        )
+            [{k: v.clone() for k, v in m.state_dict().items()} for m in (ma, mb)])
         a, b, batches, modes = ma.state_dict(), mb.state_dict(), [(x, y)], [m.training for m in ma.modules()]
         for method in ('weights', 'activations', 'straight_through', 'none'):
             merged = merge(ma, mb, spec, method, batches=batches)
@@ -889,8 +889,7 @@ def test_the_caller_keeps_model_and_images():
             assert all(v.dtype == a[k].dtype for k, v in repair(ma, merged, (a, b), batches, layers=layers).items())
         curve(ma, a, b, batches, 2), merge_many([ma, mb, ma], spec), reset_batch_norm(ma, batches)
         assert (
-            x.equal(old[0]) and y.equal(old[1]) and [m.training for m in ma.modules()] == modes and not hasattr(ma, 'last')
-        )
+            x.equal(old[0]) and y.equal(old[1]) and [m.training for m in ma.modules()] == modes and not hasattr(ma, 'last'))
         for m, s in zip((ma, mb), states):
             assert all(v.equal(s[k]) for k, v in m.state_dict().items()) and all(p.grad is None for p in m.parameters())
 
@@ -919,17 +918,14 @@ def test_each_type_is_measured_in_its_own():
             row = curve(model, ta, tb, [(x, y)], 2).iloc[0]
             assert (
                 abs(row.loss - F.cross_entropy(logits, y).item()) < 1e-9
-                and row.accuracy == (logits.argmax(1) == y).double().mean()
-            )
+                and row.accuracy == (logits.argmax(1) == y).double().mean())
         assert sum(p.ne(q).sum().item() for p, q in zip(match(na, nb, spec).values(), match(ma, mb, spec).values())) <= (
-            0 if dtype == torch.float64 else 128
-        )
+            0 if dtype == torch.float64 else 128)
         p, q = (match(*pair, spec, 'activations', batches=[(x, y)]) for pair in ((na, nb), (ma, mb)))
         assert sum((p[s] == q[s]).sum().item() for s in p) > (.95 if dtype == torch.float64 else .5)*128
         (one, s1), (two, s2) = (
             {k: v.double() for k, v in repair(m, interpolate(w, v, 0.5), (w, v), [(x, y)]).items()}['fc2.weight'].max(0)
-            for m, w, v in ((ma, a, b), (na, ta, tb))
-        )
+            for m, w, v in ((ma, a, b), (na, ta, tb)))
         assert (one - two
                 ).abs().max() < 100 * torch.finfo(dtype if dtype != torch.float64 else torch.float32).eps * one.abs().max()
         assert straight_through(na, na, nb, spec, [(x, y)], lr=.1).keys() == spec.sizes.keys()
@@ -1006,8 +1002,7 @@ def test_calls_of_a_module_are_told_apart():
         found = match(model, other, spec, 'activations', batches=[x[:6], (x[6:], None)])
         assert found_of(found, right) == (n, n)
         assert list(other.layer1[0].relu._forward_hooks) == [mine.id] and not model.relu._forward_hooks and [
-            m.training for m in other.modules()
-        ] == modes
+            m.training for m in other.modules()] == modes
 
 # %% ../nbs/merging/01_matching.ipynb #03e53d40
 def test_a_call_can_be_named():
@@ -1074,8 +1069,8 @@ def test_nan_activations_are_named():
         "NaN in one unit of fc2 for the darkest images"
         def __init__(self):
             super().__init__()
-            self.fc1, self.fc2, self.relu, self.bn, self.head = nn.Linear(4, 6), nn.Linear(
-                6, 5), nn.ReLU(), nn.BatchNorm1d(5), nn.Linear(5, 2)
+            self.fc1, self.fc2, self.relu, self.bn, self.head = (
+                nn.Linear(4, 6), nn.Linear(6, 5), nn.ReLU(), nn.BatchNorm1d(5), nn.Linear(5, 2))
         def forward(self, x):
             h = self.relu(self.fc1(x))
             return self.head(self.bn(self.fc2(h.sqrt() + (x.mean(1, keepdim=True) - .1).sqrt())))

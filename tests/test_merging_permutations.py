@@ -316,10 +316,10 @@ class Loose(nn.Module):
 # %% ../nbs/merging/00_permutations.ipynb #b1af6861
 def test_resnets_by_hand():
     x = torch.rand(2, 3, 16, 16)
-    for model, hand in ((preact_resnet8(width=4), preact_by_hand(4, [(8, 1, True), (16, 1, True), (32, 1, True)])),
-                        (preact_resnet18(width=4),
-                         preact_by_hand(4, [(4, 2, False), (8, 2, True), (16, 2, True),
-                                            (32, 2, True)])), (torchvision.models.resnet18(), resnet18_by_hand())):
+    for model, hand in (
+            (preact_resnet8(width=4), preact_by_hand(4, [(8, 1, True), (16, 1, True), (32, 1, True)])),
+            (preact_resnet18(width=4), preact_by_hand(4, [(4, 2, False), (8, 2, True), (16, 2, True), (32, 2, True)])),
+            (torchvision.models.resnet18(), resnet18_by_hand())):
         assert same_spec(permutations(model, x), hand)
 
 # %% ../nbs/merging/00_permutations.ipynb #312f3be0
@@ -487,8 +487,9 @@ def test_decoder_with_tied_embeddings():
         "A decoder layer on embedded tokens, with tied input and output embedding and a mask that differs between heads"
         def __init__(self):
             super().__init__()
-            self.embed, self.place, self.layer = nn.Embedding(11, 16), nn.Parameter(torch.randn(
-                6, 16)), nn.TransformerDecoderLayer(16, 4, 24, batch_first=True)
+            self.embed, self.place, self.layer = (
+                nn.Embedding(11, 16), nn.Parameter(torch.randn(6, 16)),
+                nn.TransformerDecoderLayer(16, 4, 24, batch_first=True))
             self.attention, self.head = nn.MultiheadAttention(16, 4, batch_first=True, kdim=5, vdim=5), nn.Linear(16, 11)
             self.head.weight = self.embed.weight
             self.register_buffer('mask', torch.randn(8, 6, 6))
@@ -500,8 +501,7 @@ def test_decoder_with_tied_embeddings():
     spec = agrees(Translator(), (torch.randint(0, 11, (2, 6)), tokens))
     assert sorted(spec.sizes.values()) == [4, 4, 16, 24] and spec.axes['embed.weight'] == spec.axes['head.weight'] == (
         (),
-        (('embed', 16),),
-    )
+        (('embed', 16),))
 
 # %% ../nbs/merging/00_permutations.ipynb #e29cc9b2
 def test_bert_from_modules():
@@ -549,8 +549,7 @@ def test_a_module_used_twice_and_shapes_in_python():
                 nn.Linear(4, 6),
                 nn.Linear(6, 6),
                 nn.Conv1d(6, 8, 3, padding=1),
-                nn.Linear(8 * 5, 3),
-            )
+                nn.Linear(8 * 5, 3))
             self.mix = nn.Parameter(torch.randn(6, 9)); self.back = nn.Parameter(torch.randn(9, 6))
         def forward(self, x):
             h = self.mid(F.relu(self.mid(F.relu(self.into(x))))).relu_()
@@ -570,10 +569,8 @@ def test_groups_coarsen():
     assert sorted(agrees(grouped(nn.GroupNorm(4, 32)), x).sizes.values()) == [8] * 4  # 8!^4 is more than 4!
     assert agrees(grouped(nn.GroupNorm(16, 32)), x).sizes == {'0': 16}                # 16! is more than 2^16
     assert (
-        agrees(grouped(nn.GroupNorm(1, 32)), x).sizes
-        == agrees(grouped(nn.Conv2d(32, 32, 1, groups=32)), x).sizes
-        == {'0': 32}
-    )
+        agrees(grouped(nn.GroupNorm(1, 32)), x).sizes == agrees(grouped(nn.Conv2d(32, 32, 1, groups=32)), x).sizes
+        == {'0': 32})
     assert agrees(grouped(nn.Conv2d(32, 32, 1, groups=4), nn.Conv2d(32, 32, 1, groups=16), nn.GroupNorm(8, 32)),
                   x).sizes == {'0': 4}
 
@@ -581,8 +578,9 @@ def test_groups_coarsen():
 def test_unify_makes_equal_for_good():
     @settings(max_examples=40, deadline=None, derandomize=True, database=None)
     @given(
-        hs.lists(hs.tuples(hs.sampled_from([1, 2, 3, 4, 6]), hs.sampled_from([1, 2, 3]), hs.booleans()), min_size=1,
-                 max_size=4), hs.randoms())
+        hs.lists(
+            hs.tuples(hs.sampled_from([1, 2, 3, 4, 6]), hs.sampled_from([1, 2, 3]), hs.booleans()), min_size=1, max_size=4),
+        hs.randoms())
     def holds(parts, random):
         s, length = Symbols(), 24 * len(parts)
         def layout():
@@ -645,9 +643,12 @@ def test_the_model_is_left_alone():
     model, x = Careless(), torch.rand(1, 3, 8, 8)
     model.bn.eval(); model.f.weight.requires_grad_(False); model.head.weight.grad = torch.ones(2, 8)
     look = lambda: (
-        {k: (id(v), v._version, v.requires_grad, v.clone())
-         for k, v in model.state_dict(keep_vars=True).items()}, [m.training for m in model.modules()],
-        [set(vars(m)) for m in model.modules()], model.head.weight.grad.clone(), torch.get_rng_state(), x.clone())
+        {k: (id(v), v._version, v.requires_grad, v.clone()) for k, v in model.state_dict(keep_vars=True).items()},
+        [m.training for m in model.modules()],
+        [set(vars(m)) for m in model.modules()],
+        model.head.weight.grad.clone(),
+        torch.get_rng_state(),
+        x.clone())
     old = look()
     with pytest.raises(ValueError): permutations(model, torch.ones(1, 4, 8, 8))    # also after a refusal
     with torch.inference_mode(): spec = permutations(model, x)
@@ -715,8 +716,7 @@ def test_old_norms():
         plain = permutations(model, x)
         spec = Spec(
             {'fc1': 32},
-            {k: v for k, v in plain.axes.items() if k.startswith('fc1')} | {'fc2.weight_orig': ((), (('fc1', 32),))},
-        )
+            {k: v for k, v in plain.axes.items() if k.startswith('fc1')} | {'fc2.weight_orig': ((), (('fc1', 32),))})
         norm(model.eval().fc2)    # in training mode spectral_norm moves on at each pass
         if norm is nn.utils.weight_norm: spec.axes['fc2.weight_v'] = spec.axes.pop('fc2.weight_orig')
         else: spec.axes['fc2.weight_v'] = ((('fc1', 32),),)
@@ -751,8 +751,7 @@ def test_wrapped_models():
                             (torch.compile(nn.DataParallel(model), backend='eager'), '_orig_mod.module.')):
         spec = agrees(wrapped, x)
         assert spec.axes == {
-            prefix + k: tuple(tuple((s and prefix + s, n) for s, n in a) for a in axes) for k, axes in plain.axes.items()
-        }
+            prefix + k: tuple(tuple((s and prefix + s, n) for s, n in a) for a in axes) for k, axes in plain.axes.items()}
         with pytest.raises(ValueError,
                            match=f"all keys begin with '{prefix}', as .* take them from model.{prefix}state_dict"):
             permuted(wrapped.state_dict(), plain, {})

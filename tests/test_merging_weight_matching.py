@@ -196,8 +196,7 @@ def test_experiment():
     assert abs(plain['accuracy'] - out['accuracy']) < 1e-6
     assert (
         shrunk['distance_reduction'] == out['distance_reduction'] > 0.01
-        and shrunk['midpoint_excess'] < plain['midpoint_excess']
-    )
+        and shrunk['midpoint_excess'] < plain['midpoint_excess'])
     assert out['barrier'] == out['loss_barrier'] >= out['midpoint_excess'] and len(out['loss']) == 5 and set(
         out['R']) == {'0.0', '0.3', '0.6'}
     assert {m for c in claims for m in c.metric} <= {*out, 'rank'}

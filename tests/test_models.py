@@ -140,8 +140,7 @@ def test_builders():
         preact_resnet8((3, 9, 10), 7),
         preact_resnet18((3, 9, 10), 7, width=8),
         wide_resnet((3, 9, 10), 7, depth=10, widen=1),
-        lenet((3, 9, 10), 7),
-    ]
+        lenet((3, 9, 10), 7)]
     x, y = torch.rand(64, 3, 9, 10), torch.arange(64) % 7
     for net in nets:
         first, std = ('0', 0.5) if net.spec['name'] == 'lenet' else ('normalize', 0.25)
@@ -208,12 +207,10 @@ def test_logits_of_peculiar_models():
         torch.testing.assert_close(out, net.fc(x.to(kind)).to(out.dtype))
     wrong = {
         TypeError: [
-            lambda self, x: dict(logits=self.fc(x)), lambda self, x: (self.fc(x), x), lambda self, x: self.fc(x).argmax(1)
-        ], ValueError: [
+            lambda self, x: dict(logits=self.fc(x)), lambda self, x: (self.fc(x), x), lambda self, x: self.fc(x).argmax(1)],
+        ValueError: [
             lambda self, x: self.fc(x)[:, :1], lambda self, x: self.fc(x)[:, 0], lambda self, x: self.fc(x)[:1],
-            lambda self, x: self.fc(x)[..., None]
-        ]
-    }
+            lambda self, x: self.fc(x)[..., None]]}
     for error, acts in wrong.items():
         for act in acts:
             with pytest.raises(error, match='the model must return'): logits_of(Odd(act), x)
@@ -404,8 +401,11 @@ def test_the_representation():
 def test_save_and_load():
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as d:
-        for net in (mlp((2, 3, 3), 4, hidden=[5]), preact_resnet8(width=2, mean=[0.1, 0.2, 0.3]), autoencoder(
-            (1, 8, 8), width=2), convnet(width=2).to(memory_format=torch.channels_last)):
+        for net in (
+                mlp((2, 3, 3), 4, hidden=[5]),
+                preact_resnet8(width=2, mean=[0.1, 0.2, 0.3]),
+                autoencoder((1, 8, 8), width=2),
+                convnet(width=2).to(memory_format=torch.channels_last)):
             net(torch.rand(8, *net.spec['kwargs']['shape']))    # moves the running statistics
             same = load_model(save_model(net, Path(d)/'new'/'m.safetensors'))
             state, loaded = net.state_dict(), same.state_dict()

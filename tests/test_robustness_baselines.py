@@ -293,8 +293,7 @@ def test_mail_and_ewat_weights():
         mail(None, 7.0, 0.2): 1 / (1 + (7 * (margin - 0.2)).exp()),
         mail(None): 1 / (1 + (10 * (margin + 0.5)).exp()),
         ewat(None, 3.0): 1 + 3 * entropy,
-        ewat(None, 1e6): entropy,
-    }
+        ewat(None, 1e6): entropy}
     for objective, w in expect.items():
         torch.testing.assert_close(weights_of(objective, z, y).double(), w / w.mean(), rtol=1e-3, atol=1e-4)
     for objective in (mail(None, 0.0), ewat(None, 0.0)):
@@ -642,8 +641,9 @@ def test_recipe_attacks_and_defaults():
                        r.attack()(model, x, y)) and r.attack(kl_pgd).threat == r.threat
     assert isinstance(r.attack(gairat, shift=0.), Objective) and replace(r, epochs=1).epochs == 1
     small = preact_resnet18((3, 16, 16), width=4)
-    rows = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8,
-                         generator=torch.Generator().manual_seed(0)), torch.arange(32) % 10
+    rows = (
+        torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(32) % 10)
     from_recipe = replace(r, epochs=1, batch=16, steps=1)
     assert len(
         from_recipe.fit(small, replace(load('digits', n=32), x=rows[0], y=rows[1]), trades(from_recipe.attack(kl_pgd)),
@@ -716,12 +716,18 @@ def test_a_step_inside_of_another_begins_anew_with_each_training_and_goes_on_aft
 def test_attacks_keep_the_contract():
     x, y = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round(decimals=1), torch.arange(6)
     for threat in (Linf(8/255), L2(0.5), L1(3.)):
-        for attack in (kl_pgd(threat, 2), kl_pgd(threat, 2, mode='train', precision='bf16'), friendly(
-                threat, 3), friendly(
-                    threat, 2, tau=1, mode='train', precision='bf16'), friendly(
-                        threat, 2, random_start=False), friendly(threat, 3, omega=0.01), boundary(pgd(
-                            threat, 2)), boundary(pgd(threat, 2), 3, soft_margin, 'train'), boundary(
-                                fgsm(threat), 1), fgsm_rs(threat), gairat(threat, 2).attack):
+        for attack in (
+                kl_pgd(threat, 2),
+                kl_pgd(threat, 2, mode='train', precision='bf16'),
+                friendly(threat, 3),
+                friendly(threat, 2, tau=1, mode='train', precision='bf16'),
+                friendly(threat, 2, random_start=False),
+                friendly(threat, 3, omega=0.01),
+                boundary(pgd(threat, 2)),
+                boundary(pgd(threat, 2), 3, soft_margin, 'train'),
+                boundary(fgsm(threat), 1),
+                fgsm_rs(threat),
+                gairat(threat, 2).attack):
             check_attack(attack, threat, probe_model(), x, y)
 
 # %% ../nbs/robustness/00_baselines.ipynb #b4d1f490
@@ -731,10 +737,8 @@ def test_objectives_train():
         for precision in (None, 'bf16'):
             m = copy.deepcopy(model)
             logs = [
-                update(m, x, y, loss, opt, precision=precision)
-                for opt in [torch.optim.SGD(m.parameters(), 0.02)]
-                for _ in range(6)
-            ]
+                update(m, x, y, loss, opt, precision=precision) for opt in [torch.optim.SGD(m.parameters(), 0.02)]
+                for _ in range(6)]
             assert logs[-1]['loss'] < logs[0]['loss'] and all(
                 not v.requires_grad and v.ndim == 0 for v in logs[0].values()), (name, precision)
             assert logs[0]['loss'].dtype == torch.float32, name
@@ -796,10 +800,11 @@ def test_inputs_stay_and_what_is_no_classifier_is_refused():
         assert (ball.norm(x_adv - x) <= 0.1).all(), name
         loss.outer(strange, x, x_adv, y)[0].backward()
         assert torch.equal(x, before) and torch.equal(x_adv, moved), name
-        for after, message, kind in ((lambda z: dict(logits=z), 'must return a tensor of logits, got dict',
-                                      TypeError), (lambda z: (z, z), 'must return a tensor of logits, got tuple',
-                                                   TypeError), (lambda z: z[:, :1], 'at least two classes', ValueError),
-                                     (lambda z: z.argmax(1), 'floating-point logits', TypeError)):
+        for after, message, kind in (
+                (lambda z: dict(logits=z), 'must return a tensor of logits, got dict', TypeError),
+                (lambda z: (z, z), 'must return a tensor of logits, got tuple', TypeError),
+                (lambda z: z[:, :1], 'at least two classes', ValueError),
+                (lambda z: z.argmax(1), 'floating-point logits', TypeError)):
             net = Wrapped(copy.deepcopy(model), after)
             refused(message, lambda: loss(net, x, y), lambda: loss.attack(net, x, y), lambda: loss.outer(net, x, x, y),
                     kind=kind)

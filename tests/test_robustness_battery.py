@@ -43,16 +43,14 @@ def margins_of(**samples):
     "Records of quantiles as a final trial gives them: arm -> samples, one for each seed"
     return pd.DataFrame([
         dict(arm=a, seed=s, dataset='d', metric='test_margin', condition=c, value=np.quantile(
-            v, c / 100)) for a, by in samples.items() for s, v in enumerate(by) for c in range(0, 101, 5)
-    ])
+            v, c / 100)) for a, by in samples.items() for s, v in enumerate(by) for c in range(0, 101, 5)])
 
 # %% ../nbs/robustness/00_battery.ipynb #7d40e4d8
 def test_settings():
     for s in SETTINGS.values():
         r = s.recipe
         assert s.train >= 5 * r.batch and s.valid and s.test and r.steps * r.step_size >= r.eps, (
-            "the ball's edge is within reach"
-        )
+            "the ball's edge is within reach")
         changed = Setting(**vars(s) | dict(arms=['at']))
         assert changed.arms == ['at'] and changed.whole is s.whole and changed.fingerprint(True) == s.fingerprint(True)
 

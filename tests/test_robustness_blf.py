@@ -212,8 +212,7 @@ def test_arms():
     job = lambda arm, *values: Job('tiny', 'digits', arm, values)
     made = {a: Trial(paper, job(a, *paper.arms[a].candidates[0])).method for a in arms}
     assert set(made) == {*PLAIN, 'at', *(f'at+{a}' for a in PLAIN[1:]), 'trades'} and [
-        a for a, (_, wrap) in made.items() if wrap
-    ] == ['tanh', 'blf', 'logistic', 'at+tanh', 'at+blf', 'at+logistic']
+        a for a, (_, wrap) in made.items() if wrap] == ['tanh', 'blf', 'logistic', 'at+tanh', 'at+blf', 'at+logistic']
     net = made['at+logistic'][1](mlp((1, 8, 8), hidden=(4,)))
     assert net.g.form == 'logistic' and net.g.limit == Bound(gamma_for(0.9, form='logistic'), 'logistic').limit
 

@@ -34,8 +34,9 @@ def test_signed():
         torch.ones(4).double())
     exact = torch.tensor([[1/3], [2/3]], dtype=torch.float64)
     assert torch.equal(signed(exact, torch.tensor([1, 1 - 1])), exact*torch.tensor([[1.], [-1]]))  # float64 stays itself
-    for bad, message in ((torch.tensor([0, 1, 2]), '0..2'), (torch.tensor(
-        [-1, 1, 1]), '-1..1'), (torch.ones(3).long(), 'one class only')):
+    for bad, message in (
+            (torch.tensor([0, 1, 2]), '0..2'), (torch.tensor([-1, 1, 1]), '-1..1'),
+            (torch.ones(3).long(), 'one class only')):
         with pytest.raises(ValueError, match=message): signed(x, bad)
     with pytest.raises(ValueError, match='NaN'): signed(x*float('nan'), y)
     with pytest.raises(TypeError, match='bool'): signed(x, y.bool())
@@ -81,8 +82,7 @@ def test_against_scikit_learn_and_a_general_solver():
     z, _ = problem(seed=2)
     sign = torch.where(torch.arange(60) % 2 == 0, -1., 1.)[:, None]
     theirs = LogisticRegression(C=1 / (60 * 0.01), fit_intercept=False, tol=1e-12, max_iter=1000).fit(
-        (z * sign).numpy(), sign[:, 0].numpy()
-    )
+        (z * sign).numpy(), sign[:, 0].numpy())
     np.testing.assert_allclose(adversarial_logistic(z, 0., .01), theirs.coef_[0], atol=1e-6)
     theirs = minimize(lambda w: plain_loss(torch.tensor(w), z, .4).item(), np.ones(4), method='Nelder-Mead',
                       options=dict(xatol=1e-9, fatol=1e-14, maxiter=5000))
@@ -198,8 +198,10 @@ def test_a_linear_network_has_the_sharpness_of_the_closed_form():
     z, _ = problem(n=80, d=30, apart=.2)
     w, y = adversarial_logistic(z, .3, .01), torch.arange(80) % 2
     x, model, rng = z*(2*y - 1)[:, None], Pair(w), torch.get_rng_state()
-    for kw, closed in ((dict(attack=worst), sharpness(w, z, .3)), (dict(
-            attack=worst, anew=False), sharpness(w, aligned(z, .3, w))), ({}, sharpness(w, z))):
+    for kw, closed in (
+            (dict(attack=worst), sharpness(w, z, .3)),
+            (dict(attack=worst, anew=False), sharpness(w, aligned(z, .3, w))),
+            ({}, sharpness(w, z))):
         got = network_sharpness(model, (x, y), tol=1e-7, **kw)
         for name in ('eigenvalue', 'norm', 'scaled'): np.testing.assert_allclose(got[name], closed[name], rtol=1e-4)
     assert torch.equal(model.w, w) and model.w.grad is None and torch.equal(rng, torch.get_rng_state())

@@ -243,8 +243,7 @@ def test_the_experiment():
             assert all(c in held[0][metric] for c in conditions)
     assert -1.01 < np.polyfit(*zip(*outs['3v8', 'linf']['crossing'].items()), 1)[0] < -.95
     assert (
-        outs['digits', 'entropy']['gap'] == outs['digits', 'entropy']['train_robust'] - outs['digits', 'entropy']['robust']
-    )
+        outs['digits', 'entropy']['gap'] == outs['digits', 'entropy']['train_robust'] - outs['digits', 'entropy']['robust'])
     for name, arm in paper.arms.items():
         assert len(arm.candidates) == (1 if name in ('clean', 'l2', 'linf') else 5), 'the same effort'
 

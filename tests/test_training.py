@@ -209,8 +209,7 @@ def test_schedule_limits():
     model, opt = tiny(lr=0.2)
     seen = [
         r['lr']
-        for r in train(model, Batches(digits, batch_size=50), cross_entropy, opt, epochs=2, schedule=multistep((0.5,)))
-    ]
+        for r in train(model, Batches(digits, batch_size=50), cross_entropy, opt, epochs=2, schedule=multistep((0.5,)))]
     np.testing.assert_allclose(seen, [0.2]*4 + [0.02]*4)
     assert opt.param_groups[0]['lr'] == 0.2
     with pytest.raises(ValueError, match='shares'): multistep((100, 150))
@@ -342,9 +341,7 @@ def test_state_round_trip():
     state = {
         'a': [1, 2.5, None, True, 'x', math.inf], 0: (shared, shared.t(), shared), '0': {}, 'empty': torch.zeros(0),
         'nan': torch.tensor(math.nan), 'types': [
-            torch.tensor([1, 2]).to(t) for t in (torch.bfloat16, torch.float64, torch.uint8, torch.bool, torch.int64)
-        ]
-    }
+            torch.tensor([1, 2]).to(t) for t in (torch.bfloat16, torch.float64, torch.uint8, torch.bool, torch.int64)]}
     with tempfile.TemporaryDirectory() as d:
         save_state(state, Path(d)/'new'/'c.safetensors')
         back = load_state(Path(d)/'new'/'c.safetensors')
@@ -392,8 +389,7 @@ def test_random_states():
             random.random(),
             random.gauss(0, 1),
             np.random.rand(),
-            np.random.randn(), *[int(b[0]) for b in feed.batches]
-        ]
+            np.random.randn(), *[int(b[0]) for b in feed.batches]]
     draws() # an odd number of normal draws leaves one waiting inside numpy and python
     with tempfile.TemporaryDirectory() as d:
         save_state(feed.random(), Path(d)/'r')
@@ -469,12 +465,15 @@ def test_labels():
         got, also = cross_entropy(tiny()[0], x, y.to(dtype))
         assert torch.equal(got, want) and torch.equal(also['accuracy'], logs['accuracy'])
     model, opt = tiny()
-    for bad, error, says in ((y.float(), TypeError, 'labels are torch.float32; expected class numbers'),
-                             (y > 4, TypeError, 'torch.bool'), (F.one_hot(
-                                 y, 10), ValueError, r'expected \(32,\), one class number per example: y.argmax'),
-                             (y[:, None], ValueError, r'shape \(32, 1\)'), (y.clone().index_fill_(0, torch.tensor(
-                                 [3]), 10), ValueError, 'label 10 is out of range: the model returns 10 logits'),
-                             (y.clone().index_fill_(0, torch.tensor([3]), -100), ValueError, 'label -100 is out of range')):
+    for bad, error, says in (
+            (y.float(), TypeError, 'labels are torch.float32; expected class numbers'),
+            (y > 4, TypeError, 'torch.bool'),
+            (F.one_hot(y, 10), ValueError, r'expected \(32,\), one class number per example: y.argmax'),
+            (y[:, None], ValueError, r'shape \(32, 1\)'),
+            (
+                y.clone().index_fill_(0, torch.tensor([3]), 10), ValueError,
+                'label 10 is out of range: the model returns 10 logits'),
+            (y.clone().index_fill_(0, torch.tensor([3]), -100), ValueError, 'label -100 is out of range')):
         before = [p.clone() for p in model.parameters()]
         with pytest.raises(error, match=says): fit(model, [(x, bad)], cross_entropy, opt, progress=False)
         assert all(map(torch.equal, before, model.parameters()))
@@ -559,10 +558,15 @@ def test_averages_of_models_as_people_have_them():
         return lambda: nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 10)))
 
     wraps = [
-        tied, *map(normed, (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm,
-                            nn.utils.parametrizations.spectral_norm)), lambda: torch.compile(tiny()[0], backend='eager'),
-        lambda: nn.DataParallel(tiny()[0]), lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    ]
+        tied,
+        *map(
+            normed,
+            (
+                nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm,
+                nn.utils.parametrizations.spectral_norm)),
+        lambda: torch.compile(tiny()[0], backend='eager'),
+        lambda: nn.DataParallel(tiny()[0]),
+        lambda: torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))]
     for make in wraps:
         torch.manual_seed(0)
         with quiet(): net, ema = make(), EMA(0.)

@@ -77,8 +77,7 @@ claims = [
     Claim(6, 'Without adversarial training BLF is on a par with logit squeezing and label smoothing', 'autoattack_pre',
           'blf', ['squeezing', 'smoothing'], margin=-1),
     Claim(7, 'With adversarial training BLF is at least on a par with logit squeezing, label smoothing and TRADES',
-          'autoattack_pre', 'at+blf', ['at+squeezing', 'at+smoothing', 'trades'], margin=-1)
-]
+          'autoattack_pre', 'at+blf', ['at+squeezing', 'at+smoothing', 'trades'], margin=-1)]
 
 # %% ../../nbs/robustness/03_blf.ipynb #bb0b9c84
 def norm_figure(records, attacked=False):
@@ -108,5 +107,4 @@ paper = Paper(
     'Kanai, Yamada, Yamaguchi, Takahashi, Ida', 2021, '2010.02558', claims, arms, settings, run, choose='robust',
     metrics=metrics, figures={
         'Norms over the epochs, clean training': norm_figure,
-        'Norms over the epochs, adversarial training': lambda r: norm_figure(r, True)
-    })
+        'Norms over the epochs, adversarial training': lambda r: norm_figure(r, True)})

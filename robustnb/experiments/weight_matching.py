@@ -25,10 +25,8 @@ from ..training import Recipe, one_cycle
 METHODS = dict(none='none', wm='weights', am='activations', ste='straight_through', many='many', shrink='weights')
 arms = {name: Arm(lambda t, m=name: (m, 'usual')) for name in METHODS}
 arms |= {
-    f'{m} {size}': Arm(lambda t, m=m, size=size: (m, size))
-    for size in ('narrow', 'wide', 'he', 'vgg')
-    for m in ('none', 'wm')
-}
+    f'{m} {size}': Arm(lambda t, m=m, size=size: (m, size)) for size in ('narrow', 'wide', 'he', 'vgg')
+    for m in ('none', 'wm')}
 
 def setting(nets, train, test, ste, recipe, points=11, seen=1000, **kw):
     "Networks by size, images, epochs of the straight-through estimator, points on a line and images for statistics"

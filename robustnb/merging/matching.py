@@ -993,8 +993,8 @@ def _repair_layers(model, layers):
     a bias, without the head"""
     inside(model)
     modules, state = dict(model.named_modules()), model.state_dict(keep_vars=True)
-    takes = lambda n, kinds=_TAKES: isinstance(modules[n], kinds) and getattr(modules[
-        n], 'weight', None) is not None and modules[n].bias is not None
+    takes = lambda n, kinds=_TAKES: isinstance(modules[n], kinds) and getattr(
+        modules[n], 'weight', None) is not None and modules[n].bias is not None
     head, names = find_head(model)[0] if layers is None else None, []
     if layers is None: names = [n for n in modules if takes(n, _LAYERS) and n != head]
     for n in layers or ():
