@@ -162,7 +162,6 @@ def _attacked(name, attack, model, x, y, threat=None):
     with eval_mode(model), torch.inference_mode(False), torch.enable_grad(): x_adv = attack(model, x.clone(), y.clone())
     return check_examples(name, x_adv, x, threat or getattr(attack, 'threat', None))
 
-
 # %% ../nbs/03_evaluation.ipynb #91a554f2
 def _scores(logits, y, delta):
     "What is kept of each sample: a dict of (N,) tensors"

@@ -38,7 +38,6 @@ class Normalize(nn.Module):
         shape = (-1,) + (1,) * (x.ndim - 2)
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
-
 def _normalize(shape, mean, std, dims=(3,)):
     "The first layer, after a look at the builder's arguments"
     expected = ' or '.join({1: '(D,)', 3: '(C,H,W)'}[d] for d in dims)

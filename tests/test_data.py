@@ -75,7 +75,6 @@ def profile(gamma, *primaries):
         b'RGB ' if primaries else b'GRAY',
         {c + b'XYZ': xyz(v) for c, v in zip(names, primaries)} | {c + b'TRC': curve for c in names})
 
-
 def inks():
     "A colour profile in which each of the four inks is black"
     table = b''.join(bytes([255 if k == 0 else 0, 128, 128]) for k in range(16))

@@ -175,7 +175,6 @@ def _two(v):
         tuple(v) if isinstance(v, (tuple, list)) and len(v) == 2 else (v[0],) * 2 if isinstance(v, (tuple, list))
         else (v, v))
 
-
 def _conv(m):
     pad = {'same': tuple(d * (k-1) // 2 for k, d in zip(m.kernel_size, m.dilation)),
            'valid': (0, 0)}.get(m.padding, m.padding)

@@ -150,7 +150,6 @@ def without_collapsed(records, guessing=.15):
     lost = runs(records).isin(runs(records[(records.metric == 'accuracy') & (records.value < guessing)]))
     return records.assign(value=records.value.mask(lost & records.metric.isin(OWN)))
 
-
 # %% ../../nbs/robustness/05_smoothness.ipynb #8fdd2f3e
 def equal_weights(trial, measured):
     "The part of `landscape` at weights that all arms share, and the loss there on held-out images"

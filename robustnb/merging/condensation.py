@@ -153,7 +153,6 @@ def mean_gradients(net, x, y):
     found = [{k: g.detach()*(len(a)/len(x)) for k, g in gradients(net, a, b).items()} for a, b in parts(net, x, y)]
     return {k: sum(part[k] for part in found) for k in found[0]}
 
-
 # %% ../../nbs/merging/03_condensation.ipynb #bf2d9d92
 def gradient_matching(
     net:nn.Module,

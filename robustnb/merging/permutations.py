@@ -498,7 +498,6 @@ def _pieces(d, layout, lengths):
         tuple((s, n) for (s, l), at in bounds if (n := min(at + l, b) - max(at, a)) > 0) for a, b in zip(cuts, cuts[1:])
     ]
 
-
 @_rule('chunk split tensor_split split_with_sizes')
 def _split(d, x, sizes=None, dim=0, **_):
     dim %= x.ndim
@@ -976,7 +975,6 @@ def _held(model):
     "What the submodules hold: (attributes, buffers, lists, ..., a copy) of each"
     return [
         (d, copy.copy(d)) for m in model.modules() for d in (vars(m), *vars(m).values()) if isinstance(d, (dict, list))]
-
 
 def _restore(held):
     "Put it back, and take away what has come"

@@ -70,7 +70,6 @@ class _Watched:
         if self.told: warnings.warn(f'noise replaces more than half of the adversarial examples: tau={self.tau:g} is '
                                     'small for this layer; set it by the logged angles, or leave it out')
 
-
 # %% ../../nbs/robustness/07_arrest.ipynb #076494dc
 def arrest(
     attack, # attack(model, x, y) -> x_adv; with a finite `tau`, one that has its ball as `attack.threat`

@@ -265,7 +265,6 @@ class Adversarial:
         model.follow(min(self.decay, self.done/(self.done + 10)))
         return dict(loss=worse, generator=better, spread=far.detach())
 
-
 # %% ../../nbs/synthesis/00_generators.ipynb #122d4465
 @patch
 def reset(self:Adversarial): self.done = 0; self.rng.manual_seed(self.seed)
