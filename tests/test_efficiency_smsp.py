@@ -32,6 +32,8 @@ def test_chain_and_importance():
     import pytest, torch, torch.nn.functional as F
     assert [f.name for f in chain(lenet())] == ['1.weight', '4.weight', '8.weight', 'head.weight']
     with pytest.raises(ValueError, match='in the way'): chain(preact_resnet8())
+    with pytest.raises(ValueError, match='TransformerEncoderLayer is no nn.Sequential'):
+        chain(torch.nn.TransformerEncoderLayer(4, 2, 8))
     with pytest.raises(ValueError, match='no layer of filters'): chain(mlp((4,), 2, ()))
     torch.manual_seed(0)
     net = mlp((6,), 3, (5,)).double().eval()

@@ -363,6 +363,12 @@ def test_masked():
     for forget in (masked(), fisher_forgetting()):
         with pytest.raises(ValueError, match="'5.0' is not the head"): forget(model, forgotten, kept)
 
+# %% ../nbs/unlearning/00_baselines.ipynb #5c1a9e27
+def test_a_model_in_the_place_of_a_setting():
+    for make in (fine_tuned, gradient_ascent, random_labels, impair_repair, ssd, fisher_forgetting, ntk_forgetting, masked):
+        with pytest.raises(TypeError, match='is a Linear, expected a number: a method is made first'): make(nn.Linear(2, 2))
+    assert callable(ssd(np.float32(10), weight=True))
+
 # %% ../nbs/unlearning/00_baselines.ipynb #5d0c7e91
 def test_frozen_weights_stay():
     model, forgotten, kept = problem()

@@ -47,7 +47,8 @@ def chain(
               and m.num_features == len(found[-1].layer.weight)): # else of a flattened map
             found[-1] = found[-1]._replace(norm=m)
         elif not isinstance(m, ZERO_STAYS if found else (Normalize, *ZERO_STAYS)):
-            raise ValueError(f'{name!r}, a {type(m).__name__}, is in the way: filters can go where layers form a chain')
+            raise ValueError(f'{name!r}, a {type(m).__name__}, is in the way: filters can go where layers form a chain'
+                             if name else f'{type(m).__name__} is no nn.Sequential, whose layers would form a chain')
     if len(found) < 2 or not isinstance(found[-1].layer, nn.Linear) or found[-1].norm:
         raise ValueError(f'{type(model).__name__} has no layer of filters before a linear head')
     return found

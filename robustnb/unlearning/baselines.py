@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 import torch
@@ -74,8 +74,13 @@ def method(
     edit, # edit(net, forgotten, kept): changes `net`, a copy of the caller's model, or returns another network
     seed:int=0, # of whatever is drawn
     anew:bool=False, # it returns a network of its own, and nothing of the caller's has to be free
+    **settings, # what else the method is made from: numbers
 ):
     "`edit` behind the contract: forget(model, forgotten, kept) -> model"
+    for name, v in settings.items():
+        if not isinstance(v, Real): raise TypeError(
+            f'{name} is a {type(v).__name__}, expected a number: a method is made first, from its settings, and then '
+            'called with (model, forgotten, kept)')
     def forget(model, forgotten, kept):
         _check(model, forgotten, kept)
         if not anew: free(model)
@@ -182,7 +187,7 @@ def fine_tuned(
 ):
     "Training goes on with what is kept"
     def edit(net, forgotten, kept): _train(net, kept, Recipe(epochs, lr, **recipe), seed, mask)
-    return method(edit, seed)
+    return method(edit, seed, epochs=epochs, lr=lr)
 
 def gradient_ascent(
     lr:float=0.003,
@@ -201,7 +206,7 @@ def gradient_ascent(
         opt, epochs = torch.optim.SGD(net.parameters(), lr), math.ceil(steps/len(batches))
         for r in train(_ready(net), batches, ascend, opt, epochs, within(net, mask)):
             if r['accuracy'] <= stop or r['update'] + 1 == steps: return
-    return method(edit, seed)
+    return method(edit, seed, lr=lr, steps=steps, stop=stop)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #c4dc8238
 def other_labels(
@@ -227,7 +232,7 @@ def random_labels(
     def edit(net, forgotten, kept):
         data = _joined(other_labels(forgotten, kept.y.unique(), seed), kept)
         _train(net, data, Recipe(epochs, lr, **recipe), seed, mask)
-    return method(edit, seed)
+    return method(edit, seed, epochs=epochs, lr=lr)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #97a4d465
 def error_maximising(
@@ -268,7 +273,7 @@ def impair_repair(
         opt = recipe.optimiser(net.parameters(), lr=lr)
         fit(_ready(net), mixed, cross_entropy, opt, step=within(net, mask), progress=False)
         _train(net, few, recipe, seed, mask)
-    return method(edit, seed)
+    return method(edit, seed, lr=lr, batches=batches, kept_per_class=kept_per_class)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #dab2a558
 def per_class(
@@ -361,7 +366,7 @@ def ssd(
                 p = net.get_parameter(k)
                 chosen = f[k] > alpha*d[k]
                 p.copy_(torch.where(chosen, p*(weight*d[k]/f[k]).clamp(max=1), p))
-    return method(edit, seed)
+    return method(edit, seed, alpha=alpha, weight=weight)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #654f9845
 def noisy_weights(
@@ -399,7 +404,7 @@ def fisher_forgetting(
         for k in free(net):
             p, (mean, v) = net.get_parameter(k), drawn[k]
             p.data.copy_(mean + v.sqrt()*torch.randn(p.shape, generator=g).to(p))
-    return method(edit, seed)
+    return method(edit, seed, alpha=alpha)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #b7e37b26
 def remaining_information(
@@ -478,7 +483,7 @@ def ntk_forgetting(
         delta = less - full
         error = _vector(net, names) - _vector(at, names) - less
         _add(net, delta * (_trapezium(delta, error) if scale == 'trapezium' else scale), names)
-    return method(edit)
+    return method(edit, ridge=ridge)
 
 def _trapezium(delta, error):
     "The published scale, from the angle between the step and what the linear model fails to explain"
@@ -501,7 +506,7 @@ def masked(
         if not (head.weight.requires_grad and head.bias.requires_grad):
             raise ValueError(f'an output is switched off in the head {name!r}, and that is frozen')
         with torch.no_grad(): head.weight[gone], head.bias[gone] = 0., bias
-    return method(edit)
+    return method(edit, bias=bias)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #da2a3f96
 def correct(
