@@ -8,7 +8,7 @@ __all__ = ['classified', 'cross_entropy', 'update', 'train', 'cosine', 'multiste
            'accelerated']
 
 # %% ../nbs/02_training.ipynb #9bd8b80c
-import copy, json, math, os, random, warnings, weakref, zlib
+import copy, inspect, json, math, os, random, warnings, weakref, zlib
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import TensorDataset
 from tqdm.auto import tqdm
-from .data import Batches
+from .data import Batches, Data
 from .models import check_module, clone, device_of, eval_mode, floating_type, logits_of, unwrapped
 
 # %% ../nbs/02_training.ipynb #428bde43
@@ -208,8 +208,7 @@ def _check_parts(model, batches, loss, opt, epochs, step, schedule, start=0):
     if not 0 <= start <= epochs*n: raise ValueError(f'start={start} is not among the {epochs*n} updates')
     if isinstance(schedule, torch.optim.lr_scheduler.LRScheduler) or not (schedule is None or callable(schedule)):
         raise TypeError(f'schedule is a function (update, total) -> factor such as cosine(), not {_short(schedule)}')
-    for name, f in dict(loss=loss, step=step).items():
-        if not callable(f): raise TypeError(f'{name} is a function, not {_short(f)}')
+    for name, f in dict(loss=loss, step=step).items(): _check_call(name, f)
     _check_weights(model, opt, [o for o in (loss, step) if isinstance(o, nn.Module)])
     if not model.training:
         warnings.warn(
@@ -218,8 +217,22 @@ def _check_parts(model, batches, loss, opt, epochs, step, schedule, start=0):
             stacklevel=3)
 
 # %% ../nbs/02_training.ipynb #ddb06bbd
+_CALLS = dict(loss=('model', 'x', 'y'), step=('model', 'x', 'y', 'loss', 'opt'))
+
+def _check_call(name, f):
+    "Whether `f` is called as an objective or a step is; PyTorch's losses, which have (output, target), are not"
+    if not callable(f): raise TypeError(f'{name} is a function, not {_short(f)}')
+    theirs = isinstance(f, nn.modules.loss._Loss) or getattr(f, '__module__', None) == F.__name__
+    try: inspect.signature(f).bind(*_CALLS[name])
+    except ValueError: return    # it has no signature
+    except TypeError: theirs = True
+    if theirs: raise TypeError(
+        f'{name} is called as {name}({", ".join(_CALLS[name])}), which {getattr(f, "__qualname__", type(f).__name__)} '
+        'does not take' + '; robustnb.training.cross_entropy does'*(name == 'loss'))
+
 def _length(batches):
     "Number of batches in a pass, or one sentence"
+    if isinstance(batches, Data): raise TypeError('batches is a Data, which gives no batches: put it into Batches')
     try: n = len(batches)
     except TypeError: n = None # a DataLoader of an iterable data set
     if n is None or not hasattr(batches, '__iter__'):

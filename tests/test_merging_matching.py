@@ -744,6 +744,7 @@ def test_refusals():
     ma, mb = trained()
     a, b, spec = ma.state_dict(), mb.state_dict(), mlp_spec(ma)
     refused(TypeError, 'expected a module', lambda: match(3, b, spec))
+    refused(TypeError, r'spec is a NoneType, not what permutations\(model, x\) finds', lambda: match(a, b, None))
     refused(ValueError, "lacks .* 'fc1.weight'.*did you mean 'fc1.weights'",
             lambda: match(a, {k.replace('fc1.weight', 'fc1.weights'): v
                               for k, v in b.items()}, spec))

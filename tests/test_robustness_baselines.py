@@ -153,6 +153,8 @@ def test_adversarial_is_the_loss_of_attacked_images():
                        value) and not logs['margin'].requires_grad
     # no attack: ordinary training
     torch.testing.assert_close(adversarial(lambda model, x, y: x)(model, x, y)[0], cross_entropy(model, x, y)[0])
+    for bad in (.4, Linf(.1)):    # Linf(.1) allows, but attacks nothing
+        with pytest.raises(TypeError, match=r'attack is a .*, expected attack\(model, x, y\)'): adversarial(bad)
 
 # %% ../nbs/robustness/00_baselines.ipynb #19feb36f
 def test_kl_is_the_divergence():

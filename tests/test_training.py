@@ -153,6 +153,10 @@ def test_refusals():
     refuses(ValueError, 'start=9 is not among the 2 updates', start=9)
     refuses(TypeError, 'not a StepLR', schedule=torch.optim.lr_scheduler.StepLR(opt, 1))
     refuses(TypeError, 'loss is a function, not a float', loss=1.)
+    for bad in (nn.CrossEntropyLoss(), F.cross_entropy, lambda out, y: 0., update):
+        refuses(TypeError, r'loss is called as loss\(model, x, y\), which .* does not take; .*cross_entropy does', loss=bad)
+    refuses(TypeError, r'step is called as step\(model, x, y, loss, opt\), which cross_entropy does not', step=cross_entropy)
+    refuses(TypeError, 'batches is a Data, which gives no batches', batches=digits)
     refuses(ValueError, 'another model', opt=tiny()[1])
     refuses(TypeError, 'torch.uint8', batches=[(digits.x, digits.y)])
     refuses(ValueError, '4 inputs and 3 labels', batches=[(torch.rand(4, 64), torch.zeros(3).long())])

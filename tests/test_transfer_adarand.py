@@ -86,6 +86,7 @@ def test_draws_of_the_prior():
         with pytest.raises(ValueError, match=words): Prior(mean, std, **kw)
     with pytest.raises(ValueError, match='features of length 2'): prior(torch.zeros(4, 3), y[:4])
     with pytest.raises(ValueError, match='expected .K,D.'): Prior(mean[0], 1.)
+    with pytest.raises(TypeError, match='mean is a Linear; class_statistics'): Prior(nn.Linear(2, 2), 1.)
 
 # %% ../nbs/transfer/02_adarand.ipynb #ae72060a
 def test_an_update_of_the_prior_by_hand():

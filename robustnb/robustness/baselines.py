@@ -39,10 +39,13 @@ def _class_numbers(y):
 class Objective:
     """An objective in two halves, so that a step can find the examples once and use them twice;
     called, it is an ordinary objective"""
-    attack:object # attack(model, x, y) -> x_adv
+    attack:object # attack(model, x, y) -> x_adv; None where the outer half alone is used
     outer:object  # outer(model, x, x_adv, y) -> (scalar, dict of scalars)
 
     def __post_init__(self):
+        if not (self.attack is None or callable(self.attack)): raise TypeError(
+            f'attack is a {type(self.attack).__name__}, expected attack(model, x, y) -> x_adv, such as '
+            'pgd(Linf(8/255), 10)')
         outer = self.outer
         self.outer = lambda model, x, x_adv, y: outer(model, x, x_adv, _class_numbers(y))
 

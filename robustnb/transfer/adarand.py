@@ -58,6 +58,8 @@ class Prior:
         ranges = dict(lr=(lr, math.inf), apart=(apart, math.inf), alpha=(alpha, 1), moving=(moving, 1))
         for name, (v, top) in ranges.items():
             if v is not None and not 0 <= v < top: raise ValueError(f'{name} is in [0, {top}), not {v!r}')
+        if not isinstance(mean, torch.Tensor):
+            raise TypeError(f'mean is a {type(mean).__name__}; class_statistics(model, data) gives it')
         if mean.ndim != 2 or len(mean) < 2:
             raise ValueError(f'mean has shape {tuple(mean.shape)}; expected (K,D), K >= 2')
         self.mean = mean.detach().clone().requires_grad_()
