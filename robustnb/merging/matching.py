@@ -496,7 +496,8 @@ def _check_tensor(key, a, b, spec):
 # %% ../../nbs/merging/01_matching.ipynb #0cffd971
 def _pair(a, b, spec):
     "Both as state dicts that fit each other and `spec`"
-    if not isinstance(spec, Spec): raise TypeError(f'spec is a {type(spec).__name__}, not what permutations(model, x) finds')
+    if not isinstance(spec, Spec):
+        raise TypeError(f'spec is a {type(spec).__name__}, not what permutations(model, x) finds')
     a, b = _weights(a), _weights(b)
     _same_keys(a, b)
     for k, layouts in spec.axes.items():
