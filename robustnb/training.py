@@ -208,7 +208,10 @@ def _check_parts(model, batches, loss, opt, epochs, step, schedule, start=0):
     if not 0 <= start <= epochs*n: raise ValueError(f'start={start} is not among the {epochs*n} updates')
     if isinstance(schedule, torch.optim.lr_scheduler.LRScheduler) or not (schedule is None or callable(schedule)):
         raise TypeError(f'schedule is a function (update, total) -> factor such as cosine(), not {_short(schedule)}')
-    for name, f in dict(loss=loss, step=step).items(): _check_call(name, f)
+    for name, f in dict(loss=loss, step=step).items():
+        if not callable(f): raise TypeError(f'{name} is a function, not {_short(f)}')
+    _check_call('step', step)
+    if step is update: _check_call('loss', loss) # another step may call it in its own way
     _check_weights(model, opt, [o for o in (loss, step) if isinstance(o, nn.Module)])
     if not model.training:
         warnings.warn(
@@ -221,12 +224,11 @@ _CALLS = dict(loss=('model', 'x', 'y'), step=('model', 'x', 'y', 'loss', 'opt'))
 
 def _check_call(name, f):
     "Whether `f` is called as an objective or a step is; PyTorch's losses, which have (output, target), are not"
-    if not callable(f): raise TypeError(f'{name} is a function, not {_short(f)}')
-    theirs = isinstance(f, nn.modules.loss._Loss) or getattr(f, '__module__', None) == F.__name__
+    unfit = isinstance(f, nn.modules.loss._Loss) or getattr(f, '__module__', None) == F.__name__
     try: inspect.signature(f).bind(*_CALLS[name])
     except ValueError: return    # it has no signature
-    except TypeError: theirs = True
-    if theirs: raise TypeError(
+    except TypeError: unfit = True
+    if unfit: raise TypeError(
         f'{name} is called as {name}({", ".join(_CALLS[name])}), which {getattr(f, "__qualname__", type(f).__name__)} '
         'does not take' + '; robustnb.training.cross_entropy does'*(name == 'loss'))
 

@@ -156,6 +156,9 @@ def test_refusals():
     for bad in (nn.CrossEntropyLoss(), F.cross_entropy, lambda out, y: 0., update):
         refuses(TypeError, r'loss is called as loss\(model, x, y\), which .* does not take; .*cross_entropy does', loss=bad)
     refuses(TypeError, r'step is called as step\(model, x, y, loss, opt\), which cross_entropy does not', step=cross_entropy)
+    def critic(fake, real=None): return 0.
+    def own(model, x, y, loss, opt): return dict(loss=loss(x))
+    assert len(list(train(model, batches, critic, opt, step=own))) == 2, 'a step calls the loss as it likes'
     refuses(TypeError, 'batches is a Data, which gives no batches', batches=digits)
     refuses(ValueError, 'another model', opt=tiny()[1])
     refuses(TypeError, 'torch.uint8', batches=[(digits.x, digits.y)])
