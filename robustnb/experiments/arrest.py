@@ -128,9 +128,10 @@ def fronts(metric, title=str, **labels):
     "figure(records): clean accuracy against this metric, a line for each rival, a mark for each part of ARREST"
     def draw(r, ax):
         def point(arm): return [100*values_of(r, arm, m).mean() for m in (metric, 'accuracy')]
-        for family, names in FRONTS.items():
+        for i, (family, names) in enumerate(FRONTS.items()):    # a colour each, whichever a data set has
             names = shown_arms(r, names, metric)
-            if names: ax.plot(*zip(*sorted(map(point, shown_arms(r, ['at', *names], metric)))), '.-', label=family)
+            if not names: continue
+            ax.plot(*zip(*sorted(map(point, shown_arms(r, ['at', *names], metric)))), f'C{i}.-', label=family)
         for a, mark in zip(OURS, 'os^*PX<>Dvh'):
             if shown_arms(r, [a], metric): ax.plot(*point(a), f'k{mark}', ls='', label=a)
         near = [point(a)[1] for a in shown_arms(r, ['at', *OURS], metric)]

@@ -224,7 +224,7 @@ def layers_figure(records):
     r = records[records.metric.str.fullmatch(r'sparsity_\d+') & (records.arm == 'meta-ticket')]
     def draw(r, ax):
         by = r.assign(layer=r.metric.str[9:].astype(int)).groupby(['layer', 'condition']).value.mean().unstack()
-        for log2, share in by.items(): ax.plot(100 * share, marker='o', label=f'width {2**log2:g}')
+        for log2, share in by.items(): ax.plot(100 * share, f'C{log2:.0f}-o', label=f'width {2**log2:g}')
         ax.set_xticks(by.index)
     return panels(r, draw, xlabel='masked layer, from the input', ylabel='pruned weights, %')
 
