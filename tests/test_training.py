@@ -54,6 +54,13 @@ def same(a, b):
     "Whether two models hold the same bits"
     return all(torch.equal(v, w) for v, w in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
+# %% ../nbs/02_training.ipynb #4be7d1a0
+def refuses(error, says, **kw):
+    "`train` of a small network refuses what stands in the place of one of its arguments"
+    model, opt = tiny()
+    with pytest.raises(error, match=says):
+        list(train(**(dict(model=model, batches=Batches(digits), loss=cross_entropy, opt=opt) | kw)))
+
 # %% ../nbs/02_training.ipynb #a3bde0ea
 class Stop(Exception): pass
 
@@ -144,9 +151,6 @@ def test_modes_are_left_alone():
 def test_refusals():
     model, opt = tiny()
     batches = Batches(digits)
-    def refuses(error, says, **kw):
-        with pytest.raises(error, match=says):
-            list(train(**(dict(model=model, batches=batches, loss=cross_entropy, opt=opt) | kw)))
     refuses(TypeError, 'unlike a generator', batches=(b for b in batches))
     refuses(ValueError, 'drop_last', batches=[])
     refuses(ValueError, 'epochs is a whole number from 1 on, not 0', epochs=0)
@@ -161,6 +165,10 @@ def test_refusals():
     assert len(list(train(model, batches, critic, opt, step=own))) == 2, 'a step calls the loss as it likes'
     refuses(TypeError, 'batches is a Data, which gives no batches', batches=digits)
     refuses(ValueError, 'another model', opt=tiny()[1])
+    refuses(ValueError, 'epochs is', epochs=True)
+
+# %% ../nbs/02_training.ipynb #7f20c9e3
+def test_refusals_of_batches():
     refuses(TypeError, 'torch.uint8', batches=[(digits.x, digits.y)])
     refuses(ValueError, '4 inputs and 3 labels', batches=[(torch.rand(4, 64), torch.zeros(3).long())])
     refuses(TypeError, 'pair of tensors', batches=[([1.], [2])])
@@ -177,7 +185,10 @@ def test_refusals():
     class Endless(torch.utils.data.IterableDataset):
         def __iter__(self): return iter([])
     refuses(TypeError, 'batches has a length', batches=DataLoader(Endless()))
-    refuses(ValueError, 'epochs is', epochs=True)
+
+# %% ../nbs/02_training.ipynb #a3d65b18
+def test_refusals_of_models():
+    model = tiny()[0]
     refuses(TypeError, 'must be an nn.Module, got function', model=lambda x: x)
     refuses(ValueError, 'its layer is lazy', model=nn.LazyLinear(3))
     with quiet(): frozen = torch.jit.freeze(torch.jit.trace(nn.Linear(64, 10).eval(), torch.rand(2, 64)))

@@ -90,6 +90,7 @@ def method(
         return finite(net if other is None else other.train(model.training))
     return forget
 
+# %% ../../nbs/unlearning/00_baselines.ipynb #c81e4f60
 def free(
     net:nn.Module,
     names=None, # of the parameters in question; None: all
