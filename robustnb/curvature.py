@@ -477,12 +477,14 @@ def diagonal_fisher(
     seed:int=0, # of these draws
     batch_size:int=128,
 )->dict: # name -> tensor in the shape of the parameter
-    "Diagonal of the Fisher information: the mean over samples of squared gradients of the log-likelihood of one sample"
+    """Diagonal of the Fisher information: the mean over samples of squared gradients of the log-likelihood of one
+    sample, in float32 or wider"""
     for what, value, known in (('kind', kind, KINDS), ('family', family, ('categorical', 'gaussian'))):
         if value not in known: raise ValueError(unknown(what, value, known))
     if not isinstance(samples, int) or samples < 1:
         raise ValueError(f'samples must be a positive integer, got {samples!r}')
     net = _copy(model, 'eval')
+    if floating_type(net) in (torch.float16, torch.bfloat16): net = net.float()    # small squares add up to large sums
     for k, m in net.named_modules():
         if isinstance(m, _BatchNorm) and m.running_mean is None:
             raise ValueError(f'{k!r} keeps no running statistics, so no sample has a gradient of its own')

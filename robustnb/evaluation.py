@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
-from .data import Batches, Data, as_float, check_xy
+from .data import Batches, Data, as_float, check_whole, check_xy
 from .models import Halves, check_module, device_of, eval_mode, floating_type, logits_of
 
 # %% ../nbs/03_evaluation.ipynb #4bf58469
@@ -58,7 +58,7 @@ def calibration_error(
     return np.abs(np.bincount(b, correct-confidence, bins)).sum()/len(b)
 
 # %% ../nbs/03_evaluation.ipynb #dfca177b
-def _pairs(loader):
+def _pairs(loader, box):
     "The checked batches of any iterable; a `Batches` is left at its epoch"
     epoch = loader.epoch if isinstance(loader, Batches) else None
     try:
@@ -66,7 +66,7 @@ def _pairs(loader):
             if not isinstance(batch, (tuple, list)) or len(batch) < 2:
                 raise TypeError(f'each batch of the loader must be a pair (x, y), got {type(batch).__name__}')
             x, y = map(torch.as_tensor, batch[:2])
-            check_xy(x, y)
+            check_xy(x, y, box=box or x.ndim == 4)
             yield x, y
     finally:
         if epoch is not None: loader.set_epoch(epoch)
@@ -75,19 +75,19 @@ def _pairs(loader):
 def _batches(
     data, # a `Data`, a pair (x, y), a `Batches` or any DataLoader
     batch_size:int, # for data that does not come in batches of its own
+    box=True, # values in [0,1] are demanded of tables too, as attacks do
 ):
     "(iterator over batches (x, y), class names or None)"
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f'batch_size must be a positive integer, got {batch_size!r}')
+    check_whole(batch_size=batch_size)
     if isinstance(data, Data): x, y, classes = data.x, data.y, data.classes
     elif isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], 'shape'):
         (x, y), classes = map(torch.as_tensor, data), None
     elif hasattr(data, '__iter__') and not isinstance(data, (str, dict, torch.Tensor, np.ndarray)):
-        return _pairs(data), None
+        return _pairs(data, box), None
     else:
         raise TypeError(
             f'data must be a Data, a pair (x, y) of tensors, a Batches or a DataLoader, got {type(data).__name__}')
-    check_xy(x, y, len(classes) if classes else None)
+    check_xy(x, y, len(classes) if classes else None, box or x.ndim == 4)
     return zip(x.split(batch_size), y.split(batch_size)), classes
 
 # %% ../nbs/03_evaluation.ipynb #ca5b6583
@@ -114,6 +114,7 @@ def predict(
     """(N,K) logits on `device`, float32 or wider, computed in evaluation mode without gradients;
     model and `x` are left as they were"""
     check_module(model)
+    check_whole(batch_size=batch_size)
     if not isinstance(x, torch.Tensor): raise TypeError(f'x is a {type(x).__name__}; expected a tensor')
     if len(x) == 0: raise ValueError('x is empty: there is nothing to predict')
     if x.is_floating_point() and x.detach().amax().isnan(): raise ValueError('x contains NaN values') # it passes NaN on
@@ -121,17 +122,20 @@ def predict(
     return torch.cat([out for b in x.split(batch_size) for _, out in halves(forward, b)])
 
 # %% ../nbs/03_evaluation.ipynb #8b72f650
+def _slack(model): return max(1e-5, 4*torch.finfo(floating_type(model)).eps)
+
 def _check_logits(
     logits:torch.Tensor, # (N,K)
     y:torch.Tensor, # (N,)
     classes, # class names or None
     where, # row of the table
+    slack:float, # in the sum of probabilities, by the model's precision
 ):
     "Raise unless these are finite logits with one column per class"
     n, k = logits.shape
     if classes and k != len(classes):
         raise ValueError(f'the model returns {k} logits but the data has {len(classes)} classes')
-    probs = (logits > -1e-5).all() & (logits < 1+1e-5).all() & ((logits.sum(1)-1).abs() < 1e-5).all()
+    probs = (logits > -slack).all() & (logits < 1+slack).all() & ((logits.sum(1)-1).abs() < slack).all()
     # one transfer from the device
     bad, probs, top = torch.stack([(~logits.isfinite()).any(1).sum(), probs.long(), y.max()]).tolist()
     if top >= k:
@@ -179,14 +183,14 @@ def _check_needs(attacks, x, y, logits):
 # %% ../nbs/03_evaluation.ipynb #6ad0a4ea
 def _measure(model, data, attacks, batch_size):
     "{row: {column: (N,) array}} for the clean data and each attack, in one pass over the data"
-    batches, classes = _batches(data, batch_size)
+    batches, classes = _batches(data, batch_size, bool(attacks))
     device, halves = device_of(model), Halves()
     def scores(x, y):
         x, y, rows = as_input(model, x.to(device)), y.to(device, torch.int64), {}
         for name in ('clean', *attacks):
             x_adv = x if name == 'clean' else _attacked(name, attacks[name], model, x, y)
             logits = _forward(model, x_adv)
-            _check_logits(logits, y, classes, name)
+            _check_logits(logits, y, classes, name, _slack(model))
             if name == 'clean': _check_needs(attacks, x, y, logits)
             rows[name] = _scores(logits, y, x_adv - x)
         return rows
@@ -373,11 +377,11 @@ def plot_curve(
 # %% ../nbs/03_evaluation.ipynb #4e7ad425
 def _log_probabilities(model, data, batch_size):
     "(N,K) float64: of the true class, then of the others in falling order"
-    batches, classes = _batches(data, batch_size)
+    batches, classes = _batches(data, batch_size, False)
     def of(x, y):
         logits = predict(model, x, batch_size)
         y = y.to(logits.device, torch.int64)
-        _check_logits(logits, y, classes, 'clean')
+        _check_logits(logits, y, classes, 'clean', _slack(model))
         log_p = logits.double().log_softmax(1)
         others = log_p.scatter(1, y[:, None], -math.inf).sort(1, descending=True).values[:, :-1]
         return torch.cat([log_p.gather(1, y[:, None]), others], 1).cpu().numpy()

@@ -129,9 +129,10 @@ def lenet(shape=(1, 28, 28), classes:int=10, width:int=16, mean=0.5, std=0.5)->n
         raise ValueError(
             f'shape is {tuple(shape)}; expected (C,H,W) with 4 pixels or more on a side, which two poolings halve')
     flat = 2*width*(shape[1]//4)*(shape[2]//4)
-    m = nn.Sequential(Normalize(mean, std), nn.Conv2d(shape[0], width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-                      nn.Conv2d(width, 2 * width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-                      nn.Linear(flat, 8 * width), nn.ReLU())
+    m = nn.Sequential(
+        _normalize(shape, mean, std), nn.Conv2d(shape[0], width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(flat, 8 * width), nn.ReLU())
     m.add_module('head', nn.Linear(8*width, classes))
     return init_(m)
 
@@ -323,15 +324,19 @@ def floating_type(model:nn.Module)->torch.dtype:
     """The type that `model` takes its input in: that of its first floating-point weight or buffer, float32 if it has
     none"""
     return next((t.dtype for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), torch.float32)
+def _given(model, x):
+    "A copy of `x` in the type of the model, uint8 images in [0,1]"
+    kind = floating_type(model)
+    return x.to(kind)/255 if x.dtype == torch.uint8 else x.to(kind, copy=True)
 
 # %% ../nbs/01_models.ipynb #07b1f7f8
 def logits_of(
     model:nn.Module,
-    x:torch.Tensor, # floating point, (N,...), in [0,1]; the model works on a copy
+    x:torch.Tensor, # (N,...) in [0,1], or uint8; the model works on a copy
 )->torch.Tensor: # (N,K), K >= 2, in float32 or wider, with its graph where gradients are on
     """What `model` says about `x`, in the mode it is in; a TypeError or ValueError for anything but logits.
     NaN and infinities pass"""
-    out = model(x.to(floating_type(model), copy=True))
+    out = model(_given(model, x))
     if not isinstance(out, torch.Tensor):
         raise TypeError(
             f'the model must return a tensor of logits, got {type(out).__name__}: wrap it in a module that does')
@@ -417,7 +422,7 @@ def _module(model, name):
 # %% ../nbs/01_models.ipynb #a7df310a
 def features(
     model:nn.Module, # any network with a head
-    x:torch.Tensor, # what the model takes
+    x:torch.Tensor, # (N,...) in [0,1], or uint8
     head:str|None=None, # the head's name in `named_modules`; None: `find_head`
 )->torch.Tensor: # (N,D): what enters the head, with its graph where gradients are on
     """The penultimate representation of `x`, which stays as it is. Modes are the caller's: see `eval_mode`.
@@ -433,8 +438,9 @@ def features(
 def _entering(model, x, name, layer, guessed):
     "What enters `layer` in one forward pass, `guessed` to be the head"
     seen = []
-    hook = layer.register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
-    try: logits = model(x.to(floating_type(model), copy=True))
+    hook = layer.register_forward_hook(lambda m, args, kw, out: seen.append(([*args, *kw.values()][0], out)),
+                                       with_kwargs=True)
+    try: logits = model(_given(model, x))
     finally: hook.remove()
     if not seen: raise ValueError(f'layer {name!r} was not used in the forward pass: give the name of the head')
     if len(seen) > 1:
@@ -465,9 +471,11 @@ def with_head(
     net = clone(model)
     name, old = find_head(net)
     with seeded(seed), torch.no_grad():
-        new = nn.utils.skip_init(nn.Linear, old.in_features, classes)
+        new = nn.utils.skip_init(nn.Linear, old.in_features, classes, bias=old.bias is not None)
         if std is None: new.reset_parameters()
-        else: new.weight.copy_(std*torch.randn(new.weight.shape)), new.bias.zero_()
+        else:
+            new.weight.copy_(std*torch.randn(new.weight.shape))
+            if new.bias is not None: new.bias.zero_()
     above, _, last = name.rpartition('.')
     setattr(net.get_submodule(above), last, new.to(old.weight).train(old.training))
     if 'classes' in getattr(net, 'spec', {}).get('kwargs', {}): net.spec['kwargs']['classes'] = classes    # for saving
@@ -476,7 +484,7 @@ def with_head(
 # %% ../nbs/01_models.ipynb #93c927a5
 def represented(
     model:nn.Module,
-    x:torch.Tensor, # float (N,...) in [0,1]
+    x:torch.Tensor, # (N,...) in [0,1], or uint8
     layer:str|None=None, # name in `named_modules`, whose output is taken; None: what enters the head
 )->tuple: # (logits (N,K), representation (N,D)), with their graph where gradients are on
     "Logits and representation of one forward pass; a map (N,C,H,W) is averaged over its positions, all else flattened"
@@ -485,7 +493,8 @@ def represented(
     name, module = find_head(model) if layer is None else (layer, _module(model, layer))
     seen = []
     hook = module.register_forward_hook(
-        lambda m, args, out: seen.append((_rows(args[0] if layer is None else out, name, len(x)), out)))
+        lambda m, args, kw, out: seen.append(
+            (_rows([*args, *kw.values()][0] if layer is None else out, name, len(x)), out)), with_kwargs=True)
     try: logits = logits_of(model, x)
     finally: hook.remove()
     if len(seen) != 1:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['classified', 'cross_entropy', 'update', 'train', 'cosine', 'multistep', 'one_cycle', 'Diverged', 'History', 'Average',
-           'EMA', 'SWA', 'recompute_bn', 'save_state', 'load_state', 'fit', 'Recipe', 'carrying', 'proximal',
-           'accelerated']
+           'EMA', 'SWA', 'recompute_bn', 'save_state', 'load_state', 'fit', 'Recipe', 'OwnDraws', 'carrying',
+           'proximal', 'accelerated']
 
 # %% ../nbs/02_training.ipynb #9bd8b80c
 import copy, inspect, json, math, os, random, warnings, weakref, zlib
@@ -331,11 +331,16 @@ def _few_for_batch_norm(which, n):
             'choose another batch_size, or put the layer into evaluation mode') from e
 
 # %% ../nbs/02_training.ipynb #ee5d1a9c
+def _check_share(**named):
+    for name, v in named.items():
+        if not 0 <= v <= 1: raise ValueError(f'{name} is a share of the training, 0 to 1, not {v!r}')
+
 def cosine(
     warmup=0., # share of the updates with a linear rise
     floor=0., # the factor that the end approaches
 ): # factor(update, total)
     "Schedule: half a cosine from 1 to `floor`"
+    _check_share(warmup=warmup)
     def factor(update, total):
         w = round(warmup*total)
         if update < w: return (update + 1)/(w + 1)
@@ -359,6 +364,7 @@ def one_cycle(
     final_div=1e4, # the last one is 1/(div*final_div)
 ): # factor(update, total)
     "Schedule: up by half a cosine and down by another; the optimiser's learning rate is the peak"
+    _check_share(peak=peak)
     def factor(update, total):
         top, last = max(peak*total - 1, 0), total - 1
         if update < top: a, b, t = 1/div, 1, update/top
@@ -971,6 +977,13 @@ class Recipe:
                    self.schedule, **kw)
 
 # %% ../nbs/02_training.ipynb #add77e90
+class OwnDraws:
+    "A function with random draws of its own, which `fit` begins anew with each training and keeps in checkpoints"
+    def __init__(self, seed:int=0): self.seed, self.rng = seed, torch.Generator().manual_seed(seed)
+    def reset(self): self.rng.manual_seed(self.seed)
+    def state_dict(self): return dict(rng=self.rng.get_state())
+    def load_state_dict(self, state): self.rng.set_state(state['rng'])
+
 def carrying(
     go, # a function that calls `inner`
     inner, # an objective or a step, which may have a state

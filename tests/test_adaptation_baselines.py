@@ -103,6 +103,8 @@ def test_source_and_batch_norm():
     net, x, s = toys()
     expect, batch = net(x).detach(), copy.deepcopy(net).train()(x).detach()
     assert torch.equal(source(net)(x), expect) and torch.equal(source(net)(x[:1]), net(x[:1]))
+    alone = source(net)
+    assert torch.equal(torch.cat([alone(a[None]) for a in x[:9]]).argmax(1), expect[:9].argmax(1)) and len(alone.recent) == 1
     torch.testing.assert_close(bn(net)(x), batch, rtol=0, atol=0)
     torch.testing.assert_close(bn(net, prior=1.)(x), expect, rtol=0, atol=0)
     half = bn(net, prior=.5)(x)
@@ -308,6 +310,7 @@ def test_refusals():
         with pytest.raises(TypeError, match='TorchScript|an nn.Module|statistics are those'): call()
     single = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
     with pytest.raises(ValueError, match='one value per channel.* larger window'): tent(single, window=1)(torch.rand(1, 4))
+    with pytest.raises(ValueError, match='no covariance.* larger window'): coral(net, s, window=1)(x[:1])
     assert tent(single, window=1, prior=.5)(torch.rand(1, 4)).isfinite().all()
     adapted = bn(net)
     adapted(x)

@@ -112,6 +112,7 @@ def test_sum_of_two():
     want = z(np.log(a.scores(X)), np.log(a.scores(X[held]))) + z(b.scores(X), b.scores(X[held]))
     np.testing.assert_allclose(s.scores(X), want, rtol=1e-9, atol=1e-9)
     assert s.labels_[held].sum() == 1                                        # five per cent of 20: they place the cut
+    with pytest.raises(ValueError, match='have to be positive'): SumOfTwo(Unsupervised(OneClassSVM()), SupervisedNetwork(**small)).fit(X, y)
     with pytest.raises(ValueError, match='leaves too few'): clone(s).set_params(validation_fraction=.001).fit(X, y)
 
 # %% ../nbs/anomaly/01_baselines.ipynb #7e3748d1

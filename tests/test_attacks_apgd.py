@@ -115,7 +115,7 @@ def test_verdicts_do_not_depend_on_the_batch():
 # %% ../nbs/attacks/04_apgd.ipynb #01ada34f
 def test_bad_settings_are_named():
     for kw, words in ((dict(steps=0), 'steps'), (dict(targets=-1), 'targets'), (dict(larger=True), 'L1 ball'),
-                      (dict(precision='fp16'), 'precision')):
+                      (dict(precision='fp16'), 'precision'), (dict(rho=0), 'rho'), *((dict(futile=v), 'futile') for v in (0, -1, 'x'))):
         with pytest.raises(ValueError, match=words): apgd(Linf(.1), **kw)
     for steps in (1, 2):
         with pytest.raises(ValueError, match='one for each ball'): apgd(L1(2.), steps, larger=True)

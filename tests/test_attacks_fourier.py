@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from robustnb.attacks.threat_models import Linf
+from robustnb.data import as_float
 import functools
 import pytest
 import torch.nn.functional as F
@@ -119,6 +120,7 @@ def test_contract():
     model = probe_model()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     fourier_map(model, x, y, .1, [(0, 1)])
+    with pytest.raises(ValueError, match='batch_size'): fourier_map(model, x, y, .1, batch_size=0)
     assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 # %% ../nbs/attacks/02_fourier.ipynb #b9c50ffa
@@ -135,6 +137,8 @@ def test_refusals():
 def test_noise():
     x = torch.full((4, 1, 28, 28), 0.5)
     noisy = high_frequency_noise(x, 0.1, 0)
+    images = (255*x).round().byte()
+    assert torch.equal(high_frequency_noise(images, .1), high_frequency_noise(images.float()/255, .1))
     assert abs((noisy - x).std() - 0.1) < 1e-6
     spectrum = torch.fft.fft2(noisy - x).abs()
     with pytest.raises(ValueError, match='1 x 1 pixels have no frequency'): high_frequency_noise(x[..., :1, :1], 0.1, 0)

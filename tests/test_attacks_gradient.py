@@ -234,6 +234,8 @@ def test_no_gradient_is_named():
             if self.how == 'detach': return self.fc(x.flatten(1).detach())
             return self.fc(self.table((x * 255).long()).flatten(1))
     x, y = torch.rand(6, 1, 8, 8), torch.arange(6)
+    for graph in (False, True):
+        with pytest.raises(ValueError, match='labels up to 15'): pgd(Linf(.1), 2, compile=graph)(mlp((1, 8, 8)), x, y + 10)
     for how in ('no_grad', 'detach', 'embedding'):
         for attack in (fgsm(Linf(.1)), pgd(Linf(.1), 2), pgd(Linf(.1), 2, compile=True), best_of(fgsm(Linf(.1)))):
             with pytest.raises(NoGradient, match='no gradient leads from the loss to the images'): attack(Cut(how), x, y)

@@ -267,6 +267,9 @@ def test_fisher_against_the_loop_over_samples():
                 got = diagonal_fisher(model, (x, y), kind, batch_size=5)
                 assert far(got, by_definition(model, x, y, kind)) < tol, (name, dtype, kind)
                 assert all(t.dtype == dtype for t in got.values())
+    for dtype in (torch.bfloat16, torch.float16):    # sums of many small squares
+        model, x, y = mlp((1, 8, 8), 3, (16,)).to(dtype), torch.rand(900, 1, 8, 8), torch.randint(3, (900,))
+        assert far(diagonal_fisher(model, (x, y), batch_size=1), diagonal_fisher(clone(model).float(), (x, y))) < 1e-3
 
 # %% ../nbs/04_curvature.ipynb #1dcaa62c
 def test_only_what_is_used_as_it_seems_has_a_rule():

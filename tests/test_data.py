@@ -176,7 +176,8 @@ def test_every_type():
 def test_as_float():
     x = torch.arange(256, dtype=torch.uint8)
     torch.testing.assert_close(as_float(x), x.double().div(255).float())
-    assert as_float(as_float(x)).data_ptr() and as_float(x).dtype == as_float(x.double() / 255).dtype == torch.float32
+    floats = as_float(x)
+    assert as_float(floats) is floats and as_float(x).dtype == as_float(x.double() / 255).dtype == torch.float32
     with pytest.raises(TypeError, match='int64'): as_float(x.long())
 
 # %% ../nbs/00_data.ipynb #65ede9be
@@ -185,6 +186,11 @@ def test_data():
     x, y, classes = d
     assert x is d.x and y is d.y and classes == ['a', 'b', 'c'] and len(d) == 100
     assert torch.equal(d.take(7).x, d.x[:7]) and len(d.pick(d.y == 0)) == 34
+    again, few = d.shuffled(3), d.shuffled(3, 5)
+    assert torch.equal(again.x.sort(0).values, d.x) and torch.equal(again.x[:5], few.x) and len(few) == 5
+    assert not torch.equal(again.x, d.x) and not torch.equal(d.shuffled(4).x, again.x) and torch.equal(again.y, again.x[:, 0] % 3)
+    both = few + d.take(7)
+    assert torch.equal(both.x, torch.cat([few.x, d.x[:7]])) and torch.equal(both.y, torch.cat([few.y, d.y[:7]])) and both.name == 'toy'
     assert repr(d) == 'Data(toy: x float32 (100, 1), 3 classes)'
     for bad in (0, -1, 101):
         with pytest.raises(ValueError, match='cannot take'): d.take(bad)

@@ -115,6 +115,14 @@ def test_snip_against_removing_weights_one_at_a_time():
     state = copy.deepcopy(bn.state_dict())
     snip(bn, x.float(), y)
     assert all(torch.equal(v, state[k]) for k, v in bn.state_dict().items())
+    bytes_, dropping = (x*255).round().byte(), torch.nn.Sequential(torch.nn.Dropout(.5), net).train()
+    for k, v in snip(net, bytes_, y).items(): torch.testing.assert_close(v, snip(net, bytes_.double()/255, y)[k])
+    state = torch.get_rng_state()
+    one, two, other = (snip(dropping, x, y, seed=seed)['1.fc1.weight'] for seed in (0, 0, 1))
+    assert torch.equal(one, two) and not torch.equal(one, other) and torch.equal(state, torch.get_rng_state())
+    net.spare = torch.nn.Linear(3, 2).double()                  # a layer that nobody asks
+    assert not snip(net, x, y)['spare.weight'].any()
+    del net.spare
     a, again, b = (random_scores(net, seed=seed)['fc1.weight'] for seed in (1, 1, 2))
     assert torch.equal(a, again) and not torch.equal(a, b)
 

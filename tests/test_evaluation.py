@@ -5,11 +5,13 @@ import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
 from robustnb.data import Batches, Data, as_float
+import copy
 import matplotlib.pyplot as plt
 import pytest
 from scipy import stats
 from torch.utils.data import DataLoader, TensorDataset
 from robustnb.data import load
+from robustnb.models import mlp
 from robustnb.attacks.threat_models import Linf
 from robustnb.attacks.gradient import pgd
 from robustnb.evaluation import accuracy_curve, calibration_error, curve_problems, evaluate, logit_margin, membership_attack, plot_curve, plot_margins, predict, show_adversarial, split_interval, wilson, worst_case
@@ -210,6 +212,8 @@ def test_refuses_models():
            (nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), 'label 3 is out of range')]
     for m, words in bad:
         with pytest.raises(ValueError, match=words): evaluate(m, (x, y))
+    for dtype in (torch.bfloat16, torch.half):    # rounded, they don't sum to 1
+        with pytest.raises(ValueError, match='probabilities'): evaluate(copy.deepcopy(bad[0][0]).to(dtype), (x, y))
     with pytest.raises(ValueError, match='4 logits but the data has 5 classes'):
         evaluate(model, Data(x, y, list('abcde'), 'toy'))
     evaluate(model, Data(x, y, [], 'a file without names'))
@@ -267,6 +271,12 @@ def test_refuses_data():
     with pytest.raises(ValueError, match='out of range'): evaluate(model, (x, y+1))
     for size in (0, 2.5):
         with pytest.raises(ValueError, match='batch_size'): evaluate(model, (x, y), batch_size=size)
+    table = 9*x.flatten(1)    # tables have no box, attacks do
+    assert len(evaluate(mlp((16,), 4), (table, y))) == len(evaluate(mlp((16,), 4), [(table, y)])) == 1
+    for data in ((table, y), [(table, y)]):
+        with pytest.raises(ValueError, match='divide by 255'): evaluate(mlp((16,), 4), data, {'a': step(.1)})
+    for size in (0, 2.5):
+        with pytest.raises(ValueError, match='batch_size'): predict(model, x, size)
     hole = torch.where(x == x.max(), math.nan, x)
     for odd, words in ((x[:0], 'empty'), (hole, 'NaN'), (x.numpy(), 'a ndarray; expected')):
         with pytest.raises((TypeError, ValueError), match=words): predict(model, odd)

@@ -15,7 +15,7 @@ from robustnb.training import Recipe, load_state
 import pytest
 from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
-from robustnb.merging.condensation import OPERATIONS, PART, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, batch, condense, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, mean_gradients, parts, perceptron_layers, save_data
+from robustnb.merging.condensation import OPERATIONS, PART, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, batch, condense, contact_sheet, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, mean_gradients, parts, perceptron_layers, save_data
 
 # %% ../nbs/merging/03_condensation.ipynb #5cc8e7b0
 def naive_distance(net, real, fake, y, eps=1e-6):
@@ -329,6 +329,8 @@ def test_classes_are_independent_in_dm():
         dropping = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(), nn.Linear(16, 10))
         condense(data, 'dm', 2, dropping, 5, spread=Parts(), progress=False)
     assert torch.allclose(one.x, spread.x, atol=1e-5) and one.y.equal(spread.y) and not torch.equal(one.x, coreset(data, 2, seed=1).x)
+    for kept in (dict(checkpoint='never_written'), dict(history=[])):
+        with pytest.raises(ValueError, match='without checkpoint and history'): run(spread=Parts(), **kept)
     with pytest.raises(ValueError, match="dsa trains its networks on the images of all classes"): run('dsa', spread=Parts())
 
 # %% ../nbs/merging/03_condensation.ipynb #c0a323bd
@@ -350,6 +352,7 @@ def test_the_usual_network_sees_all_classes():
     for method in ('dm', 'dc'):
         small = condense(nameless, method, 1, iterations=1, real=4, progress=False)
         assert small.y.tolist() == [0, 1, 2] and small.x.isfinite().all()
+    assert [a.texts[0].get_text() for a in contact_sheet(small).axes] == ['0', '1', '2']
 
 # %% ../nbs/merging/03_condensation.ipynb #ede57686
 def test_condense_refuses():

@@ -498,6 +498,15 @@ def test_decoder_with_tied_embeddings():
             y, weights = self.attention(x, memory, memory, attn_mask=self.mask, average_attn_weights=False)
             x = self.layer(x if scale is None else x * scale, x + y)
             return self.head(x), weights
+    class Read(nn.Module):
+        "A table that is read as a matrix before anything is looked up in it"
+        def __init__(self):
+            super().__init__()
+            self.embed, self.ask, self.head = nn.Embedding(10, 6), nn.Linear(3, 6), nn.Linear(6, 2)
+        def forward(self, q, words):
+            h = (self.ask(q) @ self.embed.weight.T).softmax(-1) @ self.embed.weight
+            return self.head(h + self.embed(words))
+    assert list(agrees(Read(), (torch.rand(4, 3), torch.randint(0, 10, (4,)))).sizes.values()) == [6]
     spec = agrees(Translator(), (torch.randint(0, 11, (2, 6)), tokens))
     assert sorted(spec.sizes.values()) == [4, 4, 16, 24] and spec.axes['embed.weight'] == spec.axes['head.weight'] == (
         (),

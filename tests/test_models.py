@@ -155,6 +155,7 @@ def test_builders():
 def test_builders_refuse():
     for call, said in ((lambda: convnet((784,)), r'shape is \(784,\); expected \(C,H,W\)'),
                        (lambda: mlp((28, 28)), r'expected \(D,\) or \(C,H,W\)'),
+                       (lambda: lenet(mean=[.4, .5, .6]), 'mean has 3 and std 1 values; expected 1'),
                        (lambda: preact_resnet8(mean=[0.5, 0.5]), 'mean has 2 and std 1 values; expected 1 or 3'),
                        (lambda: wide_resnet(depth=20), '6 n')):
         with pytest.raises(ValueError, match=said): call()
@@ -296,6 +297,14 @@ def test_features_and_gradients():
     assert x.grad.abs().sum() > 0 and net.head.weight.grad is None    # the head is not part of the graph
     with torch.no_grad(): assert not features(net, x).requires_grad
     with pytest.raises(RuntimeError): features(net, torch.rand(3, 5, 8, 8))
+    class Keyword(nn.Module):
+        "Calls its head by keyword"
+        def __init__(self): super().__init__(); self.head = nn.Linear(4, 3)
+        def forward(self, x): return self.head(input=x)
+    images, table = torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8), torch.rand(2, 4)
+    assert torch.equal(features(net, images), features(net, images/255)) and torch.equal(logits_of(net, images), net(images/255))
+    assert torch.equal(represented(net, images)[1], represented(net, images/255)[1])
+    assert torch.equal(features(Keyword(), table), table) and torch.equal(represented(Keyword(), table)[1], table)
     assert not any(m._forward_hooks
                    for m in net.modules()) and all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
@@ -360,6 +369,7 @@ def test_a_new_head():
     assert with_head(deep, 2)(x).shape == (5, 2)
     for bad in (1, 2.5, True):
         with pytest.raises(ValueError, match='classes is the number of classes'): with_head(model, bad)
+    assert with_head(nn.Sequential(nn.Linear(4, 3, bias=False)), 2)[0].bias is None, 'otherwise the same'
 
 # %% ../nbs/01_models.ipynb #ed5b0fb9
 def test_the_representation():

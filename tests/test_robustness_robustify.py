@@ -303,9 +303,9 @@ def test_baselines():
     net[1].requires_grad_(False)
     assert training_flops(net, cross_entropy, x, y) == 2*(64*20 + 2*20*5)       # a frozen part is only passed forward
     later, views = Later(1, cross_entropy, cross_entropy), consistent(augmix())
-    before = views.generator.get_state()
+    before = views.rng.get_state()
     for loss in (later, views): assert training_flops(a, loss, x, y) > 0
-    assert later.done == 0 and torch.equal(views.generator.get_state(), before)
+    assert later.done == 0 and torch.equal(views.rng.get_state(), before)
 
 # %% ../nbs/robustness/08_robustify.ipynb #762cf512
 def test_experiment():

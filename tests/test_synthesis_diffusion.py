@@ -225,6 +225,7 @@ def test_training():
     try:
         c = trained_diffusion(one, some, width=8, steps=12, batch=32)
         assert c.sample(3).equal(a.sample(3)) and trained_diffusion(one, some, width=8, steps=12, batch=32).sample(3).equal(a.sample(3))
+        trained_diffusion(one, some, width=8, steps=12, batch=32, lr=1e-3, progress=True)    # the default, said aloud; a bar
         trained_diffusion(one, two, width=8, steps=12, batch=32, guidance=2.)
         assert len(list(one.dir.glob('*.safetensors'))) == 2
     finally: shutil.rmtree(one.dir)

@@ -20,7 +20,7 @@ from robustnb.synthesis.diffusion import cosine_noise, ddim, ideal, levels
 from robustnb.synthesis.ssl import Steps, accuracy, small_cnn
 from robustnb.evidence.trials import Setting
 from robustnb.synthesis.diffusion import reconstruct
-from robustnb.synthesis.diffusion_gap import as_many_wrong, centres, covered, drawn, gap, kept_by_ddim, measures, mislabelled, mixture, outer, reconstructions, relabelled, to_centre, with_changes
+from robustnb.synthesis.diffusion_gap import as_many_wrong, centres, covered, gap, kept_by_ddim, measures, mislabelled, mixture, outer, reconstructions, relabelled, to_centre, with_changes
 from robustnb.experiments.diffusion_gap import paper, run
 
 # %% ../nbs/synthesis/03_diffusion_gap.ipynb #faed53a6
@@ -76,7 +76,6 @@ def test_as_many_wrong_labels():
     assert as_many_wrong(some, fake, Right(), 0).y.equal(some.y)        # the judge finds nothing wrong
     wrong = replace(fake, y=torch.cat([fake.y[:45], (fake.y[45:] + 1) % 10]))
     assert (as_many_wrong(some, wrong, Right(), 0).y != some.y).sum() == 15
-    assert drawn(some, 20, 0).x.shape[0] == 20 and not drawn(some, 20, 0).y.equal(drawn(some, 20, 1).y)
 
 # %% ../nbs/synthesis/03_diffusion_gap.ipynb #c77fffb7
 def test_measures():

@@ -13,7 +13,7 @@ import scipy.linalg
 from robustnb.data import load
 from robustnb.evidence.trials import Artifacts
 from robustnb.models import autoencoder, convnet, load_model, save_model
-from robustnb.synthesis.generators import Adversarial, Critic, GAN, Wrapped, check_generator, conditions, dcgan, expected_coverage, frechet, frechet_gaussians, hinge, latents, prdc, quality, random_labels, sample_data, shift_cut, train_gan, trained_gan
+from robustnb.synthesis.generators import Adversarial, Critic, GAN, Wrapped, check_generator, conditions, dcgan, expected_coverage, frechet, frechet_gaussians, hinge, latents, prdc, quality, random_labels, sample_data, shift_cut, some, train_gan, trained_gan
 
 # %% ../nbs/synthesis/00_generators.ipynb #200abc7c
 def test_conditions():
@@ -63,7 +63,9 @@ def test_refusals_of_sample():
     g = Wrapped(autoencoder((1, 8, 8), latent=6).decoder, (6,))
     with pytest.raises(ValueError, match='3 conditions for n=2'): g.sample(2, [0, 0, 0])
     with pytest.raises(ValueError, match='classes 0..0'): g.sample(2, 1)
-    with pytest.raises(ValueError, match='n from 1 on'): g.sample(0)
+    for y in (None, 0):
+        with pytest.raises(ValueError, match='n from 1 on'): g.sample(0, y)
+    for zero in (torch.tensor(0), np.int64(0), [0, 0], np.zeros(2, int)): assert g.sample(2, zero).equal(g.sample(2, 0))
     with pytest.raises(ValueError, match=r'expected \[0, 1\]'): Wrapped(nn.Identity(), (1, 8, 8)).sample(2)
 
 # %% ../nbs/synthesis/00_generators.ipynb #bc179c4d
@@ -248,5 +250,8 @@ def test_quality():
     assert same['frechet'] < 1e-6 and same['precision'] == same['recall'] == same['coverage'] == 1
     assert same['named'] == (judge.eval()(as_float(real.x)).argmax(1) == real.y).double().mean().item()
     assert all(a.equal(b) for a, b in zip(state.values(), judge.state_dict().values()))
+    many = load('digits', 'test')
+    by_class, one = many.pick(many.y.argsort(stable=True)), quality(many, many, judge, 120)
+    assert quality(by_class, many, judge, 120)['frechet'] < one['frechet'] + 2 and some(by_class, 120).y.unique().numel() == 10
     g = train_gan(real, 3, 20, 4, 4)
     assert quality(g, real, judge, 40, 3) == quality(sample_data(g, 40), real, judge, 40, 3)

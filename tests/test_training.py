@@ -231,6 +231,8 @@ def test_schedule_limits():
     np.testing.assert_allclose(seen, [0.2]*4 + [0.02]*4)
     assert opt.param_groups[0]['lr'] == 0.2
     with pytest.raises(ValueError, match='shares'): multistep((100, 150))
+    for slip in (lambda: cosine(warmup=5), lambda: cosine(-.1), lambda: one_cycle(peak=30)):
+        with pytest.raises(ValueError, match='a share of the training'): slip()
 
 # %% ../nbs/02_training.ipynb #c46d98ab
 def test_history():

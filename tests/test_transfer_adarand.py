@@ -4,7 +4,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from torch import nn
-from robustnb.transfer.baselines import embedded
+from robustnb.transfer.baselines import pulled, embedded
 import copy, tempfile
 from pathlib import Path
 import numpy as np
@@ -20,6 +20,7 @@ from robustnb.transfer.few_shot import with_classes
 from robustnb.data import load
 from robustnb.models import convnet
 from robustnb.training import cross_entropy
+from robustnb.transfer.baselines import embedded
 from robustnb.transfer.adarand import Prior, adarand, class_statistics, diagnostics, prior_terms
 from robustnb.experiments.adarand import OWN, held, paper, run, shots
 

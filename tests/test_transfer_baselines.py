@@ -103,6 +103,7 @@ def test_delta():
     rises = np.array(rises)
     np.testing.assert_allclose(w.log().diff(), np.diff(rises)/(5*rises.std(ddof=1)), atol=1e-8)
     assert abs(w.sum() - 1) < 1e-12
+    assert channel_weights(lambda z: torch.cat([z, -z], 1).flatten(1), z[:, :1, :1, :1], y % 2).tolist() == [1.]    # one channel
     gap = ((net[:4](x) - z)**2).detach()
     by_hand = F.cross_entropy(net(x), y) + .4/2*sum(12*w[j]*gap[:, j].mean((1, 2)) for j in range(12)).mean()
     torch.testing.assert_close(delta(source, 'block3', w, .4, 0.)(net, x, y)[0], by_hand)

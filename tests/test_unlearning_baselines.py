@@ -20,7 +20,7 @@ from scipy import stats
 from robustnb.data import blobs, load
 from robustnb.evaluation import evaluate
 from robustnb.models import mlp
-from robustnb.unlearning.baselines import _difference, _interval, _joined, _row, _scrubbed, _shuffled, activation_distance, batch_fisher, correct, error_maximising, fine_tuned, fisher_forgetting, forget_statistics, gone_classes, gradient_ascent, impair_repair, masked, mean_loss, method, noisy_weights, ntk_forgetting, other_labels, per_class, plot_report, prediction_distance, random_labels, relearn_time, remaining_information, remembered, retrained, ssd, unlearning_report, untrained, within, without, zero_retrain_forgetting
+from robustnb.unlearning.baselines import _difference, _interval, _row, _scrubbed, _shuffled, activation_distance, batch_fisher, correct, error_maximising, fine_tuned, fisher_forgetting, forget_statistics, gone_classes, gradient_ascent, impair_repair, masked, mean_loss, method, noisy_weights, ntk_forgetting, other_labels, per_class, plot_report, prediction_distance, random_labels, relearn_time, remaining_information, remembered, retrained, ssd, unlearning_report, untrained, within, without, zero_retrain_forgetting
 
 # %% ../nbs/unlearning/00_baselines.ipynb #8d934088
 def problem(forget='classes'):
@@ -79,7 +79,7 @@ def test_contract_refusals():
     model, forgotten, kept = problem()
     nothing = method(lambda net, forgotten, kept: None)
     assert same(state(nothing(model, forgotten, kept)), state(model)) and gone_classes(forgotten, kept) == [3, 5]
-    assert gone_classes(forgotten.take(3), _joined(forgotten, kept)) == []
+    assert gone_classes(forgotten.take(3), forgotten + kept) == []
     for bad, message in (((None, forgotten, kept), 'nn.Module'), ((model, forgotten.x, kept), 'forgotten is a Tensor'),
                          ((model, forgotten, (kept.x, kept.y)), 'kept is a tuple')):
         with pytest.raises(TypeError, match=message): nothing(*bad)
@@ -231,7 +231,7 @@ def test_ssd():
         assert same(state(forget(model, forgotten, kept)), state(model))
     with pytest.warns(UserWarning, match='chooses no weight'):
         assert same(state(ssd(1.001*limit, batch=None)(model, forgotten, kept)), state(model))
-    f, d = diagonal_fisher(model, forgotten), diagonal_fisher(model, _joined(forgotten, kept))
+    f, d = diagonal_fisher(model, forgotten), diagonal_fisher(model, forgotten + kept)
     out, moved = ssd(2, 0.5, None)(model, forgotten, kept), 0
     for (k, p), (_, q) in zip(model.named_parameters(), out.named_parameters()):
         if not p.requires_grad: assert torch.equal(p, q); continue
@@ -455,7 +455,7 @@ def test_relearn_time():
 def test_relearn_time_by_hand():
     model, forgotten, kept = problem('rows')
     hidden, target = masked()(*problem()), mean_loss(model, forgotten) + 0.2
-    net, everything, g, steps = copy.deepcopy(hidden).train().requires_grad_(), _joined(forgotten, kept), torch.Generator().manual_seed(4), 0
+    net, everything, g, steps = copy.deepcopy(hidden).train().requires_grad_(), forgotten + kept, torch.Generator().manual_seed(4), 0
     net[2].eval(), net[4].eval()
     hidden[4].p = net[4].p = 0. # no dropout, so that nothing is drawn but the images
     while True:
@@ -546,7 +546,7 @@ def test_report_of_rows():
     assert (t.note != '').sum() == 1
     assert t.value['membership, loss', 'forced'] < 0.45 and 'relearn steps' not in t.index.unique('measure')
     assert 'accuracy, test, forgotten classes' not in t.index and t.value.seconds.retrained > 0
-    one = unlearning_report(model, forced, *without(_joined(forgotten, kept), rows=[5]), test, {}, repeats=1)
+    one = unlearning_report(model, forced, *without(forgotten + kept, rows=[5]), test, {}, repeats=1)
     assert not any('membership' in m for m in one.index.unique('measure')) # one image has no splits
     with pytest.raises(ValueError, match='whole classes'):
         unlearning_report(model, forced, forgotten, kept, test, dict(masked=masked()))

@@ -3,15 +3,14 @@
 nbs/index.ipynb calls `cards` and `guides`, with the rows of the ledger; docs/conf.py makes the sidebar of `sections`.
 """
 import json, re
-from collections import Counter
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 from nbcells import directives
+from robustnb.evidence.report import counts
 
 FAMILIES = ('robustness', 'merging', 'unlearning', 'anomaly', 'adaptation', 'transfer', 'synthesis', 'efficiency')  # the order, where there are such
 OTHERS = ('guides', 'attacks', 'evidence', 'commands', 'benchmarks')  # folders that are no families
-VERDICTS = ('reproduced', 'partly', 'mixed', 'not reproduced', 'open', 'not run')
 
 class Page(NamedTuple):
     "A notebook: where it is below nbs/, its title, the sentence below the title, and its module if it is a paper's"
@@ -57,8 +56,6 @@ class Shown:
 
 def code(text): return re.sub('`([^`]+)`', r'<code>\1</code>', escape(text, quote=False))
 
-def counted(rows): return {v: n for v in VERDICTS if (n := Counter(r['verdict'] for r in rows)[v])}
-
 def in_words(counts): return ', '.join(f'{n} {v}' for v, n in counts.items()) or 'no claim yet'
 
 def bar(counts):
@@ -68,9 +65,9 @@ def bar(counts):
 
 def card(p, rows):
     "A paper: its name, its idea in a sentence, what became of its claims"
-    counts = counted([r for r in rows if r['paper'] == p.paper])
+    found = counts([r for r in rows if r['paper'] == p.paper])
     return (f'<a class="paper" href="{p.path}"><strong>{escape(p.title)}</strong><span>{code(p.summary)}</span>'
-            f'{bar(counts)}<small>{in_words(counts)}</small></a>')
+            f'{bar(found)}<small>{in_words(found)}</small></a>')
 
 def cards(nbs, rows):
     "The papers by family, each with its idea and the verdicts on its claims (`rows` of the ledger)"
@@ -79,7 +76,7 @@ def cards(nbs, rows):
         papers = [p for p in pages(nbs, f) if p.paper]
         if not papers: continue
         html.append(f'<p class="family">{f.capitalize()}</p><div class="papers">' + ''.join(card(p, rows) for p in papers) + '</div>')
-        line = lambda p: f"- [{p.title}]({p.path}): {p.summary.rstrip('.')}. *{in_words(counted([r for r in rows if r['paper'] == p.paper]))}*"
+        line = lambda p: f"- [{p.title}]({p.path}): {p.summary.rstrip('.')}. *{in_words(counts([r for r in rows if r['paper'] == p.paper]))}*"
         markdown += [f'**{f.capitalize()}**', '', *map(line, papers), '']
     return Shown('\n'.join(html), '\n'.join(markdown))
 
@@ -96,6 +93,6 @@ def guides(nbs):
 
 def verdicts(rows):
     "What became of all claims, as a bar and in words"
-    counts = counted(rows)
-    text = f"Of {len(rows)} claims: {in_words(counts)}."
-    return Shown(f'{bar(counts)}<p>{text}</p>', text)
+    found = counts(rows)
+    text = f"Of {len(rows)} claims: {in_words(found)}."
+    return Shown(f'{bar(found)}<p>{text}</p>', text)

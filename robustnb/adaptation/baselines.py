@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from ..data import check_xy
+from ..data import check_at_least_0, check_xy
 from ..evaluation import _batches, as_input
 from ..models import _check_path, _module, check_module, clone, device_of, eval_mode, features, find_head
 from ..models import floating_type, logits_of, seeded, unwrapped
@@ -79,7 +79,7 @@ def _check_adaptable(model, prior, window, lr):
     if not 0 <= prior <= 1: raise ValueError(f'prior is the weight of the old statistics, in [0,1], not {prior!r}')
     if isinstance(window, bool) or not isinstance(window, int) or window < 1:
         raise ValueError(f'window is a number of images, 1 or more, not {window!r}')
-    if not 0 <= lr < math.inf: raise ValueError(f'lr must be a finite number >= 0, not {lr!r}')
+    check_at_least_0(lr=lr)
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #84cd19f2
 def entropy(
@@ -233,7 +233,7 @@ def source(
     model:nn.Module,
 )->Adapted:
     "The model as it is, in evaluation mode, under the contract of the others"
-    return Adapted(model, prior=1.)
+    return Adapted(model, prior=1., window=1)
 
 def bn(
     model:nn.Module, # with batch norm
@@ -387,6 +387,7 @@ def aligned(
 # %% ../../nbs/adaptation/00_baselines.ipynb #2d3e7d60
 def mean_gap(z, s): return (z.mean(0) - s.mean).square().sum()
 def coral_gap(z, s):
+    if len(z) < 2: raise ValueError('one image has no covariance: take a larger window')
     away = torch.cov(z.T) - s.cov
     return mean_gap(z, s) + (away if s.groups is None else away*s.inside()).square().sum()
 

@@ -21,7 +21,7 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
-from ..data import unknown
+from ..data import check_at_least_0, unknown
 from ..models import autoencoder, eval_mode, seeded
 from ..training import train
 
@@ -71,8 +71,7 @@ def abc(
     "Negative log-likelihood of the autoencoding binary classifier (Yamanaka et al., 2019; equation 2)"
     if distance not in DISTANCES: raise ValueError(unknown('distance', distance, DISTANCES))
     if push not in PUSHES: raise ValueError(unknown('push', push, PUSHES))
-    for name, v in dict(weight=weight or 0., noise=noise).items():
-        if not 0 <= v < math.inf: raise ValueError(f'{name} must be a finite number >= 0, not {v!r}')
+    check_at_least_0(weight=weight or 0., noise=noise)
     g = torch.Generator().manual_seed(seed)
     def loss(model, x, y):
         seen = x + noise*torch.randn(x.shape, generator=g).to(x) if noise else x

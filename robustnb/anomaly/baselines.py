@@ -143,6 +143,9 @@ class SumOfTwo(Detector):
             raise ValueError(f'validation_fraction {self.validation_fraction} of {len(order)} normals leaves too few')
         self.first_ = clone(self.first).fit(X[~bad & ~held])
         self.second_ = clone(self.second).fit(X[~held], bad[~held].astype(int))
+        if not (self.first_.scores(X[held]) > 0).all():
+            raise ValueError("the logarithm of the first detector's scores is taken: they have to be positive, and "
+                             'those of held-out normals are not')
         both = self._both(X[held])
         self.center_, self.scale_ = both.mean(0), np.maximum(both.std(0), 1e-12)
         return held

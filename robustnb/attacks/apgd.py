@@ -185,6 +185,8 @@ def apgd(threat,        # Linf(eps), L2(eps) or L1(eps)
     "AutoPGD (Croce and Hein, 2020; 2021 for L1); each image comes back broken, or as the most harmful point seen"
     for name, n, least in (('steps', steps, 1), ('targets', targets, 0), ('restarts', restarts, 1)):
         if not isinstance(n, int) or n < least: raise ValueError(f'{name} must be an integer >= {least}, not {n!r}')
+    for name, v in dict(rho=rho, futile=1 if futile is None else futile).items():
+        if not (isinstance(v, (int, float)) and v > 0): raise ValueError(f'{name} is a share above 0, not {v!r}')
     if not callable(loss):
         raise TypeError(f'loss must be a function (logits, y) -> (N,), such as ce_loss, not {loss!r}')
     if larger and not isinstance(threat, L1): raise ValueError('larger=True is a schedule for the L1 ball')

@@ -26,7 +26,7 @@ from .gradient import NoGradient, ce_loss, check_needs, guarded, margin_loss, un
 from .search import Found, _judged, _told
 from .square import square
 from .threat_models import L1, Linf
-from ..data import unknown
+from ..data import check_whole, unknown
 from ..evaluation import _attacked, _batches, as_input, check_examples, wilson
 from ..models import Halves, check_module, device_of, logits_of, unwrapped
 
@@ -340,6 +340,7 @@ def autoattack(threat,             # Linf(eps), L2(eps) or L1(eps)
                mode='eval',        # 'train': batch norm with the batch's statistics
               ): # attack(model, x, y) -> x_adv; .find(model, x, y) -> Found; .report(model, data, ...) -> Report
     "AutoAttack (Croce and Hein, 2020)"
+    check_whole(batch_size=batch_size)
     _check_attacks(attacks, seed, precision, futile, mode)
     if attacks is not None and version in VERSIONS: version = 'custom'
     make = lambda classes: (

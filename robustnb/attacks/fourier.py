@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from .gradient import _judged, ce_loss, fitting, guarded
 from .threat_models import Linf
+from ..data import as_float, check_whole, check_xy
 from ..models import logits_of
 
 # %% ../../nbs/attacks/02_fourier.ipynb #c1ff9366
@@ -41,6 +42,7 @@ def _frequencies(frequencies, h, w):
 # %% ../../nbs/attacks/02_fourier.ipynb #00259745
 def _harm(model, x, y, eps, frequencies, batch_size):
     "(fooled, loss), each (F,N): whether the wave of each frequency fools the model on each image"
+    check_whole(batch_size=batch_size)
     loss, n, (h, w), project = fitting(ce_loss, y), len(x), x.shape[2:], Linf(eps).project
     fooled, losses = [], []
     for pair in torch.arange(len(frequencies) * n).split(batch_size):
@@ -120,11 +122,15 @@ def plot_fourier_map(accuracy:torch.Tensor, # (H,W), from fourier_map
 
 # %% ../../nbs/attacks/02_fourier.ipynb #542fded8
 def high_frequency_noise(
-    x:torch.Tensor, # float (N,C,H,W) in [0,1]
+    x:torch.Tensor, # (N,C,H,W) in [0,1], or uint8
     std:float, # standard deviation of the noise, in pixel units
     seed:int=0,
-)->torch.Tensor: # shape of x
-    "`x` plus Gaussian noise whose frequencies are all above half of Nyquist's, clipped to [0,1]"
+)->torch.Tensor: # shape of x, floating point
+    """`x` plus Gaussian noise whose frequencies are all above half of Nyquist's, clipped to [0,1]; what an image gets
+    depends on its place in the batch"""
+    check_xy(x)
+    _check_images(x)
+    if x.dtype != torch.float64: x = as_float(x)
     spectrum = torch.fft.fft2(torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)))
     fast = (torch.fft.fftfreq(x.shape[2]).abs()[:, None] >= 1/4) | (torch.fft.fftfreq(x.shape[3]).abs() >= 1/4)
     if not fast.any():

@@ -258,6 +258,7 @@ def pgd(threat,            # Linf(eps), L2(eps) or L1(eps)
     graph = compiled_gradient(loss, precision) if compile else None
     def run(model, x, y):
         checked, gen, project = fitting(loss, y), generator_for(x, seed), threat.around(x)
+        if graph: checked(logits_of(model, x), y)    # compiled code can't say what is wrong
         gradient = graph or (lambda *batch: input_gradient(*batch, checked, precision))
         sighted = torch.ones(len(x), dtype=torch.bool, device=x.device)
         def once():

@@ -19,7 +19,7 @@ from torch import nn
 from ..data import Batches, Data, data_dirs, unknown
 from ..evaluation import predict
 from ..models import seeded
-from ..training import cosine, recompute_bn, train, update
+from ..training import OwnDraws, cosine, recompute_bn, train, update
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #5c1f61e0
 @dataclass(eq=False)
@@ -260,19 +260,11 @@ class Supernet(nn.Module):
         return copy.deepcopy(nn.Sequential(OrderedDict(stem=self.stem, **parts, head=self.head)))
 
 # %% ../../nbs/efficiency/05_gcn_nas.ipynb #70f3c5dc
-class single_path:
+class single_path(OwnDraws):
     "Step for `fit` of a supernet: an update of one path, drawn uniformly; the weights of the others stay as they are"
-    def __init__(self, seed:int=0):
-        self.seed, self.g = seed, torch.Generator()
-        self.reset()
-
     def __call__(self, model, x, y, loss, opt, **kw):
-        model.path = [int(torch.randint(len(o), (), generator=self.g)) for o in model.layers]
+        model.path = [int(torch.randint(len(o), (), generator=self.rng)) for o in model.layers]
         return update(model, x, y, loss, opt, **kw)
-
-    def reset(self): self.g.manual_seed(self.seed)
-    def state_dict(self): return dict(g=self.g.get_state())
-    def load_state_dict(self, state): self.g.set_state(state['g'])
 
 def one_shot(
     net:Supernet, # left as it is

@@ -10,9 +10,9 @@ __all__ = ['prunable', 'best', 'apply_masks', 'masks_of', 'magnitude', 'pruned',
 import pandas as pd
 import torch
 from torch import nn
-from ..data import unknown
+from ..data import check_whole, unknown
 from ..evaluation import as_input
-from ..models import check_module, clone, device_of, eval_mode, find_head
+from ..models import check_module, clone, device_of, eval_mode, find_head, seeded
 from ..training import carrying, cross_entropy, update
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #f776cf8f
@@ -122,16 +122,17 @@ def random_scores(
 
 def snip(
     model:nn.Module, # untouched
-    x:torch.Tensor, # a batch, (N,...) in [0,1]
+    x:torch.Tensor, # a batch, (N,...) in [0,1], or uint8
     y:torch.Tensor, # its labels (N,)
     *layers, # beginnings of names, see `prunable`
     loss=cross_entropy, # objective: loss(model, x, y) -> (scalar, dict)
+    seed:int=0, # of dropout
 )->dict: # name -> scores
     "Connection sensitivity (1), the model being in the modes that it is in"
     net, there = clone(model), device_of(model)
     weights = {k: w.requires_grad_() for k, w in prunable(net, *layers).items()}
-    with torch.enable_grad(): value = loss(net, x.to(there), y.to(there))[0]
-    slopes = torch.autograd.grad(value, list(weights.values()))
+    with torch.enable_grad(), seeded(seed, there): value = loss(net, as_input(net, x).to(there), y.to(there))[0]
+    slopes = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)    # 0 for a layer without use
     return {k: (w.detach() * g).abs() for (k, w), g in zip(weights.items(), slopes)}
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #19e501cb
@@ -198,8 +199,7 @@ def ticket(
     rounds:int=3,
 )->tuple: # (network as it was at the beginning but for exact zeros, its masks)
     "The winning ticket of iterative magnitude pruning; train it with `masked(masks)`"
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-        raise ValueError(f'rounds is a whole number from 1 on, not {rounds!r}')
+    check_whole(rounds=rounds)
     masks = best(magnitude(model), 1.)
     for r in range(1, rounds + 1):
         net = apply_masks(clone(model), masks)

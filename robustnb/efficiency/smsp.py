@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from ..data import Batches, unknown
+from ..data import Batches, check_whole, unknown
 from ..evaluation import as_input
 from ..models import (_ARCHITECTURES, Normalize, architecture, check_module, clone, device_of, eval_mode,
                              features, logits_of, unwrapped, with_head)
@@ -290,8 +290,7 @@ def task_order(
     train=None, # train(model): what happens to the network after each round
 )->dict: # name -> scores (out,1,...) in (0,1]: 1 for the filter that would go last
     "When each filter leaves the network, if those of the lowest importance for the task go round by round"
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-        raise ValueError(f'rounds is a whole number from 1 on, not {rounds!r}')
+    check_whole(rounds=rounds)
     net, gone, first = clone(model), [], importance(model, x, y)
     total = sum(s.numel() for s in first.values())
     alive = torch.arange(total)

@@ -117,11 +117,11 @@ def ledger(
         stored = {j.scale for j in results_of(p, store)}
         for s in [scale] if scale else [s for s in SCALES if s in stored] or p.scales[-1:]:
             records = evidence(p, s, store)
-            rows += [row(p, c, s, records, store) for c in p.claims]
+            rows += [row(p, c, s, records) for c in p.claims]
     return rows
 
 # %% ../../nbs/evidence/04_ledger.ipynb #e045bd97
-def row(paper, claim, scale, records, store):
+def row(paper, claim, scale, records):
     "One row of the ledger"
     v = judge(claim, records, paper.datasets(scale), paper.metrics)
     here = {a for d in paper.datasets(scale) for a in paper.arms_at(scale, d)}
@@ -173,6 +173,6 @@ def show_comparisons(
 )->Table: # indexed by claim
     "All comparisons that the verdicts on a paper's claims rest on"
     records = evidence(paper, scale, store)
-    rows = [row(paper, c, scale, records, store) for c in claims or paper.claims]
+    rows = [row(paper, c, scale, records) for c in claims or paper.claims]
     return Table(
         [dict(claim=r['claim'], **comparison_columns(r, c)) for r in rows for c in r['comparisons']]).set_index('claim')

@@ -143,7 +143,7 @@ def splits(
     """(train, valid, test) of a data set; the validation examples are taken from the training set, each class in
     proportion"""
     data, last = load(dataset, 'train'), load(dataset, 'test')
-    if seed is not None: data = data.pick(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)))
+    if seed is not None: data = data.shuffled(seed)
     rest, held = data.split(valid, seed or 0) if valid else (data, None)
     return rest if train is None else rest.take(train), held, last if test is None else last.take(test)
 
@@ -177,8 +177,7 @@ class Trial:
         def make():
             self.recipe.fit(net.train(), self.train, loss, seed, self.device, progress=False)
             return net
-        net.load_state_dict(self.artifact(name, make, seed, build, loss, *depends))
-        return net.eval()
+        return self.made(net, name, make, seed, build, loss, *depends).eval()
 
 # %% ../../nbs/evidence/02_trials.ipynb #76790892
 @patch(as_prop=True)
@@ -227,6 +226,12 @@ def artifact(self:Trial, name, make, *depends, version=1):
         self.paper.key, name, self.scale, self.dataset, self.setting.fingerprint(), self.seed,
         described([self.recipe, *depends]), version]
     return self.artifacts.get(name, make, key)
+
+@patch
+def made(self:Trial, net, name, make, *depends):
+    "`net` with the state dict that `make()` returns, see `artifact`"
+    net.load_state_dict(self.artifact(name, make, *depends))
+    return net
 
 # %% ../../nbs/evidence/02_trials.ipynb #0a4e40bb
 class Waiting(Exception): "Another job is making the artifact that this one needs, whose file the message names"

@@ -211,10 +211,7 @@ claims = sorted([
 
 # %% ../../nbs/anomaly/00_abc.ipynb #3161c710
 MAIN = ['ae', 'network', 'boosting', 'deep sad', 'sum', 'abc plain', 'abc', 'abc mean']
-def dose_figure(
-    records, # of one scale
-    arms=MAIN,
-): # figure; None without records
+def dose_figure(records): # figure; None without records
     "AUROC of known and unknown kinds against the number of labels, a row for the tables and one per image set"
     of = records.dataset.where(~records.dataset.isin(TABLES), 'tables')
     rows = {name: records[of == name] for name in sorted(set(of), reverse=True)}
@@ -224,7 +221,7 @@ def dose_figure(
                              layout='constrained')
     for (name, r), pair in zip(rows.items(), axes):
         for metric, ax in zip(('known', 'unknown'), pair):
-            for a in arms:
+            for a in MAIN:
                 along(r[r.arm == a], metric, ax, ls='--' if a == 'ae' else '-', marker='' if a == 'ae' else '.')
             ax.set(xscale='log', title=f'{name}, {metric}')
         pair[0].set_ylabel('AUROC, % →')

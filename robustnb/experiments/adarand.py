@@ -107,10 +107,10 @@ def shots(
     data, n, seed
 )->tuple: # two `Data`
     "(n examples of each class, the others), in an order that the seed draws: those for a smaller n are among them"
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    one = F.one_hot(data.y[order])
+    data = data.shuffled(seed)
+    one = F.one_hot(data.y)
     rank = (one.cumsum(0) * one).sum(1) - 1
-    return data.pick(order[rank < n]), data.pick(order[rank >= n])
+    return data.pick(rank < n), data.pick(rank >= n)
 
 def activations(trial, split):
     "A data set as inputs of the last block of the pretrained network, computed once for all seeds"
@@ -142,7 +142,7 @@ def some(data, last, k, seed):
     order = torch.randperm(len(data.classes), generator=torch.Generator().manual_seed(seed))
     names = {data.classes[i] for i in order[:k]}
     a, b = (with_classes(part, lambda name: name in names) for part in (data, last))
-    return replace(a, x=torch.cat([a.x, b.x]), y=torch.cat([a.y, b.y]))
+    return a + b
 
 # %% ../../nbs/transfer/02_adarand.ipynb #af0d2d3b
 def source(trial):

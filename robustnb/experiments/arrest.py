@@ -54,9 +54,7 @@ def finetuned(t, lam=0., tau=math.inf, grow=1, start=1):
 # %% ../../nbs/robustness/07_arrest.ipynb #6d3da0f8
 def aft(t):
     "The network of AFT, made once for the arms that need it"
-    net = t.model()
-    net.load_state_dict(t.artifact('aft', lambda: finetuned(t)))
-    return net.eval()
+    return t.made(t.model(), 'aft', lambda: finetuned(t)).eval()
 
 def on_the_way(t, strength):
     "Weights at this share of the way from the standard network to that of AFT, batch norm measured on clean images"

@@ -99,8 +99,7 @@ def end(trial, data, i, angle):
     def make():
         trial.recipe.fit(net.train(), data, seed=seed, device=trial.device, progress=False)
         return net
-    net.load_state_dict(trial.artifact('end', make, i, i*angle))
-    return net.eval()
+    return trial.made(net, 'end', make, i, i*angle).eval()
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #7292b45e
 def reduced(trial, sets, kind, angle):

@@ -92,8 +92,7 @@ def source_images(trial, task):
     own = trial.train.pick(slice(max(s.sizes), None))
     if task != 'other': return permuted(own, task, trial.seed)
     if trial.dataset not in OTHER: return replace(own, x=own.x.rot90(1, (2, 3)))
-    other = load(OTHER[trial.dataset])
-    return other.pick(torch.randperm(len(other), generator=torch.Generator().manual_seed(trial.seed))[:len(own)])
+    return load(OTHER[trial.dataset]).shuffled(trial.seed, len(own))
 
 def source_network(trial, task):
     "Trained once for all arms; for task None not at all, but for the statistics of its batch norm"
@@ -102,8 +101,7 @@ def source_network(trial, task):
         seen = source_images(trial, 'other').take(500)
         return recompute_bn(net, Batches(seen, batch_size=250, shuffle=False)).eval()
     def make(): return trial.fit(net, cross_entropy, source_images(trial, task))
-    net.load_state_dict(trial.artifact('source', make, str(task)))
-    return net.eval()
+    return trial.made(net, 'source', make, str(task)).eval()
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #45cd197e
 def measured(trial, task, n):

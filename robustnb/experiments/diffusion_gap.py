@@ -14,7 +14,7 @@ from ..evidence.claims import Claim, Metric
 from ..evidence.figures import along, line_figure, panels
 from ..evidence.trials import Arm, Paper, Setting
 from ..synthesis.diffusion import reconstruct, trained_diffusion
-from ..synthesis.diffusion_gap import as_many_wrong, drawn, gap, relabelled, with_changes
+from ..synthesis.diffusion_gap import as_many_wrong, gap, relabelled, with_changes
 from ..synthesis.ssl import Steps, accuracy, fitted, small_cnn
 from ..training import cross_entropy
 
@@ -77,17 +77,17 @@ def run(trial):
     "Accuracy on real test images by starting time; for unchanged reconstructions also what the judge says of them"
     s, judge = trial.setting, judge_of(trial)
     if trial.arm == 'fewer':
-        real = drawn(trial.train.take(s.pool), s.n, trial.seed)
+        real = trial.train.take(s.pool).shuffled(trial.seed, s.n)
         return dict(worth={share: taught(trial, real.take(round(share*s.n))) for share in WORTH})
     guided = trial.arm == 'guided'
     if trial.arm == 'real relabelled': sets = dict.fromkeys((0., 1.), trial.train.take(s.pool))    # whatever the time
     else: sets = sets_of(trial, 1.5 if guided else 1., (.6, 1.) if guided else s.starts[1:])
-    sets = {t: drawn(d, s.n, trial.seed) for t, d in sets.items()}
+    sets = {t: d.shuffled(trial.seed, s.n) for t, d in sets.items()}
     acc = {t: taught(trial, trial.method(sets[0.], d, judge) if t else d) for t, d in sets.items()}
     out = dict(accuracy=acc, drop={t: acc[0.] - a for t, a in acc.items() if t})
     if trial.arm not in ('inherited', 'guided'): return out
     some = {t: d.take(min(len(d), s.real)) for t, d in sets.items()}
-    table = with_changes(gap(some, drawn(trial.heldout, s.real, trial.seed), judge))
+    table = with_changes(gap(some, trial.heldout.shuffled(trial.seed, s.real), judge))
     return out | {m: dict(table[m]) for m in table}
 
 # %% ../../nbs/synthesis/03_diffusion_gap.ipynb #a6a5d2bc

@@ -118,8 +118,7 @@ def small_encoder(trial, data):
     def make():
         Recipe(5, .02, 100, schedule=cosine()).fit(net.train(), load(name, n=20000), seed=trial.seed, progress=False)
         return net
-    net.load_state_dict(trial.artifact('encoder', make))
-    with torch.no_grad(): return replace(data, x=features(net.eval(), x))
+    with torch.no_grad(): return replace(data, x=features(trial.made(net, 'encoder', make).eval(), x))
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #e0a0d89e
 def data_of(trial):
@@ -127,8 +126,7 @@ def data_of(trial):
     s = trial.setting
     if s.encoder != 'pretrained': return tuple(small_encoder(trial, d) for d in (trial.train, trial.heldout))
     train, test = (encoded(trial, trial.dataset, part, n) for part, n in (('train', s.pool), ('test', s.test)))
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(trial.seed))
-    train, valid = train.pick(order).split(s.valid, trial.seed)
+    train, valid = train.shuffled(trial.seed).split(s.valid, trial.seed)
     return train.take(s.train), valid if trial.tuning else test
 
 def other(trial):

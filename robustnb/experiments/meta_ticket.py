@@ -70,7 +70,7 @@ def classes_of(source):
     "(train, validation, test) classes, none of which is in two of them"
     if source == 'digits': return [with_classes(load('digits'), *own) for own in ('012', '345', '6789')]
     a, b = (load('omniglot', split) for split in ('train', 'test'))
-    data = replace(a, x=torch.cat([a.x, b.x]), y=torch.cat([a.y, b.y]))    # twenty drawings of each character
+    data = a + b    # twenty drawings of each character
     return [rotated(with_classes(data, *names)) for names in (TRAIN, ['Latin/'], ['Sanskrit/', 'Tagalog/'])]
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #9e8e81e7
@@ -146,8 +146,7 @@ def trained(trial, net, learner, train, width):
         step = mixed(trial.seed) if trial.arm == 'shuffled gradients' else update
         fit(net.train(), tasks, learner, opt, trial.recipe.epochs, step, schedule, progress=False)
         return net
-    net.load_state_dict(trial.artifact(f'{trial.arm} x{width}', make, width, lr))
-    return net
+    return trial.made(net, f'{trial.arm} x{width}', make, width, lr)
 
 # %% ../../nbs/transfer/01_meta_ticket.ipynb #08e1ad99
 def mixed(seed):

@@ -74,8 +74,7 @@ def featured(trial):
             return dict(x=torch.cat([seen(x) for x in data.x.split(100)]))
         found.append(replace(data, x=trial.artifacts.get('features', make, key)['x']))
     train, test = found
-    g = torch.Generator().manual_seed(trial.seed)
-    train, valid = train.pick(torch.randperm(len(train), generator=g)).split(s.valid, trial.seed)
+    train, valid = train.shuffled(trial.seed).split(s.valid, trial.seed)
     return train, valid if trial.tuning else test
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #cd8a7f51
@@ -128,7 +127,7 @@ def measured(net, full, best, gone, kept, held, s, seed):
         relearn=relearn_time(net, gone, kept, mean_loss(full, gone) + .1, s.rate, most=s.most, seed=seed))
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #c4196e4d
-def noise_metrics(net, best, kept, held, seed):
+def noise_metrics(net, best, held, seed):
     "What noise does to the bound, to the information by the true distance, and to the accuracy"
     distance, plain = (net.user - best.user).norm().item(), right(net, held)
     out = {'bound': {}, 'information': {}, 'noisy': {}}
@@ -164,8 +163,7 @@ def in_turn(full, gone, kept, times=3):
     forget, net, left = mixed_privacy(), full, gone
     for k in range(times, 0, -1):
         now, left = (left, None) if k == 1 else without(left, rows=range(len(left)//k))
-        rest = kept if left is None else replace(kept, x=torch.cat([kept.x, left.x]), y=torch.cat([kept.y, left.y]))
-        net = forget(net, now, rest)
+        net = forget(net, now, kept if left is None else kept + left)
     return net
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #79c6543b
@@ -191,7 +189,7 @@ def run(trial):
     if trial.arm != 'forgotten': return out
     turns = in_turn(full, gone, kept)
     out['distance']['in turn'] = ((turns.user - best.user).norm()/(full.user - best.user).norm()).item()
-    return out | noise_metrics(net, best, kept, held, trial.seed)
+    return out | noise_metrics(net, best, held, trial.seed)
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #a43a84da
 KNOWN, lower = ['digits', 'fashion'], dict(better='lower')

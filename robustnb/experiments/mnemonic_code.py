@@ -57,8 +57,7 @@ def network(trial, kind):
     loss = cross_entropy if kind == 'plain' else lambda model, x, y: next(turn)(model, x, y)
     data = without(trial.train, s.forget)[1] if kind == 'retrained' else trial.train
     def make(): return trial.fit(net, loss, data, precision=s.precision)
-    net.load_state_dict(trial.artifact(kind, make))
-    return net.eval()
+    return trial.made(net, kind, make).eval()
 
 # %% ../../nbs/unlearning/01_mnemonic_code.ipynb #22304c0a
 def ntk_of_head(trial, scale):
@@ -89,9 +88,8 @@ def edit_by_images(trial, rate):
     "The method with the Fisher information of the training images, as by `mnemonic_code(..., data=True)`"
     s, codes = trial.setting, codes_of(trial)
     def forget(model, forgotten, kept):
-        gone, y = classes_of(forgotten, 10, kept), torch.cat([forgotten.y, kept.y])
-        order = y.argsort(stable=True)                  # the same whichever class is forgotten
-        data = replace(kept, x=torch.cat([forgotten.x, kept.x])[order], y=y[order])
+        gone, data = classes_of(forgotten, 10, kept), forgotten + kept
+        data = data.pick(data.y.argsort(stable=True))   # the same whichever class is forgotten
         each = remembered(class_fishers, model, data, 'by class')
         def mean(of):
             n = sum(n for n, _ in of)

@@ -81,8 +81,7 @@ def begun(trial, way, g, classifier, source):
         data = source if way.start == 'source' else sample_data(g, n, trial.seed)
         if way.start == 'shuffled': data = replace(data, y=data.y.roll(1))    # they were drawn independently
         return fitted(net, data, recipe=trial.setting.first, seed=trial.seed, device=trial.device)
-    net.load_state_dict(trial.artifact(f'begun {way.start}', make))
-    return net
+    return trial.made(net, f'begun {way.start}', make)
 
 def beside(trial, images, g, classifier, few, rest):
     "The unlabelled images of a way"

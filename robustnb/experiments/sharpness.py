@@ -74,8 +74,7 @@ def examples(trial):
         y = torch.arange(s.train) % 2
         return signed(s.spread*torch.randn(s.train, 2, generator=g, dtype=torch.float64) + (2*y - 1)[:, None], y)
     data = load(s.source)
-    data = data.pick(torch.isin(data.y, torch.tensor(s.pair)))
-    data = data.pick(torch.randperm(len(data), generator=g)[:s.train])
+    data = data.pick(torch.isin(data.y, torch.tensor(s.pair))).shuffled(trial.seed, s.train)
     x = F.adaptive_avg_pool2d(as_float(data.x).to(trial.device), s.side).flatten(1).double()
     x = x[:, (x > 0).double().mean(0) >= .05]
     return signed(x - x.mean(0), (data.y == s.pair[1]).long().to(trial.device))

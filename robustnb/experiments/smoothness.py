@@ -76,10 +76,8 @@ def balls(s): return dict(clean=None, l2=L2(s.l2), linf=Linf(s.linf))
 
 def pair_of(trial):
     "z: examples of two classes drawn by the seed, centred, times their labels"
-    s, g = trial.setting, torch.Generator().manual_seed(trial.seed)
-    data = load(s.source)
-    data = data.pick(torch.isin(data.y, torch.tensor(s.pair)))
-    data = data.pick(torch.randperm(len(data), generator=g)[:s.train])
+    s, data = trial.setting, load(trial.setting.source)
+    data = data.pick(torch.isin(data.y, torch.tensor(s.pair))).shuffled(trial.seed, s.train)
     x = as_float(data.x).to(trial.device).double().flatten(1)
     return (x - x.mean(0))*torch.where(data.y == s.pair[1], 1., -1.).to(x)[:, None]
 

@@ -79,8 +79,7 @@ def pool(sets, split, seed):
     for s, d in zip(sets, parts):
         x.append(d.x), y.append(d.y + len(names))
         names += d.classes if s == 'omniglot' else [f'{s}/{c}' for c in d.classes]
-    data = Data(torch.cat(x), torch.cat(y), names, '+'.join(sets))
-    return data.pick(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)))
+    return Data(torch.cat(x), torch.cat(y), names, '+'.join(sets)).shuffled(seed)
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #eb24d429
 def images(trial, classes, part):
@@ -142,8 +141,7 @@ def world(trial):
     classes, old, new = tasks_of(trial)
     net = trial.model(partial(trial.setting.build, classes=len(classes)))
     def make(): return trial.fit(net, cross_entropy, images(trial, classes, 'seen'))
-    net.load_state_dict(trial.artifact('pretrained', make))
-    net.eval()
+    trial.made(net, 'pretrained', make).eval()
     return net, bank_of(trial, net, 'bank', old, 'seen'), new, bank_of(trial, net, 'own', new, 'few')
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #bf2aa28d

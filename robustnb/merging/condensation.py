@@ -417,11 +417,15 @@ def condense(
     every:int=50, # iterations from one checkpoint to the next
     history:list|None=None, # gets the loss of each step
     progress:bool=True, # show a bar
-    spread=None, # for 'dm', whose classes are independent: computes parts elsewhere, see `evidence.cluster.Nodes`
+    # for 'dm', whose classes are independent: computes parts elsewhere, see `evidence.cluster.Nodes`; without
+    # checkpoint and history
+    spread=None,
 )->Data: # x float32, classes in order
     "Synthetic images that train a network nearly as the whole of `data` does. The result depends on the seed alone"
     own, iterations, lr, outer, inner, operations = _asked(method, images_per_class, iterations, lr, outer, inner,
                                                            operations, init, precision)
+    if spread and (checkpoint or history is not None):
+        raise ValueError('parts are computed elsewhere, without checkpoint and history: leave them out, or spread')
     made = (own, images_per_class, build or partial(_usual, data), lr, momentum, real, operations, init, box, seed,
             precision)
     c = _Condensation(data, *made)
@@ -469,7 +473,7 @@ def resume(self:_Condensation, path, about):
     for k in about:
         if held['about'].get(k) != about[k]:
             raise ValueError(f'{path} is of another condensation: its {k} is {held["about"].get(k)}, here {about[k]}')
-    self.x, self.speed = held['x'], held['speed']
+    self.x, self.speed = (held[k].to(self.labels.device) for k in ('x', 'speed'))
     return held['done']
 
 @patch
@@ -546,6 +550,7 @@ def contact_sheet(
         for ax in row: ax.axis('off')
         for ax, x in zip(row, as_float(images)):
             ax.imshow(x.clamp(0, 1).permute(1, 2, 0).squeeze(2), cmap='gray', vmin=0, vmax=1)
-        row[0].text(-.15, .5, data.classes[c], ha='right', va='center', transform=row[0].transAxes, fontsize='small')
+        name = data.classes[c] if data.classes else str(c)
+        row[0].text(-.15, .5, name, ha='right', va='center', transform=row[0].transAxes, fontsize='small')
     fig.suptitle(data.name + ' (clipped)'*_unbounded(data), fontsize='small')
     return fig

@@ -368,7 +368,10 @@ def _deconv_function(d, x, weight, bias=None, stride=1, padding=0, output_paddin
 def _conv_module(d, m, x, output_size=None): return _conv(d, x, m.weight, m.bias, m.groups, m.transposed)
 
 @_rule('embedding')
-def _embedding(d, x, weight, *_, **__): return Value((*x.axes, d.param(weight, (1,)).axes[1]))
+def _embedding(d, x, weight, *_, **__):
+    rows, columns = d.param(weight, (1,)).axes
+    d.fix(rows)    # they are looked up by number
+    return Value((*x.axes, columns))
 
 _module(nn.Embedding, _embedding, 'weight')
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from ..attacks.gradient import autocast, pgd
-from ..data import unknown
+from ..data import check_at_least_0, unknown
 from ..models import check_module, device_of, eval_mode, floating_type, logits_of, represented
-from .baselines import Objective, _at_least_0, kl, scores
+from .baselines import Objective, kl, scores
 
 # %% ../../nbs/robustness/06_ardir.ipynb #c2547d36
 def softened(
@@ -114,7 +114,7 @@ def mismatch(
 # %% ../../nbs/robustness/06_ardir.ipynb #b66725b4
 def _check(teacher, weight, distance, target='clean'):
     check_module(teacher)
-    _at_least_0(weight=weight)
+    check_at_least_0(weight=weight)
     for what, v, known in (('distance', distance, DISTANCES), ('target', target, ('clean', 'attacked'))):
         if v not in known: raise ValueError(unknown(what, v, known))
 
@@ -225,7 +225,7 @@ def iad(
 )->Objective:
     "IAD-I (Zhu et al., 2022): ARD, and the student's own clean output the more, the less the teacher is sure (eq. 8)"
     _check(teacher, 0, 'unit')
-    _at_least_0(beta=beta)
+    check_at_least_0(beta=beta)
     def outer(model, x, x_adv, y):
         clean, logits = logits_of(model, x), logits_of(model, x_adv)
         target, guide = (soft_label(teacher, v, logits) for v in (x, x_adv))

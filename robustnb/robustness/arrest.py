@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from ..attacks.gradient import ce_loss, generator_for
+from ..data import check_whole
 from ..models import check_module, clone, eval_mode, represented, unwrapped
 from .baselines import Later, Objective, scores
 
@@ -112,8 +113,7 @@ def grown(
     stages=8, # sizes of the ball, in equal steps
 ): # objective; given to `fit`, its count survives a checkpoint
     "An objective whose ball grows over the first `updates` updates"
-    if not isinstance(stages, int) or stages < 2:
-        raise ValueError(f'stages is a whole number from 2 on, not {stages!r}')
+    check_whole(2, stages=stages)
     bounds, objective = [k*updates//(stages - 1) for k in range(stages)], make(1.)
     for k in range(stages - 1, 0, -1): objective = Later(bounds[k] - bounds[k-1], make(k/stages), objective)
     return objective

@@ -19,15 +19,11 @@ from ..attacks.gradient import (_check_pgd, autocast, blind_warning, ce_loss, fi
                                        generator_for, guarded, input_gradient, loss_gradient, margin_loss, pgd)
 from ..attacks.threat_models import Linf
 from .. import training
+from ..data import check_at_least_0
 from ..models import logits_of
 from ..training import carrying, load_state, multistep, save_state, update
 
 # %% ../../nbs/robustness/00_baselines.ipynb #81b06e31
-def _at_least_0(**named):
-    "Refuse numbers below 0, infinite ones and NaN"
-    for name, v in named.items():
-        if not 0 <= v < math.inf: raise ValueError(f'{name} must be a finite number >= 0, not {v!r}')
-
 def _class_numbers(y):
     "Labels of any integer type as int64"
     if y.is_floating_point() or y.dtype == torch.bool:
@@ -120,7 +116,7 @@ def trades(
 )->Objective:
     """TRADES (Zhang et al., 2019): cross-entropy of the clean batch plus `beta` times the divergence under attack
     (eq. 4)"""
-    _at_least_0(beta=beta)
+    check_at_least_0(beta=beta)
     def outer(model, x, x_adv, y):
         clean, logits = logits_of(model, x), logits_of(model, x_adv)
         return F.cross_entropy(clean, y) + beta * kl(clean, logits).mean(), scores(logits, y)
@@ -145,7 +141,7 @@ def mart(
 )->Objective:
     """MART (Wang et al., 2020): boosted cross-entropy, and the divergence weighted by how wrong the clean prediction
     is (eq. 6)"""
-    _at_least_0(beta=beta)
+    check_at_least_0(beta=beta)
     def outer(model, x, x_adv, y):
         clean, logits = logits_of(model, x), logits_of(model, x_adv)
         wrong = clean.softmax(1).scatter(1, y[:, None], 0).sum(1) # 1 - p of the class, without its cancellation
@@ -180,7 +176,7 @@ def mail(
     bias=-0.5, # the margin at which the weight is a half; below 0 an image is wrong
 )->Objective:
     "MAIL-AT (Liu et al., 2021): weights fall as a sigmoid of the probability margin (eq. 9)"
-    _at_least_0(slope=slope)
+    check_at_least_0(slope=slope)
     if not math.isfinite(bias): raise ValueError(f'bias must be a finite number, not {bias!r}')
     return weighted(attack, lambda logits, y: torch.sigmoid(-slope * (probability_margin(logits, y) - bias)))
 
@@ -191,7 +187,7 @@ def ewat(
 )->Objective:
     """Entropy-weighted adversarial training (Kim et al., 2021): one plus `strength` times the entropy of the
     prediction (eq. 10)"""
-    _at_least_0(strength=strength)
+    check_at_least_0(strength=strength)
     return weighted(attack, lambda logits, y: 1 + strength * torch.special.entr(logits.softmax(1)).sum(1))
 
 # %% ../../nbs/robustness/00_baselines.ipynb #5ecb1d02
@@ -246,7 +242,7 @@ def friendly(
     _check_pgd(threat, steps, step_size, ce_loss, 1, True, precision)
     if not isinstance(tau, int) or tau < 0:
         raise ValueError(f'tau must be a whole number of steps from 0 on, not {tau!r}')
-    _at_least_0(omega=omega)
+    check_at_least_0(omega=omega)
     size = 2.5 * threat.eps / steps if step_size is None else step_size
     def run(model, x, y):
         project, loss, gen, left = (
@@ -337,7 +333,7 @@ def squeezed(
     strength=0.05, # of half the squared norm of the logits
 ): # loss(logits, y) -> (N,)
     "Cross-entropy with logit squeezing (Kannan et al., 2018; eq. 13)"
-    _at_least_0(strength=strength)
+    check_at_least_0(strength=strength)
     return lambda logits, y: ce_loss(logits, y) + strength / 2 * logits.square().sum(1)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #04925839
@@ -453,7 +449,7 @@ def awp(
 ): # step for `train` and `fit`
     """Adversarial weight perturbation (Wu et al., 2020) of any objective:
     the step's gradient is taken where the loss is higher nearby (eq. 14)"""
-    _at_least_0(gamma=gamma)
+    check_at_least_0(gamma=gamma)
     def go(model, x, y, loss, opt, precision=None, reduce=None, **kw):
         inner = loss.turn() if isinstance(loss, Later) else loss
         # the examples are found once, at the weights as they are
@@ -476,7 +472,7 @@ def fgsm_rs(
 ): # attack(model, x, y) -> x_adv
     """FGSM from a random start (Wong et al., 2020): one step of `size` eps from a uniform point of the ball, for
     fast training"""
-    _at_least_0(size=size)
+    check_at_least_0(size=size)
     return pgd(threat, 1, size * threat.eps, **kw)
 
 # %% ../../nbs/robustness/00_baselines.ipynb #7f67614d

@@ -79,7 +79,8 @@ def valley(
         raise ValueError(f'values are finite numbers in one row, at least one, not {tuple(v.shape)} '
                          f'with {int((~v.isfinite()).sum())} NaN or infinite ones')
     if len(v) == 1: return 0.
-    spread = min(v.std().item(), (v.quantile(.75) - v.quantile(.25)).item() / 1.34) or 1.
+    std, quartiles = v.std().item(), (v.quantile(.75) - v.quantile(.25)).item() / 1.34
+    spread = min(std, quartiles) or std or 1.    # half of the values may be equal
     grid = torch.linspace(v.min() - spread, v.max() + spread, 256, dtype=torch.float64)
     width = .9 * spread * len(v)**-.2 # Silverman's rule
     density = torch.exp(-((grid[:, None] - v) / width).square() / 2).sum(1)
@@ -95,7 +96,7 @@ def robust_metrics(
     eps:float|None=None, # radius of the attacks; None: that of the recipe
 )->dict: # metric -> number, or -> {condition: number}
     "What every arm is measured by: accuracy, PGD-20, AutoAttack, margins and gradient norms; a candidate by `robust`"
-    threat = Linf(eps or trial.recipe.eps)
+    threat = Linf(trial.recipe.eps if eps is None else eps)
     weak, sharp = judges(threat)
     x, y = trial.tensors(trial.heldout)
     if trial.tuning: return dict(robust=accuracy(model, best_of(weak, sharp)(model, x, y), y).item())

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from torch.func import functional_call
-from ..data import as_float
+from ..data import as_float, check_at_least_0
 from ..evaluation import as_input, predict
 from ..models import Normalize, check_module, device_of, eval_mode, floating_type, init_, seeded
 from ..training import classified, cross_entropy
@@ -242,7 +242,7 @@ def with_noise(
     sigma:float, # standard deviation of the noise on each pixel
 ): # objective
     "Cross-entropy of images with Gaussian noise, which may leave the box of pixels: what is usual before smoothing"
-    if not 0 <= sigma < math.inf: raise ValueError(f'sigma must be a finite number >= 0, not {sigma!r}')
+    check_at_least_0(sigma=sigma)
     return lambda model, x, y: cross_entropy(model, x + sigma*torch.randn_like(x), y)
 
 # %% ../../nbs/robustness/09_nib.ipynb #6b70a6ca

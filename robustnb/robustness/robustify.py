@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from ..data import as_float, unknown
+from ..data import as_float, check_at_least_0, unknown
 from ..models import check_module, clone, device_of, eval_mode, features, find_head, logits_of, unwrapped
 from .ardir import softened
 from .baselines import kl
-from ..training import Recipe, classified, cosine
+from ..training import OwnDraws, Recipe, classified, cosine
 
 # %% ../../nbs/robustness/08_robustify.ipynb #15117b99
 def _warped(x, *rows):
@@ -102,24 +102,17 @@ def js(
     return (logs.exp()*(logs - logs.logsumexp(0) + math.log(len(logits)))).sum(2).mean(0)
 
 # %% ../../nbs/robustness/08_robustify.ipynb #2e3a8d29
-class Viewed:
-    "An objective that draws views of its batch; the random stream is part of a checkpoint"
+class Viewed(OwnDraws):
+    "An objective that draws views of its batch"
     def __init__(self,
         objective, # objective(model, x, y, view) -> (scalar, dict of scalars), view(x) -> augmented x
         augment, # augment(x, generator) -> x
         seed:int=0,
     ):
-        self.objective, self.augment, self.seed, self.generator = objective, augment, seed, torch.Generator()
-        self.reset()
+        super().__init__(seed)
+        self.objective, self.augment = objective, augment
 
-    def reset(self): self.generator.manual_seed(self.seed) # `fit` calls it when a training begins
-    def __call__(self, model, x, y): return self.objective(model, x, y, lambda x: self.augment(x, self.generator))
-    def state_dict(self): return {'generator': self.generator.get_state()}
-    def load_state_dict(self, state): self.generator.set_state(state['generator'])
-
-def _check_weights(**named):
-    for k, v in named.items():
-        if not 0 <= v < math.inf: raise ValueError(f'{k} is a finite number, 0 or above, not {v!r}')
+    def __call__(self, model, x, y): return self.objective(model, x, y, lambda x: self.augment(x, self.rng))
 
 # %% ../../nbs/robustness/08_robustify.ipynb #f14e5c60
 def consistent(
@@ -128,7 +121,7 @@ def consistent(
     seed:int=0,
 )->Viewed:
     "AugMix's objective: cross-entropy of the clean images, and the divergence of three views"
-    _check_weights(weight=weight)
+    check_at_least_0(weight=weight)
     def objective(model, x, y, view):
         logits, y = classified(logits_of(model, torch.cat([x, view(x), view(x)])), y.repeat(3))
         views, y = logits.chunk(3), y[:len(x)]
@@ -347,7 +340,7 @@ def distilled(
     seed:int=0,
 )->Viewed: # for a `Robustified`
     "The objective of equation 9"
-    _check_weights(weight=weight, keep=keep)
+    check_at_least_0(weight=weight, keep=keep)
     if not 0 < temperature < math.inf: raise ValueError(f'temperature is a positive number, not {temperature!r}')
     if isinstance(form, str) and form not in FORMS: raise ValueError(unknown('form', form, FORMS))
     ask, trusted = thinned(teacher, draws, dropout, seed), FORMS[form] if isinstance(form, str) else form

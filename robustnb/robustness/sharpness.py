@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.sparse.linalg import LinearOperator
 from torch import nn
 from ..curvature import hessian, top_eigenvalues
-from ..data import check_xy
+from ..data import check_at_least_0, check_xy
 
 # %% ../../nbs/robustness/04_sharpness.ipynb #f3915c06
 def signed(
@@ -95,7 +95,7 @@ def adversarial_logistic(
 )->torch.Tensor: # float64 (d,)
     """The best weights under an L2 attack, to machine precision; zeros if nothing can be learnt,
     ValueError if no finite ones are best"""
-    if not 0 <= decay < float('inf'): raise ValueError(f'decay must be a finite number >= 0, not {decay!r}')
+    check_at_least_0(decay=decay)
     eps = _reach(z, eps)
     w = _start(z, eps, decay)
     if eps.any() and not (eps*w).any(): return w

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from ..attacks.gradient import ce_loss
+from ..data import check_at_least_0, check_whole
 from ..models import eval_mode, logits_of, unwrapped
 from .baselines import awp
 from ..training import classified, update
@@ -149,10 +150,8 @@ class EntropySGD:
         share=1., # part of the way to the mean that the weights go, eta gamma of the paper
         seed=0, # of the noise
     ):
-        if not (isinstance(inner, int) and inner > 0):
-            raise ValueError(f'inner is a whole number from 1 on, not {inner!r}')
-        for name, v in dict(gamma=gamma, noise=noise).items():
-            if not 0 <= v < math.inf: raise ValueError(f'{name} is a finite number >= 0, not {v!r}')
+        check_whole(inner=inner)
+        check_at_least_0(gamma=gamma, noise=noise)
         for name, v in dict(alpha=alpha, share=share).items():
             if not 0 < v <= 1: raise ValueError(f'{name} is above 0 and at most 1, not {v!r}')
         self.inner, self.gamma, self.alpha, self.noise, self.share, self.seed = inner, gamma, alpha, noise, share, seed

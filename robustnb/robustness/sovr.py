@@ -9,6 +9,7 @@ __all__ = ['ovr_loss', 'hardest', 'switched', 'sovr', 'tsovr', 'growth']
 import torch
 import torch.nn.functional as F
 from ..attacks.gradient import ce_loss, margin_loss
+from ..data import check_at_least_0
 from ..models import logits_of
 from .baselines import Objective, kl, scores
 
@@ -69,7 +70,7 @@ def tsovr(
 )->Objective:
     "TSOVR: TRADES whose cross-entropy is switched likewise, by the margins under attack"
     _check(share, weight)
-    if not 0 <= beta < float('inf'): raise ValueError(f'beta must be a finite number >= 0, not {beta!r}')
+    check_at_least_0(beta=beta)
     def outer(model, x, x_adv, y):
         clean, logits = logits_of(model, x), logits_of(model, x_adv)
         value = switched(clean, y, hardest(logits, y, share), weight) + beta * kl(clean, logits).mean()

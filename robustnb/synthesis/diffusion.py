@@ -8,7 +8,7 @@ __all__ = ['ideal', 'NoiseSchedule', 'cosine_noise', 'edm_noise', 'levels', 'slo
            'IndexedDenoiser', 'from_diffusers']
 
 # %% ../../nbs/synthesis/01_diffusion.ipynb #abc19b8e
-import copy, math
+import copy, inspect, math
 from collections.abc import Callable
 from dataclasses import dataclass
 import torch
@@ -18,7 +18,7 @@ from ..data import Batches, Data, as_float, check_xy
 from ..evidence.trials import checksum, described
 from ..models import architecture, eval_mode, seeded
 from .generators import Generator, conditions, latents
-from ..training import EMA, cosine, fit
+from ..training import EMA, OwnDraws, cosine, fit
 
 # %% ../../nbs/synthesis/01_diffusion.ipynb #46fbcb9f
 def ideal(
@@ -209,15 +209,15 @@ def unet(
     return Denoiser(UNet(shape, classes, width), predict, sd)
 
 # %% ../../nbs/synthesis/01_diffusion.ipynb #4968d669
-class Denoising:
+class Denoising(OwnDraws):
     "Objective for `fit` of a `Denoiser`: squared error of its answer, at levels that the schedule draws"
     def __init__(self,
         noise:NoiseSchedule|None=None, # None: `cosine_noise()`
         drop=.1, # share of the images whose condition is left out
         seed=0,
     ):
-        self.noise, self.drop, self.seed, self.rng = noise or cosine_noise(), drop, seed, torch.Generator()
-        self.reset()
+        super().__init__(seed)
+        self.noise, self.drop = noise or cosine_noise(), drop
 
     def __call__(self, model, x, y):
         x, rng = 2*x - 1, self.rng
@@ -227,10 +227,6 @@ class Denoising:
         keep, out, _ = model.scales(_like(s, x))
         said = model.answer(u, s, conditions(y, model.classes)*told)
         return (said - (x - keep*u)/out).square().mean(), {}
-
-    def reset(self): self.rng.manual_seed(self.seed)
-    def state_dict(self): return dict(rng=self.rng.get_state())
-    def load_state_dict(self, state): self.rng.set_state(state['rng'])
 
 # %% ../../nbs/synthesis/01_diffusion.ipynb #eb05a89d
 class Diffusion(Generator):
@@ -322,17 +318,20 @@ def trained_diffusion(
     artifacts, # `Artifacts`, such as `trial.artifacts`
     data:Data, # all that the model is to see
     seed=0,
-    width=32, predict='v', noise=None, guidance=1., device=None, # as for `train_diffusion`
-    **kw, # further arguments of `train_diffusion`
+    guidance=1., device=None,
+    **how, # for `train_diffusion`: steps, batch, width, predict, noise, lr, precision
 )->Diffusion:
-    "`train_diffusion`, done once for all who ask for the same data, seed and arguments"
-    about = [data.name, checksum(dict(x=data.x.cpu(), y=data.y.cpu())), seed, width, predict, described([noise, kw])]
-    g = _new(data, width, predict, noise, guidance, seed, device)
-    def make():
-        return train_diffusion(data, width=width, predict=predict, noise=noise, seed=seed, device=device, **kw).denoise
-    g.denoise.load_state_dict(artifacts.get('diffusion', make, ['diffusion', *about, 1]))
+    "What `train_diffusion` makes of `data`, from the disk if it has been made before"
+    call = inspect.signature(train_diffusion).bind(data, seed=seed, device=device, **how)
+    call.apply_defaults()    # a file is of these values, also where the defaults are others one day
+    values = {k: call.arguments[k] for k in ('steps', 'batch', 'width', 'predict', 'noise', 'lr', 'precision')}
+    g = _new(data, values['width'], values['predict'], values['noise'], guidance, seed, device)
+    def make(): return train_diffusion(data, seed=seed, device=device, **how).denoise
+    key = ['diffusion', data.name, checksum(dict(x=data.x.cpu(), y=data.y.cpu())), seed, described(values), 2]
+    g.denoise.load_state_dict(artifacts.get('diffusion', make, key))
     g.denoise.requires_grad_(False)
     return g
+
 
 # %% ../../nbs/synthesis/01_diffusion.ipynb #0e3bf9c6
 class _Rows(nn.Module):

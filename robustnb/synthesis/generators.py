@@ -6,7 +6,7 @@
 __all__ = ['conditions', 'latents', 'random_labels', 'Generator', 'asked', 'sample_data', 'Wrapped', 'check_generator', 'DCGAN',
            'dcgan', 'Critic', 'shift_cut', 'hinge', 'spread', 'GAN', 'Adversarial', 'step_of', 'linear_decay', 'gan_of',
            'train_gan', 'trained_gan', 'contact_sheet', 'embedded', 'root', 'frechet_gaussians', 'frechet', 'clouds',
-           'prdc', 'expected_coverage', 'named', 'quality']
+           'prdc', 'expected_coverage', 'named', 'some', 'quality']
 
 # %% ../../nbs/synthesis/00_generators.ipynb #c4d752b8
 import copy, inspect, math
@@ -88,7 +88,8 @@ class Generator(nn.Module):
 def asked(g, n, y, seed):
     "The conditions of `n` images, where the latents are"
     if y is None: y = random_labels(g.classes, n, seed)
-    y = torch.full((n,), y) if isinstance(y, int) else torch.as_tensor(y)
+    y = torch.as_tensor(y)
+    if not y.ndim: y = y.expand(n)
     if n < 1 or len(y) != n:
         raise ValueError(f'{len(y)} conditions for n={n} images: expected one for each, n from 1 on')
     return y.to(next(g.parameters(), torch.empty(0)).device)
@@ -435,6 +436,11 @@ def named(
     said = predict(judge, as_float(data.x)).argmax(1)
     return (said == data.y.to(said.device)).double().mean().item()
 
+def some(data, n):
+    "The first n at most; from all over a set that is sorted by class, as folders are"
+    by_class = len(data) > n and (data.y.diff() >= 0).all()
+    return data.pick(slice(None, None, -(-len(data)//n))) if by_class else data.take(min(n, len(data)))
+
 def quality(
     fake, # generator, or `Data`
     real:Data, # images that the generator has not seen
@@ -444,7 +450,6 @@ def quality(
     seed=0,
 )->dict: # named, frechet, precision, recall, density, coverage
     "What a judge says of generated images"
-    fake = sample_data(fake, n, seed) if isinstance(fake, nn.Module) else fake.take(min(n, len(fake)))
-    real = real.take(min(n, len(real)))
+    fake, real = sample_data(fake, n, seed) if isinstance(fake, nn.Module) else some(fake, n), some(real, n)
     a, b = (embedded(judge, d.x) for d in (real, fake))
     return dict(named=named(judge, fake), frechet=frechet(a, b), **prdc(a, b, k))

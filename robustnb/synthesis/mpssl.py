@@ -50,7 +50,7 @@ class scr(semi_supervised):
 
     def unlabelled(self, model, x):
         "The mean disagreement for images `x`"
-        strong, weak = self.views(x, self.g)
+        strong, weak = self.views(x, self.rng)
         with torch.no_grad(): anchor = self.see(model, weak)
         return self.loss(anchor, self.see(model, strong)).mean()
 

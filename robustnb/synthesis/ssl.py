@@ -16,11 +16,11 @@ import numpy as np, torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from ..data import Data, as_float, check_xy
+from ..data import Data, as_float, check_whole, check_xy
 from ..evaluation import predict
 from ..models import Normalize, architecture, init_, logits_of
 from .generators import linear_decay
-from ..training import cross_entropy, fit, update
+from ..training import OwnDraws, cross_entropy, fit, update
 
 # %% ../../nbs/synthesis/02_ssl.ipynb #70bf9fb8
 def _grid(shape, m):
@@ -138,7 +138,8 @@ def randaugment(
     k=2, # operations for each image
     flip=False,
 ):
-    "RandAugment with random magnitudes, as FixMatch uses it, then Cutout (E. Cubuk and others, 2020)"
+    """RandAugment (E. Cubuk and others, 2020) with random magnitudes, then a hole, after FixMatch; it has no
+    autocontrast, equalize, colour and identity, but zoom"""
     return Augment(30, .3, .2, .3, flip, .9, .9, .9, 4, 1., .5, among=k)
 
 # %% ../../nbs/synthesis/02_ssl.ipynb #7717865c
@@ -171,7 +172,7 @@ def pseudo_labels(before, after, threshold=.95):
     return fixmatch(after, after, threshold)
 
 # %% ../../nbs/synthesis/02_ssl.ipynb #449b0407
-class semi_supervised:
+class semi_supervised(OwnDraws):
     """The objective loss(model, x, y): cross-entropy of the images with a label, plus `weight` times the mean loss of
     those without, whose `y` is negative"""
     def __init__(self,
@@ -181,17 +182,13 @@ class semi_supervised:
         weight:float=1.,
         seed:int=0, # of the views
     ):
+        super().__init__(seed)
         self.loss, self.strong, self.weak, self.weight = loss, strong, weak, weight
-        self.seed, self.g = seed, torch.Generator().manual_seed(seed)
-
-    def reset(self): self.g.manual_seed(self.seed) # `fit` calls it when a training begins
-    def state_dict(self): return dict(g=self.g.get_state())
-    def load_state_dict(self, state): self.g.set_state(state['g'])
 
     def unlabelled(self, model, x):
         "The mean loss of images `x`"
-        with torch.no_grad(): before = logits_of(model, self.weak(x, self.g) if self.weak else x)
-        return self.loss(before, logits_of(model, self.strong(x, self.g))).mean()
+        with torch.no_grad(): before = logits_of(model, self.weak(x, self.rng) if self.weak else x)
+        return self.loss(before, logits_of(model, self.strong(x, self.rng))).mean()
 
     def __call__(self, model, x, y):
         known = y >= 0
@@ -225,9 +222,7 @@ def endless(n, total, g):
 def _checked(data, unlabelled, numbers):
     "`unlabelled`, after a look at what `Draws` was given"
     check_xy(data.x, data.y, len(data.classes), box=data.x.ndim == 4)
-    for name, v in numbers.items():
-        if isinstance(v, bool) or not isinstance(v, int) or v < 1:
-            raise ValueError(f'{name} is a whole number from 1 on, not {v!r}')
+    check_whole(**numbers)
     if unlabelled is not None: check_xy(unlabelled)
     if unlabelled is not None and unlabelled.shape[1:] != data.x.shape[1:]:
         raise ValueError(f'unlabelled images have shape {tuple(unlabelled.shape[1:])}, those with labels '

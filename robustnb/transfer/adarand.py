@@ -14,7 +14,7 @@ from torch import nn
 from ..data import Data
 from ..models import find_head
 from ..training import classified
-from .baselines import Pulled, embedded
+from .baselines import pulled, embedded
 
 # %% ../../nbs/transfer/02_adarand.ipynb #f84fff02
 def class_statistics(
@@ -120,10 +120,10 @@ def load_state_dict(self:Prior, state):
 def adarand(
     prior:Prior, # made from the network as it is before: Prior(*class_statistics(model, data))
     weight:float=1., # lambda
-)->Pulled:
+)->pulled:
     "The objective AdaRand (S. Yamaguchi and others, 2024; equation 1): loss(model, x, y) -> (scalar, dict of scalars)"
     if not isinstance(prior, Prior): raise TypeError(f'prior is a {type(prior).__name__}; expected a Prior')
-    return Pulled(prior, weight)
+    return pulled(prior, weight)
 
 # %% ../../nbs/transfer/02_adarand.ipynb #550abaa8
 def diagnostics(

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
-from ..data import Data, as_float, unknown
+from ..data import Data, as_float, check_whole, unknown
 from ..models import check_module, eval_mode, find_head, floating_type
 
 # %% ../../nbs/transfer/00_few_shot.ipynb #a134e301
@@ -76,9 +76,7 @@ class Episodes:
         length:int=100, # batches in an epoch; each epoch has new tasks
         seed:int=0,
     ):
-        for name, v in dict(ways=ways, shots=shots, queries=queries, tasks=tasks, length=length).items():
-            if isinstance(v, bool) or not isinstance(v, int) or v < 1:
-                raise ValueError(f'{name} is a whole number from 1 on, not {v!r}')
+        check_whole(ways=ways, shots=shots, queries=queries, tasks=tasks, length=length)
         self.data, self.ways, self.shots, self.queries, self.tasks = data, ways, shots, queries, tasks
         self.length, self.seed, self.epoch, self.support = length, seed, 0, ways * shots
         y = data.y.cpu()
@@ -167,7 +165,8 @@ def adapted(
     model:nn.Module,
     x:torch.Tensor, # support inputs (n,...)
     y:torch.Tensor, # their labels (n,) or targets
-    lr:float|dict=.4, # step size, or one for each parameter's name; those left out or zero stay
+    # step size, of frozen parameters too, or one for each parameter's name; those left out or zero stay
+    lr:float|dict=.4,
     steps:int=1,
     loss=F.cross_entropy, # loss(outputs, y) -> mean
     weights:dict|None=None, # where to start: name -> tensor; None: the model's parameters

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from ..data import as_float, unknown
+from ..data import as_float, check_whole, unknown
 from ..models import architecture, check_module, clone, features
 from ..training import classified
 
@@ -21,11 +21,8 @@ class KeyValueBottleneck(nn.Module):
     "Logits (N,K) of features (N,D): in each book the nearest key fetches its value, and the values are averaged"
     def __init__(self, features, classes, books, pairs, dim, exclude):
         super().__init__()
-        sizes = dict(features=features, classes=classes, books=books, pairs=pairs, dim=dim)
-        for name, v in sizes.items():
-            low = 2 if name == 'classes' else 1
-            if isinstance(v, bool) or not isinstance(v, int) or v < low:
-                raise ValueError(f'{name} is a whole number from {low} on, not {v!r}')
+        check_whole(features=features, books=books, pairs=pairs, dim=dim)
+        check_whole(2, classes=classes)
         self.exclude = exclude
         self.register_buffer('projection', F.normalize(torch.randn(features, books*dim), dim=0))
         self.register_buffer('keys', torch.randn(books, pairs, dim))
@@ -178,8 +175,7 @@ def with_more_classes(
     more:int=1,
 )->KeyValueBottleneck: # in the same mode
     "A copy with values of zero for further classes, and otherwise the same"
-    if isinstance(more, bool) or not isinstance(more, int) or more < 1:
-        raise ValueError(f'more is a whole number from 1 on, not {more!r}')
+    check_whole(more=more)
     out = clone(model)
     out.values = nn.Parameter(F.pad(model.values.detach(), (0, more)))
     if hasattr(out, 'spec'): out.spec['kwargs']['classes'] = out.values.shape[1]

@@ -108,10 +108,6 @@ def finite(net:nn.Module)->nn.Module:
     return net
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #b63a42f3
-def _joined(a, b):
-    "The examples of `a`, then those of `b`"
-    return replace(a, x=torch.cat([a.x, b.x]), y=torch.cat([a.y, b.y]))
-
 def head_of(
     net:nn.Module,
     x:torch.Tensor, # examples, of which one is looked at
@@ -231,7 +227,7 @@ def random_labels(
 ):
     "Training goes on with everything, the forgotten examples under random other labels (Graves et al., 2021)"
     def edit(net, forgotten, kept):
-        data = _joined(other_labels(forgotten, kept.y.unique(), seed), kept)
+        data = other_labels(forgotten, kept.y.unique(), seed) + kept
         _train(net, data, Recipe(epochs, lr, **recipe), seed, mask)
     return method(edit, seed, epochs=epochs, lr=lr)
 
@@ -343,7 +339,7 @@ def _importances(model, forgotten, kept, batch, seed):
     "Fisher information of the forgotten examples and of all, per sample or by batches"
     if batch:
         of = lambda data: remembered(partial(batch_fisher, batch=batch, seed=seed), model, data, 'batch', batch, seed)
-        return of(forgotten), of(_joined(forgotten, kept))
+        return of(forgotten), of(forgotten + kept)
     f, k = (remembered(diagonal_fisher, model, data, 'empirical') for data in (forgotten, kept))
     share = len(forgotten) / (len(forgotten) + len(kept))
     return f, {name: share*f[name] + (1 - share)*k[name] for name in f}
@@ -475,7 +471,7 @@ def ntk_forgetting(
     if scale == 'trapezium' and start is None:
         raise ValueError("scale='trapezium' needs the initial weights: give start")
     def edit(net, forgotten, kept):
-        data, at = _joined(forgotten, kept), clone(net).double().eval()
+        data, at = forgotten + kept, clone(net).double().eval()
         if start is not None: at.load_state_dict(start)
         G, out = _jacobian(at, data, names)
         hot = F.one_hot(data.y.to(out.device), out.shape[1]).to(out)
@@ -582,7 +578,7 @@ def relearn_time(
     seed:int=0, # of the draws
 )->int: # in 1..most; `most` also where the target was not reached
     "Steps of training on everything until the mean loss on the forgotten examples is down to `target` again"
-    net, data = _ready(clone(unwrapped(model)).requires_grad_()), _joined(forgotten, kept)
+    net, data = _ready(clone(unwrapped(model)).requires_grad_()), forgotten + kept
     g = torch.Generator().manual_seed(seed)
     opt = torch.optim.SGD(net.parameters(), lr)
     with seeded(seed, device_of(net)), torch.enable_grad():

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from ..curvature import diagonal_fisher
-from ..data import Data, as_float, check_xy
+from ..data import Data, as_float, check_at_least_0, check_xy
 from ..evaluation import predict
 from ..models import clone, device_of, eval_mode, features
 from ..training import cross_entropy
@@ -106,8 +106,7 @@ def displacement(
     cap:float=10., # lambda2
 )->dict: # name -> tensor, in [0, cap]
     "How far each weight is moved (eq. 3)"
-    for name, v in dict(rate=rate, cap=cap).items():
-        if not 0 <= v < float('inf'): raise ValueError(f'{name} must be a finite number, 0 or above, not {v!r}')
+    check_at_least_0(rate=rate, cap=cap)
     moves = {}
     for k in forgotten:
         log = forgotten[k].log() - kept[k].log()
