@@ -102,6 +102,7 @@ def entry(node, notes, module, link, bases=(), cls='', depth=3):
                       table(params, ret, link), *inner, fence, ''])
 
 # --- outputs --------------------------------------------------------------------------------------------------------
+LINK = re.compile(r'(\]\((?!\w+:)[^)#\s]*)\.(?:ipynb|md)(?=[)#])')
 AMOUNT = re.compile(r'[-+±<>]?\d[^a-zA-Z]*$|-$|nan$')
 ZERO, TEN = re.compile(r'-(0\.0*)$'), re.compile(r'([-+]?\d(?:\.\d+)?)e([-+]\d+)$')
 
@@ -207,7 +208,9 @@ class Project:
             if not src.strip() or 'hide' in d or d.get('include') == 'false': continue
             tree, to = parse(src), target(d, default)
             for o in c['outputs']:
-                if 'text/html' in o.get('data', {}): o['data']['text/html'] = shown(''.join(o['data']['text/html']))
+                shown_as = o.get('data', {})
+                if 'text/html' in shown_as: shown_as['text/html'] = shown(''.join(shown_as['text/html']))
+                if 'text/markdown' in shown_as: shown_as['text/markdown'] = LINK.sub(r'\1.html', ''.join(shown_as['text/markdown']))
             yield {**c, 'source': src, 'metadata': presentation(d, label(d, tree, paper), c['metadata'])}
             if to: yield from (markdown(entry(o, Comments(src), f'{self.lib}.{to}', self.link, self.bases(o))) for o in public(tree))
 

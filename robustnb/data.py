@@ -490,6 +490,9 @@ def _listed(path):
     top, wrong = _visible(path), f'{path} is not a folder with one subfolder of images per class'
     below = {e.name: _files(e.path, (os.path.realpath(path),)) for e in top if e.is_dir()}
     if not below: raise ValueError(f'{wrong}: it has no subfolders')
+    splits, own = below.keys() <= {'train', 'test', 'val', 'valid', 'validation'}, {e.path for e in top}
+    if splits and not any(folder in own for files in below.values() for folder, _ in files):
+        raise ValueError(f'{wrong}, but holds such folders: give {os.path.join(path, [*below][-1])}, say')
     if empty := [repr(c) for c, files in below.items() if not any(_is_image(f) for _, f in files)]:
         raise ValueError(f"{wrong}: no images in {', '.join(empty)}")
     left = [f for files in below.values() for _, f in files if not _is_image(f)]

@@ -98,6 +98,18 @@ def test_reset_and_the_caller_s_model():
         assert all(p.grad is None and p.requires_grad for p in net.parameters())
         assert torch.equal(dice, torch.get_rng_state())
 
+# %% ../nbs/adaptation/00_baselines.ipynb #7d3a91c4
+def test_reset_empties_the_memory_and_forgets_collapses():
+    net, x, s = toys()
+    one = eata(net, lr=.05, margin=1., similarity=.99, alarm=False)
+    first = [one(b) for b in x.split(32)]
+    assert one.memory and not one.reset().memory and same(first, [one(b) for b in x.split(32)])
+    one = tent(net, lr=.1)
+    one.collapses = 2
+    one._begin(one._fresh())
+    assert one.opt.param_groups[0]['lr'] == pytest.approx(.001)    # a tenth for each
+    assert one.reset().collapses == 0 and one.opt.param_groups[0]['lr'] == .1
+
 # %% ../nbs/adaptation/00_baselines.ipynb #6d40f1e6
 def test_source_and_batch_norm():
     net, x, s = toys()
@@ -151,7 +163,11 @@ def test_losses_by_hand():
     new = kept & (cos < .4)
     assert value(eata(net, margin=.6), logits, None, memory).item() == pytest.approx(
         (np.exp(.6*np.log(5) - h[new])*h[new]).mean(), rel=1e-5) and 0 < new.sum() < kept.sum()
+    np.testing.assert_allclose(memory['mean'], .9*p[0] + .1*p[new].mean(0), rtol=1e-5)
     assert value(eata(net, margin=1e-6), logits) is None
+    z = logits.clone().requires_grad_()                         # the weight has no slope
+    slope = lambda loss: torch.autograd.grad(loss, z)[0]
+    torch.testing.assert_close(slope(value(eata(net, margin=.6), z)), slope((torch.tensor(weight)*entropy(z)[kept]).mean()))
 
 # %% ../nbs/adaptation/00_baselines.ipynb #a404437e
 def test_statistics_and_alignment():
@@ -160,6 +176,9 @@ def test_statistics_and_alignment():
     np.testing.assert_allclose(s.mean, z.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(s.cov, np.cov(z.T), rtol=1e-4, atol=1e-5)
     assert s.n == 96 and s.head == 'head'
+    before, y = copy.deepcopy(net.train().state_dict()), torch.zeros(96, dtype=torch.int64)
+    assert statistics(net, (x, y)).mean.equal(s.mean) and net.training    # in evaluation mode, whatever the network's
+    assert all(v.equal(before[k]) for k, v in net.state_dict().items())
     moved = z.float()*1.5 + .2
     gap = ((moved.double().mean(0) - z.mean(0))**2).sum().item()
     assert mean_gap(moved, s).item() == pytest.approx(gap, rel=1e-4)

@@ -35,7 +35,8 @@ def of(z, groups): return in_groups(Statistics(z.mean(0), torch.cov(z.T), len(z)
 def test_groups():
     g = torch.Generator().manual_seed(0)
     common = torch.randn(2000, 4, generator=g)
-    z = common.repeat(1, 6)*torch.tensor([1., -1.]).repeat(12) + .7*torch.randn(2000, 24, generator=g)   # sign is no matter
+    sign = torch.tensor([1.]*4 + [-1.]*4).repeat(3)         # which is no matter
+    z = common.repeat(1, 6)*sign + .7*torch.randn(2000, 24, generator=g)
     z[:, 23] = 5.                                                                                     # a dead feature
     s = Statistics(z.mean(0), torch.cov(z.T), 2000, 'head')
     found = groups_of(s, 4)
@@ -86,8 +87,8 @@ def test_divergences_against_torch_distributions():
 def test_the_loss():
     z, other, groups = normal(), normal(seed=1, scale=.5), torch.arange(12) % 3
     for D in (jeffreys, matched_js):
-        for shrink in (0., .1):
-            gap = group_gap(of(z, groups), D, shrink=shrink)
+        for kw in ({}, dict(shrink=.1), dict(eps=.1)):
+            gap = group_gap(of(z, groups), D, **kw)
             assert abs(gap(z, None)) < 2e-3 < 1 < gap(other, None), 'zero for equal statistics, and only there'
         whole, mine = torch.zeros(4, dtype=torch.int64), [groups == j for j in range(3)]
         by_group = sum(group_gap(of(z[:, m], whole), D, eps=0.)(other[:, m], None) for m in mine)

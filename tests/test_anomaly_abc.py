@@ -139,6 +139,8 @@ def test_conventions_of_scikit_learn_and_pyod():
     alone = np.concatenate([d.decision_function(X[i:i+1]) for i in range(20)])
     np.testing.assert_allclose(alone, d.decision_function(X[:20]), rtol=1e-9)
     assert roc_auc_score(y, d.decision_scores_) > .95
+    default, by_row = (ABC(**small, anomaly_weight=w).fit(X, y).decision_scores_ for w in (None, 12/120))
+    assert (default == by_row).all()                                   # by rows, not by classes
     np.testing.assert_allclose((d.residuals(X)**2).mean(1), d.scores(X), rtol=1e-4)
     far = d.center_ + d.scale_*[[0, 1000, 0, 0, 20]]         # what the network does not see is a deviation all the same
     np.testing.assert_allclose(d.residuals(far), [[0, 1000, 0, 0, 20]], atol=10)
@@ -205,6 +207,17 @@ def test_early_stopping():
     assert held.sum() == 33 and bad.sum() == 3
     assert (d.decision_scores_[held & (y == 0)] > 0).sum() == 2          # five per cent of 30: the cut is theirs
     assert abs(abc('mean', 1.)(d.net_, x, bad)[0].item() - min(v)) < 1e-6   # the kept weights are those of the best epoch
+
+# %% ../nbs/anomaly/00_abc.ipynb #c1f6275e
+def test_held_out_rows_do_not_train():
+    from unittest import mock
+    X, y = rows(300, 30)
+    d = ABC(early_stopping=True, **small)
+    with mock.patch.object(ABC, '_train') as asked: d.fit(X, y)
+    batches, _, held, bad = asked.call_args.args
+    assert [len(batches.normals), len(batches.anomalies), len(held), bad.sum().item()] == [270, 27, 33, 3]
+    seen = lambda *parts: {tuple(r) for part in parts for r in part.tolist()}
+    assert not seen(held) & seen(batches.normals, batches.anomalies)
 
 # %% ../nbs/anomaly/00_abc.ipynb #d8b14c41
 def test_images_and_own_modules():
@@ -309,3 +322,16 @@ def test_arms_and_trials():
     assert set(paper.run(t('abc mean', mean, stage='tuning'))) == {'valid'}
     blind = paper.run(t('ae', paper.arms['ae'].candidates[1]))
     assert blind['known'][20] == blind['known'][100] and 'gain' not in blind
+
+# %% ../nbs/anomaly/00_abc.ipynb #95d0b7ea
+def test_a_candidate_is_judged_by_validation_rows():
+    class Blind:
+        "A detector that tells what it is asked for"
+        def __sklearn_clone__(self): return self
+        def fit(self, X, y): self.asked = []; return self
+        def decision_function(self, X): self.asked.append(X); return np.arange(len(X))
+    t = Trial(paper, Job('tiny', 'digits', 'ae', paper.arms['ae'].candidates[0], stage='tuning'))
+    t.method, s = Blind(), t.setting
+    p = s.parts('digits', (s.train, s.valid, s.test), 0)
+    paper.run(t)
+    assert all(map(np.array_equal, t.method.asked, (p.valid, p.valid_known))) and len(t.method.asked) == 2

@@ -87,6 +87,7 @@ def test_every_detector():
         d.fit(X, y)
         assert roc_auc_score(y, d.decision_function(X)) > (.95 if name in ('network', 'devnet', 'deep_sad', 'sum') else .6), name
         np.testing.assert_allclose(d.decision_scores_, d.decision_function(X), rtol=1e-12)
+        if name == 'deep_sad': assert d.net_.center.abs().min() > .099, 'it has a centre'
         p = d.predict_proba(X)
         assert (p.argmax(1) == d.predict(X)).all() and np.allclose(p.sum(1), 1)
         if name != 'sum': assert abs(d.labels_[y == 0].sum() - 10) <= 1, name          # five per cent of 200

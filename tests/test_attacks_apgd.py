@@ -2,6 +2,7 @@
 
 import torch
 from robustnb.attacks.gradient import ce_loss, margin_loss
+from robustnb.attacks.search import Rows
 from robustnb.attacks.threat_models import L1, Linf
 import pytest
 from scipy.optimize import minimize
@@ -11,7 +12,7 @@ from robustnb.attacks.threat_models import L2
 from robustnb.data import Batches, as_float, load, two_moons
 from robustnb.models import convnet, mlp
 from robustnb.training import fit
-from robustnb.attacks.apgd import _shares, apgd, checkpoints, dlr_loss, targeted_dlr
+from robustnb.attacks.apgd import Halving, _shares, apgd, checkpoints, dlr_loss, targeted_dlr
 
 # %% ../nbs/attacks/04_apgd.ipynb #df350fec
 def robust_convnet(eps=.2, n=3000, epochs=3):
@@ -44,6 +45,23 @@ def test_dlr_by_hand_and_its_invariance():
 def test_checkpoints_of_the_paper():
     assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert checkpoints(1) == [1] and all(checkpoints(n)[-1] <= n for n in range(1, 60))
+
+# %% ../nbs/attacks/04_apgd.ipynb #5c17fb3a
+def test_halving_by_hand():
+    at, best, numbers = torch.full((2, 1), 2.), torch.full((2, 1), 1.), lambda *v: torch.tensor(v)
+    pace, s = Halving(Linf(.1), 100), Rows(x=at, best=best, grad=at, grad_best=best, high=numbers(5., 5.))
+    pace.begin(s, at)
+    for before, last in ((5., 1.), (1., 2.), (2., 3.), (3., 3.)):    # below the best, and rising twice
+        s.before, s.last = numbers(before, before), numbers(last, last)
+        pace.review(s, at, 1)
+    assert s.ups.tolist() == [2, 2]
+    s.ups, s.halved = numbers(22., 3.), numbers(False, False)
+    pace.review(s, at, 22)    # the first rose often, but its best did not; the second rose too seldom
+    assert s.halved.tolist() == [True, True] and s.size.tolist() == pytest.approx([.1, .1])
+    assert s.x.equal(best) and s.grad.equal(best)    # back at the best point
+    s.x, s.ups = at, numbers(19., 19.)
+    pace.review(s, at, 41)    # halved at the last look: a best that does not rise is no reason yet
+    assert s.halved.tolist() == [False, False] and s.x.equal(at) and s.size.tolist() == pytest.approx([.1, .1])
 
 # %% ../nbs/attacks/04_apgd.ipynb #a9f2b1fc
 def test_apgd_finds_the_optimum_of_a_linear_model():

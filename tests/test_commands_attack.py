@@ -2,7 +2,7 @@
 
 import json, sys
 from pathlib import Path
-import os, pickle
+import os, pickle, re
 from contextlib import contextmanager
 from functools import partial
 import numpy as np
@@ -156,7 +156,10 @@ def test_attack_of_files():
 def test_what_is_said_without_checks_and_of_other_classes():
     with folder():
         status, out, err = told('--model', 'net:ready', *SHORT, '-n', '3')
-        assert status == 0 and 'of 3 images' in out and 'left out' in out and 'trusted' not in out
+        assert status == 0 and 'of 3 images' in out and ' '.join(out.split()).count('left out') == 1 and 'trusted' not in out
+        assert 'warning: no --weights: the model is attacked as its code makes it' in err
+        found = {re.search(r'clean +(\S+)', told('--model', 'net:Net', *SHORT)[1])[1] for _ in range(2)}
+        assert len(found) == 1, 'its weights are those of the seed'
         status, out, err = told('--model', 'net:many', *SHORT, '-n', '3')
         assert status == 0 and 'warning: the model has 1000 logits, the data 10 classes' in err
 

@@ -44,7 +44,7 @@ def test_by_codes():
         trained()
         before = Path('m.safetensors').read_bytes()
         status, out, err = told_by(*FORGET_3, '--codes', 'codes.safetensors', '--own-rate', '--json', 'f.json')
-        assert status == 0 and not err and 'm: class 3 forgotten by codes' in out and 'images' not in out, err
+        assert status == 0 and not err and 'm: class 3 to be forgotten by codes' in out and 'images' not in out, err
         found = json.loads(Path('f.json').read_text())
         assert found['codes before'] == [1, 1] and found['codes after'][0] == 0 and found['changed'] > 0
         assert Path('m.safetensors').read_bytes() == before
@@ -53,6 +53,10 @@ def test_by_codes():
         found = json.loads(Path('g.json').read_text())
         assert with_data[0] == 0 and found['images before'][0] > .8 and found['images after'][1] > .85
         assert found['images after'][0] < .3
+        status, out, err = told_by(*FORGET_3, '--codes', 'codes.safetensors', '--set', 'rate=0')
+        assert status == 0 and 'warning: the class is still recognised, by 100% of its codes' in err
+        status, out, err = told_by(*FORGET_3, '--codes', 'codes.safetensors', '--data', 'digits', '--set', 'rate=1e6')
+        assert status == 0 and 'warning: the others have suffered: of their images' in err
         status, out, err = told_by(*FORGET_3, '--codes', 'codes.safetensors', '--head', '--set', 'rate=0.01')
         whole, head = load_file('m.safetensors'), load_file('f.safetensors')
         assert status == 0 and {k for k in whole if not torch.equal(whole[k], head[k])} == {'3.weight', '3.bias'}
@@ -64,10 +68,10 @@ def test_by_data():
         for more in (('masked',), ('ssd', '--set', 'alpha=3'), ('fine_tuned', '--set', 'epochs=1', '--set', 'lr=.05'),
                      ('random_labels',)):
             status, out, err = told_by(*FORGET_3, '--data', 'digits', '--method', *more)
-            assert status == 0 and not err and f"class '3' (number 3) forgotten by {more[0]}" in out, err
+            assert status == 0 and not err and f"class '3' (number 3) to be forgotten by {more[0]}" in out, err
         status, out, err = told_by(*FORGET_3, '--classes', '3', '5', '--data', 'digits', '--method', 'masked')
         assert status == 0 and '0.0%' in out, err
-        assert "m: class '3' (number 3), class '5' (number 5) forgotten by masked" in out
+        assert "m: class '3' (number 3), class '5' (number 5) to be forgotten by masked" in out
 
 # %% ../nbs/commands/09_forget.ipynb #fd7b335b
 def test_names_that_are_numerals():
@@ -95,10 +99,10 @@ def test_numerals_with_data_or_without():
         assert answer('train', *own, *standard, *coded, 'm.safetensors')[0] == 0
         by = ('--weights', 'm.safetensors', *coded[:2], '--json', 'f.json', '--out', 'f.safetensors', '--classes')
         assert "number 1 is called '10', and '1' is the name of number 0" in refused(*by, '1', *own)
-        for name, more, number, words in (('1', (), 1, 'class 1 forgotten'),
-                                          ('number=1', own, 1, "class '10' (number 1) forgotten"),
-                                          ('10', own, 1, "class '10' (number 1) forgotten"),
-                                          ('name=1', own, 0, "class '1' (number 0) forgotten")):
+        for name, more, number, words in (('1', (), 1, 'class 1 to be forgotten'),
+                                          ('number=1', own, 1, "class '10' (number 1) to be forgotten"),
+                                          ('10', own, 1, "class '10' (number 1) to be forgotten"),
+                                          ('name=1', own, 0, "class '1' (number 0) to be forgotten")):
             status, out, err = told_by(*by, name, *more)
             assert status == 0 and words in out and json.loads(Path('f.json').read_text())['classes'] == [number], err
 
@@ -111,7 +115,7 @@ def test_every_setting_of_a_method_of_forgetting():
             given = [a for k, v in default.items() for a in ('--set', f'{k}={v}')]
             by = ('--codes', 'codes.safetensors') if name == 'codes' else ('--method', name)
             status, out, err = told_by(*FORGET_3, '--data', 'digits', *by, *given)
-            assert status == 0 and not err and given, err
+            assert status == 0 and given and all('warning: the' in line for line in err.splitlines()), err
 
 # %% ../nbs/commands/09_forget.ipynb #f7659428
 def test_the_head_gives_the_logits():

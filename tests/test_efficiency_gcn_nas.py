@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 import numpy as np
 import torch
+from torch import nn
 from robustnb.evaluation import predict
 import copy, math, tempfile
 from functools import partial
@@ -146,6 +147,15 @@ def test_supernet():
     with pytest.raises(ValueError, match='one operation for each of 2 layers'): net.subnet([0, 9])
     draws = torch.tensor([(step(net.train(), x, y, cross_entropy, opt), net.path)[1] for _ in range(200)])
     assert (draws.view(-1).bincount() - 100).abs().max() < 40
+
+# %% ../nbs/efficiency/05_gcn_nas.ipynb #4b06ea29
+def test_one_shot_measures_batch_norm_anew():
+    data, space = load('digits').take(100), all_chains(list(options), 2)[:4]
+    torch.manual_seed(0)
+    net = supernet((1, 8, 8), 4, 2, 2)
+    values, norms = one_shot(net, space, data, data), [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    for m in norms: nn.init.normal_(m.running_mean, std=10.)
+    assert norms and torch.equal(one_shot(net, space, data, data), values)
 
 # %% ../nbs/efficiency/05_gcn_nas.ipynb #69106e0c
 def test_a_supernet_s_training_resumed():

@@ -200,6 +200,16 @@ def test_compiled_and_in_half_precision():
     torch.testing.assert_close(got[1], got[0])
     torch.testing.assert_close(got[2].mean(), got[0].mean(), rtol=.01, atol=0)
 
+# %% ../nbs/efficiency/01_kakurenbo.ipynb #29e4c807
+def test_weights_of_infobatch():
+    seen = SampleStatistics(100)
+    seen.loss.copy_(torch.linspace(0, 1, 100))
+    for rate in (.25, .5):
+        plan = infobatch(rate)(seen, 1, torch.Generator().manual_seed(0))
+        low = seen.loss < .5
+        torch.testing.assert_close(plan.weight, torch.where(low, 1/(1 - rate), 1.))    # without bias
+        assert (~low).nonzero()[:, 0].tolist() == plan.train[plan.train >= 50].tolist() and len(plan.train) < 100
+
 # %% ../nbs/efficiency/01_kakurenbo.ipynb #b650cf6c
 def test_refusals():
     data = load('digits').take(100)

@@ -154,6 +154,15 @@ def test_classes_in_closed_form():
     with pytest.raises(ValueError, match='k is a number'): near(torch.zeros(3), 4)
     with pytest.raises(ValueError, match='two classes or more'): class_means(h, torch.zeros(12).long())
 
+# %% ../nbs/efficiency/03_smsp.ipynb #3af5d918
+def test_a_start_measures_batch_norm_on_the_task():
+    torch.manual_seed(0)
+    net, x, y = convnet((1, 8, 8), 3, 4).eval(), drawn(0), torch.arange(12) % 3
+    first, still = (chain(m)[0] for m in (started(net, x, y), net))
+    mean = first.layer(net.normalize(x)).mean((0, 2, 3))
+    torch.testing.assert_close(first.norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+    assert not still.norm.running_mean.any() and mean.abs().max() > .01
+
 # %% ../nbs/efficiency/03_smsp.ipynb #f74b22ea
 def test_experiment():
     from robustnb.evidence.store import Job

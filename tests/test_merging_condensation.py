@@ -15,7 +15,7 @@ from robustnb.training import Recipe, load_state
 import pytest
 from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
-from robustnb.merging.condensation import OPERATIONS, PART, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, batch, condense, contact_sheet, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, mean_gradients, parts, perceptron_layers, save_data
+from robustnb.merging.condensation import OPERATIONS, PART, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, batch, condense, contact_sheet, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, mean_gradients, parts, perceptron_layers, rounds_of, save_data
 
 # %% ../nbs/merging/03_condensation.ipynb #5cc8e7b0
 def naive_distance(net, real, fake, y, eps=1e-6):
@@ -116,6 +116,21 @@ def test_fast_forms_equal_the_loop():
     value = gradient_matching(silent, real, fake, y)
     torch.testing.assert_close(value, naive_distance(silent, real, fake, y))
     assert torch.autograd.grad(value, fake)[0].isfinite().all()
+
+# %% ../nbs/merging/03_condensation.ipynb #d49f73b2
+def test_gradients_of_a_network_in_the_mode_that_it_has():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(), nn.Linear(8, 3))
+    (x, y), weights, found = (torch.rand(5, 1, 8, 8), torch.arange(5) % 3), [net[1].weight, net[3].weight], []
+    for mode in (True, False):
+        net.train(mode)
+        torch.manual_seed(1)
+        found.append(gradients(net, x, y))
+        torch.manual_seed(1)
+        by_autograd = torch.autograd.grad(F.cross_entropy(net(x), y), weights)
+        torch.testing.assert_close([*found[-1].values()], [*by_autograd])
+        assert net.training == mode
+    assert not found[0]['1.weight'].allclose(found[1]['1.weight'])
 
 # %% ../nbs/merging/03_condensation.ipynb #7343634b
 def test_equal_images_have_distance_zero():
@@ -237,6 +252,28 @@ def test_matching_loss_falls():
         few = dict(data=data.take(200), build=build, iterations=60, outer=1, operations=(), real=1000, lr=lr)
         quick(method, history=history, init='noise', **few)
         assert history[-1] < .5*history[0], (method, history[0], history[-1])
+
+# %% ../nbs/merging/03_condensation.ipynb #e5a084c3
+def test_the_steps_of_a_condensation_by_hand():
+    def build(): return mlp((1, 8, 8), hidden=(12,))
+    c = _Condensation(load('digits'), _METHODS['dc'], 1, build, .1, .5, 20, (), 'real', False, 0)
+    net, (x, y) = c.network(0), c.fakes()
+    hand = [p.detach().clone() for p in net.parameters()]
+    logits = lambda w: (((x - .5)/.25).flatten(1) @ w[0].T + w[1]).relu() @ w[2].T + w[3]
+    c.learn(net, 2, _draws(0))
+    for _ in range(2):    # descent at rate 0.01
+        grads = torch.autograd.grad(F.cross_entropy(logits([p.requires_grad_() for p in hand]), y), hand)
+        hand = [(p - .01*g).detach() for p, g in zip(hand, grads)]
+    torch.testing.assert_close([p.detach() for p in net.parameters()], hand)
+    was, speed = c.x, torch.zeros_like(c.x)
+    for seed in range(3):    # momentum of the images
+        fake = c.x.detach().requires_grad_()
+        value = gradient_matching(net, c.batch(_draws(seed)), fake, c.labels)
+        speed = .5*speed + torch.autograd.grad(value, fake)[0]
+        was = was - .1*.25**2*speed
+        c.step(net, _draws(seed))
+        torch.testing.assert_close(c.x, was)
+    assert [rounds_of(n) for n in (1, 10, 20, 50, 100)] == [(1, 1), (10, 50), (20, 25), (50, 10), (50, 10)]
 
 # %% ../nbs/merging/03_condensation.ipynb #f6659800
 def test_linear_features_give_class_means():

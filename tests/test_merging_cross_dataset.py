@@ -110,6 +110,11 @@ def test_search():
     # the order that B has does not matter
     assert abs(middle(perms) - np.mean(accuracies(na, interpolate(a, there, .5), parts))) < .1
 
+# %% ../nbs/merging/04_cross_dataset.ipynb #f6b195d4
+def test_what_the_search_gives_to_the_estimator():
+    with patch.dict(search.__globals__, straight_through=lambda *args, **kw: kw):
+        assert search(None, None, None, None, [], 3, 2., seed=5) == dict(lr=2., weight_decay=1e-4, sweeps=1, seed=5)
+
 # %% ../nbs/merging/04_cross_dataset.ipynb #8ac6c008
 def test_what_it_has_to_beat():
     (na, nb), spec, sets, parts = pair()
@@ -143,6 +148,12 @@ def test_what_it_has_to_beat():
     peer = LogisticRegression(C=1/(2*1e-3*n), max_iter=2000, tol=1e-6).fit((z/size).numpy(), union(*sets).y.numpy())
     said = both.head(z).softmax(1).detach().numpy()
     assert np.abs(said - peer.predict_proba((z/size).numpy())).mean() < .01
+
+# %% ../nbs/merging/04_cross_dataset.ipynb #07c2a6e5
+def test_fine_tuning_moves_the_statistics_of_batch_norm():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)).eval()
+    tuned = finetuned(net, net.state_dict(), load('digits').take(60), 3)
+    assert tuned['2.num_batches_tracked'] == 3 and not net.training and net[2].num_batches_tracked == 0
 
 # %% ../nbs/merging/04_cross_dataset.ipynb #c4a97e15
 def test_stacked_refuses_networks_of_different_widths():

@@ -473,6 +473,16 @@ def test_straight_through_follows_the_definition():
         p.grad is grads[k] for k, p in ma.named_parameters())
     assert len(history) == 3 and history[0]['solved'] > len(spec.sizes) and history[2]['solved'] <= len(spec.sizes)
 
+# %% ../nbs/merging/01_matching.ipynb #18d3b7f6
+def test_straight_through_takes_the_statistics_of_the_batch():
+    (ma, mb), data, rows = [convnet((1, 8, 8), 10, 4).eval() for _ in 'ab'], load('digits'), []
+    x, y, spec = as_float(data.x[:60]), data.y[:60], permutations(ma, as_float(data.x[:2]))
+    perms = straight_through(ma, ma, mb, spec, [(x, y)], history=rows)
+    middle = copy.deepcopy(ma)
+    middle.load_state_dict(interpolate(ma.state_dict(), permuted(mb.state_dict(), spec, perms), .5))
+    np.testing.assert_allclose(rows[0]['loss'], F.cross_entropy(middle.train()(x), y).item(), rtol=1e-5)
+    assert not ma.training and not ma.block1[1].num_batches_tracked
+
 # %% ../nbs/merging/01_matching.ipynb #13d0f18b
 def test_straight_through_with_tied_weights():
     torch.manual_seed(0)

@@ -230,6 +230,13 @@ def test_training():
         assert len(list(one.dir.glob('*.safetensors'))) == 2
     finally: shutil.rmtree(one.dir)
 
+# %% ../nbs/synthesis/01_diffusion.ipynb #b27d51f0
+def test_the_average_of_a_training_on_fewer_images_than_a_batch():
+    last = {}
+    def note(model, epoch): last.update({k: v.clone() for k, v in model.state_dict().items()})
+    got = train_diffusion(load('digits').take(5), 6, 32, 8, callback=note).denoise.state_dict()
+    assert got.keys() == last.keys() and not all(v.equal(last[k]) for k, v in got.items())
+
 # %% ../nbs/synthesis/01_diffusion.ipynb #00795d94
 @pytest.mark.slow
 def test_what_was_learnt():

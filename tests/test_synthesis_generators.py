@@ -68,6 +68,12 @@ def test_refusals_of_sample():
     for zero in (torch.tensor(0), np.int64(0), [0, 0], np.zeros(2, int)): assert g.sample(2, zero).equal(g.sample(2, 0))
     with pytest.raises(ValueError, match=r'expected \[0, 1\]'): Wrapped(nn.Identity(), (1, 8, 8)).sample(2)
 
+# %% ../nbs/synthesis/00_generators.ipynb #a1c40b7e
+def test_samples_are_made_in_evaluation_mode():
+    g = dcgan((1, 8, 8), 3, 4, 4).train()
+    a = g.sample(4)
+    assert g.training and a.equal(g.eval().sample(4))
+
 # %% ../nbs/synthesis/00_generators.ipynb #bc179c4d
 def test_shift_cut():
     rng = lambda: torch.Generator().manual_seed(0)

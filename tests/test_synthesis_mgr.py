@@ -11,13 +11,15 @@ import copy, tempfile
 import pandas as pd
 import pytest
 import torch.nn.functional as F
-from robustnb.data import Batches
+from robustnb.data import Batches, load
 from robustnb.evidence.store import Job
 from robustnb.evidence.trials import Artifacts, Trial
+from robustnb.experiments import mgr as experiment
 from robustnb.models import convnet
 from robustnb.synthesis.generators import dcgan, sample_data
 from robustnb.synthesis.ssl import small_cnn, strong
 from robustnb.training import fit
+from robustnb.data import load
 from robustnb.synthesis.generators import sample_data
 from robustnb.synthesis.mgr import Finder, MGR, feature_gap, filtered, fresh, gda, image_hypergradient, pcr, penalty, pool, regularised, shifted, slopes_of
 from robustnb.experiments.mgr import images, judged, paper, parts, run
@@ -220,6 +222,17 @@ def test_what_mgr_leaves_alone():
     for kw, message in (*wrong, (dict(rate=-1), 'rate is'), (dict(every=0), 'every at least 1')):
         with pytest.raises(ValueError, match=message): MGR(g, Finder((4,), 8), held, strong(), **kw)
 
+# %% ../nbs/synthesis/04_mgr.ipynb #c38e62a1
+def test_the_finder_is_judged_on_the_held_images():
+    net, g, data, held = mgr_parts()
+    rows, seen = lambda x: {bytes(i.numpy().tobytes()) for i in x}, []
+    def watched(model, x, y):
+        seen.append((rows(x), y.tolist()))
+        return cross_entropy(model, x, y)
+    MGR(g, Finder((4,), 8), held, strong(), weight=.3, every=1).search(net, data.x[:6], data.y[:6], watched)
+    (first, y), (second, _) = seen
+    assert first == rows(data.x[:6]) and y == data.y[:6].tolist() and second <= rows(held.x)
+
 # %% ../nbs/synthesis/04_mgr.ipynb #b7f61e9d
 def test_what_draws_begins_anew_with_another_training():
     _, used = trained(weight=.3, rate=1e-2)
@@ -265,6 +278,9 @@ def test_experiment():
         rows = lambda d: {bytes(i.numpy().tobytes()) for i in d.x}
         assert len(few) == 50 and len(meta) == 10 and not rows(own) & rows(meta) and rows(own) | rows(meta) == rows(few)
         assert not rows(few) & rows(trial('mgr', ('weight', .03)).heldout)
+        candidate = Trial(paper, Job('tiny', 'digits', 'mgr', (('weight', .03),), stage='tuning'))
+        assert rows(experiment.images(candidate)[1]) <= rows(load('digits'))
+        assert rows(experiment.images(trial('mgr'))[1]) == rows(load('digits', 'test'))
         out = run(trial('mgr', ('weight', .03)))
         assert set(out) == {'accuracy', 'norm', 'shift', 'mean'} and out['shift']['few'] > 0
         assert out['accuracy']['many'] > .3

@@ -236,3 +236,4 @@ def test_labels_and_sources():
     seen = lambda d: {bytes(x.flatten().tolist()) for x in d.x}
     tuning = parts(Trial(paper, Job('tiny', 'digits 5-9 to 0-4', 'supervised', (), stage='tuning')))[1]
     assert not seen(train) & seen(tuning) and not seen(train) & seen(source)
+    assert seen(tuning) <= seen(only(data, range(5))) and seen(held) == seen(only(load('digits', 'test'), range(5)))

@@ -22,7 +22,7 @@ from robustnb.models import convnet
 from robustnb.training import cross_entropy
 from robustnb.transfer.baselines import embedded
 from robustnb.transfer.adarand import Prior, adarand, class_statistics, diagnostics, prior_terms
-from robustnb.experiments.adarand import OWN, held, paper, run, shots
+from robustnb.experiments.adarand import OWN, held, paper, run, shots, target
 
 # %% ../nbs/transfer/02_adarand.ipynb #8daf1f75
 def case():
@@ -116,6 +116,15 @@ def test_an_update_of_the_prior_by_hand():
     one(h.float(), y)
     with torch.autocast('cpu', torch.bfloat16): other(h.float(), y)
     assert torch.equal(one.running, other.running) and torch.equal(one.mean, other.mean)
+
+# %% ../nbs/transfer/02_adarand.ipynb #4b9e60f3
+def test_the_share_of_the_past_and_the_end_of_the_rate():
+    mean, h, y = torch.eye(2, 3), torch.tensor([[0., 0, 1], [0, 2, 0]]), torch.arange(2)
+    prior = Prior(mean, 0., alpha=.8, updates=3)
+    prior(h, y)
+    torch.testing.assert_close(prior.running, .8*mean + .2*h)
+    for _ in range(5): prior(h, y)
+    assert prior.opt.param_groups[0]['lr'] == pytest.approx(1e-2*np.cos(7*np.pi/16))    # it stays there
 
 # %% ../nbs/transfer/02_adarand.ipynb #cbe3b4ed
 def test_limits_of_the_objective():
@@ -218,3 +227,11 @@ def test_draws_of_the_target_set():
     rows = lambda d: {tuple(v.flatten().tolist()) for v in d.x}
     assert rows(small) <= rows(large[0]) and not rows(large[0]) & rows(large[1])
     assert len(large[0]) + len(large[1]) == len(data) and rows(small) != rows(shots(data, 3, 2)[0])
+
+# %% ../nbs/transfer/02_adarand.ipynb #a27c5d18
+def test_a_candidate_is_measured_on_images_apart():
+    trials = [Trial(paper, Job('tiny', 'digits', 'ft', stage=stage)) for stage in ('tuning', 'final')]
+    for t in trials: t.setting = copy.copy(t.setting); t.setting.valid = 50
+    (few, apart), (_, last) = (target(t, 10) for t in trials)
+    rows = lambda d: {tuple(v.flatten().tolist()) for v in d.x}
+    assert len(apart) == 50 < len(last) and not rows(apart) & (rows(few) | rows(last))

@@ -203,8 +203,8 @@ def test_which_depth():
     assert list(scores) == [0, 1, 2, 3] and scores[best] == max(scores.values())
     net = defrosted(source, 2, data, short)
     assert scores[2] == (net(test.x/255).argmax(1) == test.y).float().mean()
-    tied = best_depth(source, data, replace(test, y=torch.zeros_like(test.y)).pick(test.y > 0), depths=[0, 3], recipe=short)
-    assert tied[0] == (3 if tied[1][3] >= tied[1][0] else 0)
+    none = replace(test, y=test.y + 5)                          # no network is right
+    assert best_depth(source, data, none, depths=[0, 3], recipe=short) == (3, {0: 0., 3: 0.}), 'of equals the deepest'
     held = data.split(30, 0)
     assert best_depth(source, data, recipe=short)[1] == best_depth(source, *held, recipe=short)[1]
     with pytest.raises(ValueError, match='nothing to decide on'): best_depth(source, data.take(1))
@@ -319,6 +319,8 @@ def test_experiment():
         out = run(Trial(paper, Job('tiny', 'digits', arm, values)))
         assert set(out['by_n']) == set(out['valid_n']) == {20., 50., 200.} and set(out['by_dose']) == {0., .5, 1.}, arm
         assert all(.2 < v <= 1 for m in out.values() for v in m.values()), arm
+    tuning = run(Trial(paper, Job('tiny', 'digits', arm, values, stage='tuning')))
+    assert tuning == dict(valid=out['valid_n'][50.]) != dict(valid=out['by_n'][50.])    # by validation images
     assert len({out['by_n'][50.], *out['by_dose'].values(), *out['by_untrained'].values()}) == 1    # scratch sees no source
     assert {len(a.candidates) for name, a in paper.arms.items() if name != 'similarity'} == {3}, 'the same effort for all'
 

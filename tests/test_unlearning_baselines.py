@@ -133,6 +133,13 @@ def test_gradient_ascent():
     loss_of = lambda net: evaluate(net, forgotten).loss['clean']
     seen = [loss_of(gradient_ascent(0.001, n, stop=-1.)(model, forgotten, kept)) for n in (1, 5, 25)]
     assert loss_of(model) < seen[0] < seen[1] < seen[2]
+    steps = []
+    hook = model.register_forward_hook(lambda *args: steps.append(1)) # copies have it too
+    for n in (1, 5, 8): # of 4 batches an epoch
+        steps.clear()
+        gradient_ascent(0.001, n, stop=-1., batch=10)(model, forgotten, kept)
+        assert len(steps) == n
+    hook.remove()
     far = gradient_ascent(0.01, 1000, stop=0.1)(model, forgotten, kept)
     assert evaluate(far, forgotten).accuracy['clean'] <= 0.1 and loss_of(far) < 20 # it was stopped in time
     with pytest.raises(Diverged, match='lower rate'): gradient_ascent(1., 100, stop=-1.)(model, forgotten, kept)

@@ -23,7 +23,7 @@ from robustnb.unlearning.baselines import forget_statistics, without
 from robustnb.models import convnet
 from robustnb.training import Diverged, cross_entropy
 from robustnb.unlearning.mnemonic_code import WithCodes, by_class, displacement, edited, fisher, load_codes, mnemonic_code, mnemonic_codes, probe, recalled, save_codes, score
-from robustnb.experiments.mnemonic_code import arms, counted, derive, paper, run
+from robustnb.experiments.mnemonic_code import arms, counted, derive, paper, run, survival
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #13edeab1
 def small_net(seed=0, hidden=32, classes=10, act=nn.Sigmoid):
@@ -288,6 +288,8 @@ def test_probe():
     np.testing.assert_allclose(probe(net, train, test), recall, atol=.03)  # sklearn leaves the intercept without penalty
     assert torch.equal(probe(mnemonic_code(codes, .1, head=True)(net, 3), train, test), probe(net, train, test))
     assert probe(net, train, test).mean() > .9
+    for c in (0, 7): # a row is read without the others: the scale is that of the training images
+        assert probe(net, train, test.pick(test.y == c))[c] == probe(net, train, test)[c]
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #3c5f09ad
 def test_looks_at_the_codes():
@@ -339,6 +341,18 @@ def test_differences_from_the_retrained():
     for metric, want in dict(E_F=[1., 1.], A_R=[.8, .1], total=[1.8, 1.1]).items():    # chance, and nothing recognised
         assert values_of(gone, 'fine_tuned', metric).tolist() == want
     assert values_of(gone, 'codes', 'E_F').tolist() == [.9, .8] and len(values_of(gone, 'fine_tuned', 'probe_off')) == 1
+
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #e84b02d7
+def test_members_are_told_from_images_never_trained_on():
+    from unittest import mock
+    from robustnb.experiments.mnemonic_code import survival
+    trial, rows = Trial(paper, Job('tiny', 'digits', 'codes')), lambda d: {bytes(x.flatten().tolist()) for x in d.x}
+    attack = mock.Mock(side_effect=ZeroDivisionError)
+    with mock.patch.dict(survival.__globals__, membership_attack=attack), pytest.raises(ZeroDivisionError):
+        survival(trial, None, None)
+    _, forgotten, never = attack.call_args.args
+    assert set(never.y.tolist()) == set(forgotten.y.tolist()) == {trial.setting.forget}
+    assert rows(forgotten) <= rows(trial.train) and not rows(never) & (rows(trial.train) | rows(trial.heldout))
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #162f157f
 def test_the_experiment():

@@ -119,7 +119,8 @@ def samples(self:Report):
 def verdict(self:Report):
     "The result in words, with what the checks have to say about it"
     n, (low, high) = len(self.by), wilson(int((self.by < 0).sum()), len(self.by))
-    said = advice(self.flags) if self.flags or self.about.get('checks', True) else 'The checks were left out.'
+    said = advice(self.flags) if self.flags or self.about.get('checks', True) else (
+        'The checks were left out: nothing is known about masked gradients, randomness and the like.')
     return (
         f'{self.robust:.1%} of {n} images hold against {self.version} AutoAttack in the {type(self.threat).__name__} '
         f'ball of {self.threat.eps:.4g} '

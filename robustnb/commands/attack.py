@@ -7,7 +7,7 @@ __all__ = ['ATTACK', 'EXAMPLES', 'STATE', 'RUN', 'COMMANDS', 'arguments', 'model
            'surrogate', 'check_state', 'whole_state', 'said', 'title', 'written', 'attacked', 'cluster', 'run']
 
 # %% ../../nbs/commands/05_attack.ipynb #54554d8c
-import json, shlex, sys
+import json, shlex, sys, warnings
 from pathlib import Path
 from .common import (Command, asked, bad, cluster_options, columns, count, count_of, filled,
                                       find_device, lib, natural, one_line, options, placed, radius, readable, to_go_on)
@@ -124,11 +124,7 @@ def said(report):
     for name, r in report.table.iterrows():
         rows.append((name, f'{r.accuracy:.1%}', f'{r.low:.1%} to {r.high:.1%}', f'{r.broken:.0f}',
                      f'{r.passes / n:,.0f}', f'{r.seconds:,.1f}'))
-    verdict = report.verdict
-    if not report.about.get('checks', True) and not report.flags: # nobody looked
-        verdict = verdict.removesuffix(lib('attacks.checks').advice([]))
-        verdict += 'The checks were left out: nothing is known about masked gradients, randomness and the like.'
-    return f'{columns(rows)}\n\n{filled(verdict)}'
+    return f'{columns(rows)}\n\n{filled(report.verdict)}'
 
 # %% ../../nbs/commands/05_attack.ipynb #b7643220
 def title(args, model):
@@ -181,10 +177,11 @@ def run(args, argv):
     paths = [p and writable(p) for p in (args.json, args.html)]
     if args.state: check_state(args.state, accelerator)
     data = attack_data(args)
-    models = [model_of(args.model, args.weights), *(surrogate(args.model, f) for f in args.surrogate)]
+    with lib('models').seeded(args.seed): models = [model_of(args.model, args.weights), *(surrogate(args.model, f) for f in args.surrogate)]
     for m in models: try_out(m.to(device), data, device, gradient=True)
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
     nodes = cluster(args)
+    if not args.weights: warnings.warn('no --weights: the model is attacked as its code makes it')
     if main:
         where = f'a cluster with room for {count_of(nodes.n, "part")}' if nodes else device
         print(f'{title(args, models[0])}: {args.version} AutoAttack in the {args.norm} ball of {args.eps:.4g}, '

@@ -24,7 +24,7 @@ def run(args, argv):
     if args.clear: print(f'deleted: {trials.cleared(artifacts, args.name)}'); return
     table = trials.kept(artifacts, args.name)
     if args.json: print(table.to_json(orient='records', indent=1)); return
-    if len(table): print(table.to_string(index=False))
+    if len(table): print(table.to_string(index=False, na_rep='-'))
     print(f'{len(table)} artifacts, {table.megabytes.sum():.0f} MB in {artifacts.dir}')
 
 COMMANDS = [Command('cache', 'what experiments keep on disk', run.__doc__, arguments, run)]

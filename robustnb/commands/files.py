@@ -67,7 +67,7 @@ def tensor_name(path):
 def model_name(path):
     "`path` as Path, refused where no model can be written"
     path = tensor_name(writable(path))
-    if path.suffix != '.safetensors': raise bad(f'--out {path}: a model is written as a .safetensors file')
+    if path.suffix != '.safetensors': raise bad(f'--out {path}: it is written as a .safetensors file')
     return path
 
 # %% ../../nbs/commands/01_files.ipynb #261b0536

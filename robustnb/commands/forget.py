@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'FORGET', 'EXAMPLES', 'COMMANDS', 'maker', 'settings_of', 'arguments', 'data_arguments', 'check_options',
-           'number_of', 'called', 'forgotten', 'run', 'report', 'told']
+           'number_of', 'called', 'forgotten', 'run', 'check_forgotten', 'report', 'told']
 
 # %% ../../nbs/commands/09_forget.ipynb #1bc02587
-import json
+import json, warnings
 from .common import (Command, asked, bad, columns, count_of, find_device, lib, natural, numbers,
                                       options, setting, typed)
 from .files import model_name, put, weights_file, writable, writing
@@ -31,6 +31,7 @@ def settings_of(name, given, seed):
 FORGET = '''Make a trained classifier forget one class or several.
 
 With --codes, those that it was trained with (robustnb train --codes), by one edit of the weights; no data are needed.
+It is made for perceptrons of sigmoids; networks of ReLU, such as --arch mlp, often forget other classes too, or nothing.
 With --method by another method, which needs the training data. With --data the accuracy on the forgotten and on the
 other classes is measured before and after.'''
 EXAMPLES = '''examples:
@@ -118,11 +119,21 @@ def run(args, argv):
     with writing(out): written(new, out)
     found = report(model, new, classes, codes, test or train)
     gone = ', '.join(called(c, train) for c in classes)
-    print(f"{weights.stem}: {gone} forgotten by {args.method or 'codes'}, on {device}")
+    print(f"{weights.stem}: {gone} to be forgotten by {args.method or 'codes'}, on {device}")
     print(told(found))
+    check_forgotten(found)
     if test is None and train: print('on the training images, as there is no --test')
     if args.json: put(writable(args.json), lambda path: path.write_text(json.dumps(found, indent=1)))
     for path in filter(None, (out, args.json and writable(args.json))): print(f'written: {path.resolve()}')
+
+def check_forgotten(found):
+    "Warn of a class that is still known, and of others that have suffered"
+    for what in ('codes', 'images'):
+        if f'{what} after' not in found: continue
+        (_, before), (gone, others) = found[f'{what} before'], found[f'{what} after']
+        if gone > .5: warnings.warn(f'the class is still recognised, by {gone:.0%} of its {what}')
+        if others < before - .1:
+            warnings.warn(f'the others have suffered: of their {what} {before:.0%} were recognised, {others:.0%} are now')
 
 # %% ../../nbs/commands/09_forget.ipynb #16b90d57
 def report(model, new, classes, codes, data):

@@ -20,7 +20,7 @@ def paper_arguments(p):
     p.set_defaults(papers=None)
     p.add_argument('keys', nargs='*', metavar='KEY',
                    help='papers, by the keys that `robustnb list` shows (default: all)')
-    p.add_argument('--results', metavar='DIR', help='keep results in DIR, and use no others')
+    p.add_argument('--results', metavar='DIR', help='the folder of the results; none but those count')
 
 def known_papers(args): # {key: Paper}
     "All papers of the package, or those that the caller of `main` has given"
@@ -37,6 +37,7 @@ def stored(args):
     "The store that the arguments name, else that of the package"
     if args.results is None: return lib('evidence.store').default_store('small')
     if not Path(args.results).is_dir(): raise bad(f'there is no folder {args.results}')
+    if not [*Path(args.results).glob('*.json*')]: raise bad(f'{args.results} holds no results')
     return lib('evidence.store').Store(args.results)
 
 def strangers(store, papers):

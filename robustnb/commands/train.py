@@ -9,7 +9,7 @@ __all__ = ['DISTIL', 'OBJECTIVES', 'TRAIN', 'EXAMPLES', 'COMMANDS', 'made_attack
            'holding', 'watch', 'choose', 'judged', 'recipe_of', 'step_of', 'run', 'header_of', 'finish']
 
 # %% ../../nbs/commands/06_train.ipynb #c638d9eb
-import sys, warnings, zlib
+import inspect, sys, warnings, zlib
 from .attack import said
 from .common import (Command, amount, asked, bad, count, count_of, lib, natural, numbers,
                                       one_line, options, placed, radius, readable, setting, to_go_on, typed, unknown)
@@ -194,6 +194,8 @@ def of_architecture(args, train):
     names = [a for a in models.architectures() if a != 'autoencoder']
     if args.arch not in names: raise unknown('architecture', args.arch, names)
     width = {'width': args.width} if args.width else {}
+    if width and 'width' not in inspect.signature(getattr(models, args.arch)).parameters:
+        raise bad(f'--arch {args.arch} has no --width')
     try: return getattr(models, args.arch)(shape, len(train.classes), **width)
     except (TypeError, ValueError) as e: raise bad(f'--arch {args.arch}: {e}') from None
 
@@ -364,7 +366,7 @@ def header_of(args, data, valid, model, device):
                 f'{args.objective} in the {args.norm} ball of {args.eps:.4g}')
     held = f', {len(valid):,} held out' if valid else ''
     return (f"{spec['name'] if spec else type(model).__name__} by {by}: {count_of(len(data), 'image')} of "
-            f"{readable(data.name)}{held}, {count_of(args.epochs, 'epoch')}, on {device}")
+            f"{readable(data.name)}, {count_of(len(data.classes), 'class')}{held}, {count_of(args.epochs, 'epoch')}, on {device}")
 
 def finish(args, model, name, out, test, threat):
     "Write the model, say what it is, and attack it"

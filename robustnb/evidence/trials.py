@@ -328,7 +328,8 @@ def kept(artifacts, pattern='*'):
         rows.append(
             dict(file=path.name, paper=paper, scale=scale, dataset=dataset, seed=seed,
                  seconds=float(about.get('seconds', 'nan')), megabytes=round(path.stat().st_size / 1e6, 2)))
-    return pd.DataFrame(rows, columns=['file', 'paper', 'scale', 'dataset', 'seed', 'seconds', 'megabytes'])
+    columns = ['file', 'paper', 'scale', 'dataset', 'seed', 'seconds', 'megabytes']
+    return pd.DataFrame(rows, columns=columns).astype(dict(seed='Int64'))
 
 def cleared(artifacts, pattern='*'):
     "How many artifacts with a matching name were deleted; those being made are left alone"
