@@ -140,7 +140,7 @@ def test_conventions_of_scikit_learn_and_pyod():
     np.testing.assert_allclose(alone, d.decision_function(X[:20]), rtol=1e-9)
     assert roc_auc_score(y, d.decision_scores_) > .95
     default, by_row = (ABC(**small, anomaly_weight=w).fit(X, y).decision_scores_ for w in (None, 12/120))
-    assert (default == by_row).all()                                   # by rows, not by classes
+    assert (default == by_row).all()                                      # by rows, not by classes
     np.testing.assert_allclose((d.residuals(X)**2).mean(1), d.scores(X), rtol=1e-4)
     far = d.center_ + d.scale_*[[0, 1000, 0, 0, 20]]         # what the network does not see is a deviation all the same
     np.testing.assert_allclose(d.residuals(far), [[0, 1000, 0, 0, 20]], atol=10)

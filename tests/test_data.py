@@ -559,6 +559,7 @@ def test_digits():
 
 # %% ../nbs/00_data.ipynb #a0de0b06
 def test_image_folder():
+    import shutil
     from PIL import Image
     with tempfile.TemporaryDirectory() as tmp:
         for k, (name, colour) in enumerate({'red': (255, 0, 0), 'blue': (0, 0, 255)}.items()):
@@ -572,6 +573,9 @@ def test_image_folder():
         assert torch.equal(image_folder(tmp, 8, n=4).x, data.x[:4])
         with pytest.raises(ValueError, match='has 6'): image_folder(tmp, 8, n=7)
         with pytest.raises(ValueError, match='one subfolder of images per class'): image_folder(Path(tmp)/'red')
+        with tempfile.TemporaryDirectory() as above:
+            shutil.copytree(tmp, f'{above}/train')
+            with pytest.raises(ValueError, match='but holds such folders: give .*train'): image_folder(above)
         (Path(tmp)/'red'/'0.png').write_bytes(b'no image')
         with pytest.raises(ValueError, match='0.png is corrupt'): image_folder(tmp, 8)
     with pytest.raises(FileNotFoundError, match='no folder'): image_folder('nowhere')
