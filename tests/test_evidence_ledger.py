@@ -10,7 +10,7 @@ import pytest
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
 from robustnb.evidence.trials import Arm, Setting
-from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_of, show_comparisons, show_ledger, tuning_table
+from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_of, show_comparisons, show_ledger, starred, tuning_table
 
 # %% ../nbs/evidence/04_ledger.ipynb #61950959
 def paper_of(**kw):
@@ -62,6 +62,9 @@ def test_records_follow_the_choice():
     r = records_of(p, 'tiny', store)
     assert set(r[r.metric == 'm'].value) == {0., 2.} and set(r[r.arm == 'b'].chosen) == {'k=2'} and set(
         r[r.arm == 'a'].chosen) == {''}
+    wide = Arm(print, k=[1, 2, 3, 2], how=['plain', 1, 2, 'plain'], lr=[.1, .1, .2, .2])
+    assert [starred(wide, v) for v in wide.candidates] == [
+        'k=1*, how=plain, lr=0.1', 'k=2, how=1, lr=0.1', 'k=3*, how=2, lr=0.2', 'k=2, how=plain, lr=0.2']
     by = r[r.metric == 'by']
     assert dict(zip(by.condition, by.value)) == {.1: 1., 'x': float('inf')} and r[r.metric == 'm'].condition.isna().all()
     assert records_of(p, 'tiny',

@@ -135,7 +135,7 @@ def test_gradient_ascent():
     assert loss_of(model) < seen[0] < seen[1] < seen[2]
     steps = []
     hook = model.register_forward_hook(lambda *args: steps.append(1)) # copies have it too
-    for n in (1, 5, 8): # of 4 batches an epoch
+    for n in (1, 5, 8): # of 5 batches an epoch
         steps.clear()
         gradient_ascent(0.001, n, stop=-1., batch=10)(model, forgotten, kept)
         assert len(steps) == n

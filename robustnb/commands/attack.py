@@ -177,7 +177,8 @@ def run(args, argv):
     paths = [p and writable(p) for p in (args.json, args.html)]
     if args.state: check_state(args.state, accelerator)
     data = attack_data(args)
-    with lib('models').seeded(args.seed): models = [model_of(args.model, args.weights), *(surrogate(args.model, f) for f in args.surrogate)]
+    with lib('models').seeded(args.seed):
+        models = [model_of(args.model, args.weights), *(surrogate(args.model, f) for f in args.surrogate)]
     for m in models: try_out(m.to(device), data, device, gradient=True)
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
     nodes = cluster(args)

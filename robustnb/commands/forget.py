@@ -31,7 +31,7 @@ def settings_of(name, given, seed):
 FORGET = '''Make a trained classifier forget one class or several.
 
 With --codes, those that it was trained with (robustnb train --codes), by one edit of the weights; no data are needed.
-It is made for perceptrons of sigmoids; networks of ReLU, such as --arch mlp, often forget other classes too, or nothing.
+It is made for perceptrons of sigmoids; networks of ReLU, such as --arch mlp, often forget others too, or nothing.
 With --method by another method, which needs the training data. With --data the accuracy on the forgotten and on the
 other classes is measured before and after.'''
 EXAMPLES = '''examples:
@@ -133,7 +133,7 @@ def check_forgotten(found):
         (_, before), (gone, others) = found[f'{what} before'], found[f'{what} after']
         if gone > .5: warnings.warn(f'the class is still recognised, by {gone:.0%} of its {what}')
         if others < before - .1:
-            warnings.warn(f'the others have suffered: of their {what} {before:.0%} were recognised, {others:.0%} are now')
+            warnings.warn(f'the others have suffered: {before:.0%} of their {what} were recognised, now {others:.0%}')
 
 # %% ../../nbs/commands/09_forget.ipynb #16b90d57
 def report(model, new, classes, codes, data):

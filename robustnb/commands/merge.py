@@ -401,7 +401,8 @@ def report(args, line, model, states, names, ways, batches, tests): # the files 
     held_out = batches_of(args, tests, batches.x.device, shuffle=False)
     text, rows, curves = asked(measured, args, model, states, names, ways, batches, held_out)
     if line: put(line, lambda path: write_curves(curves, path, line.suffix))
-    where = f': the worst of {args.points} points' if line else f' at t = {args.t:g}' if len(states) == 2 else ' of the mean'
+    of = f' at t = {args.t:g}' if len(states) == 2 else ' of the mean'
+    where = f': the worst of {args.points} points' if line else of
     new = '' if args.condensed else ' that matching and REPAIR have not seen'
     print(f'\n{text}\non {len(tests)} images{new}; barriers{where}\n')
     written = [line] if line else []

@@ -365,8 +365,9 @@ def header_of(args, data, valid, model, device):
     spec, by = (getattr(model, 'spec', None), 'standard training' if args.objective == 'standard' else
                 f'{args.objective} in the {args.norm} ball of {args.eps:.4g}')
     held = f', {len(valid):,} held out' if valid else ''
-    return (f"{spec['name'] if spec else type(model).__name__} by {by}: {count_of(len(data), 'image')} of "
-            f"{readable(data.name)}, {count_of(len(data.classes), 'class')}{held}, {count_of(args.epochs, 'epoch')}, on {device}")
+    images = f"{count_of(len(data), 'image')} of {readable(data.name)}, {count_of(len(data.classes), 'class')}"
+    name = spec['name'] if spec else type(model).__name__
+    return f"{name} by {by}: {images}{held}, {count_of(args.epochs, 'epoch')}, on {device}"
 
 def finish(args, model, name, out, test, threat):
     "Write the model, say what it is, and attack it"

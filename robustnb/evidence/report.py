@@ -145,7 +145,7 @@ def comparison_columns(row, c)->dict:
 READING = ('An effect is arm minus baseline in the weakest comparison, with its interval over the seeds. '
            'A claim is reproduced where every comparison holds, partly where some hold and none fails, '
            'mixed where some hold and some fail, not reproduced where some fail and none holds, '
-           'and open where more seeds have to decide.')
+           'and open where more seeds have to decide. A star marks a chosen value at an end of those tried.')
 
 def terminal(
     file=None, # None: standard output

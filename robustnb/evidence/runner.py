@@ -309,7 +309,7 @@ def reproduce(
     store, say = store or default_store(scale), say or (lambda text, **kw: None)
     artifacts = Artifacts(store.dir/'.artifacts' if scale == 'tiny' else None, wait=False)
     if on:
-        from robustnb.evidence.cluster import Cluster # which imports Ray
+        from robustnb.evidence.cluster import Cluster # here, since it imports this module
         place = Cluster(cpus_per_job, gpus_per_job, device, store, artifacts, again)
     else:
         device = find_device(device)

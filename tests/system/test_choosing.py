@@ -28,7 +28,8 @@ CASES = [*ARMS, *(pytest.param(k, marks=pytest.mark.skip(reason=why)) for k, why
 
 def paper_of(key): return getattr(importlib.import_module(f'robustnb.experiments.{key}'), 'paper', None)
 
-def tuned(paper, dataset): return [a for a in paper.arms_at('tiny', dataset) if paper.arms[a].tuned and paper.arms[a].of == a]
+def tuned(paper, dataset):
+    return [a for a in paper.arms_at('tiny', dataset) if paper.arms[a].tuned and paper.arms[a].of == a]
 
 class Loads:
     "`data.load`, which notes what test splits are asked for and mixes their labels if it shall"
@@ -64,12 +65,14 @@ def measured(key, folder, mixed, stage):
     setting.valid = setting.valid or 100    # at this scale some papers choose nothing
     with mock.patch.dict(paper.settings, {place: setting}), loading(loads), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return run_job(paper, Job(*place, ARMS[key], values, 0, stage), 'cpu', Artifacts(folder))['metrics'], loads.asked
+        result = run_job(paper, Job(*place, ARMS[key], values, 0, stage), 'cpu', Artifacts(folder))
+    return result['metrics'], loads.asked
 
 def test_no_paper_is_forgotten():
     keys = [m.name for m in pkgutil.iter_modules(robustnb.experiments.__path__)]
     papers = {k: p for k in keys if (p := paper_of(k)) and 'tiny' in p.scales}
-    assert {k for k, p in papers.items() if any(tuned(p, d) for d in p.datasets('tiny'))} == ARMS.keys() | SKIPPED.keys()
+    chosen = {k for k, p in papers.items() if any(tuned(p, d) for d in p.datasets('tiny'))}
+    assert chosen == ARMS.keys() | SKIPPED.keys()
     for k, a in ARMS.items(): assert a in tuned(papers[k], papers[k].datasets('tiny')[-1]), k
 
 @pytest.mark.parametrize('key', CASES)
