@@ -120,9 +120,11 @@ def test_snip_against_removing_weights_one_at_a_time():
     state = torch.get_rng_state()
     one, two, other = (snip(dropping, x, y, seed=seed)['1.fc1.weight'] for seed in (0, 0, 1))
     assert torch.equal(one, two) and not torch.equal(one, other) and torch.equal(state, torch.get_rng_state())
-    net.spare = torch.nn.Linear(3, 2).double()                  # a layer that nobody asks
-    assert not snip(net, x, y)['spare.weight'].any()
-    del net.spare
+    class Spare(torch.nn.Module):
+        "Has a layer that nobody asks"
+        def __init__(self): super().__init__(); self.net, self.spare = net, torch.nn.Linear(3, 2).double()
+        def forward(self, x): return self.net(x)
+    assert not snip(Spare(), x, y)['spare.weight'].any() and snip(Spare(), x, y)['net.fc1.weight'].any()
     a, again, b = (random_scores(net, seed=seed)['fc1.weight'] for seed in (1, 1, 2))
     assert torch.equal(a, again) and not torch.equal(a, b)
 

@@ -389,7 +389,6 @@ def test_the_usual_network_sees_all_classes():
     for method in ('dm', 'dc'):
         small = condense(nameless, method, 1, iterations=1, real=4, progress=False)
         assert small.y.tolist() == [0, 1, 2] and small.x.isfinite().all()
-    assert [a.texts[0].get_text() for a in contact_sheet(small).axes] == ['0', '1', '2']
 
 # %% ../nbs/merging/03_condensation.ipynb #ede57686
 def test_condense_refuses():
@@ -417,6 +416,11 @@ def test_saved_bit_for_bit():
         save_file(dict(w=torch.ones(2)), Path(folder)/'weights.safetensors')
         with pytest.raises(ValueError, match='was not written by save_data'): load_data(Path(folder)/'weights.safetensors')
         with pytest.raises(FileNotFoundError): load_data(Path(folder)/'none.safetensors')
+
+# %% ../nbs/merging/03_condensation.ipynb #c7d10e35
+def test_a_sheet_of_classes_without_names():
+    nameless = Data(torch.rand(3, 1, 8, 8), torch.arange(3), [], 'nameless')
+    assert [a.texts[0].get_text() for a in contact_sheet(nameless).axes] == ['0', '1', '2']
 
 # %% ../nbs/merging/03_condensation.ipynb #0fc8d5da
 def test_the_reported_figure_is_that_of_the_ordinary_fit():

@@ -21,6 +21,11 @@ def naive_features(model, x, head):
     setattr(model.get_submodule(parent), name, nn.Identity())
     return model(x)
 
+class Keyword(nn.Module):
+    "Calls its head by keyword"
+    def __init__(self): super().__init__(); self.head = nn.Linear(4, 3)
+    def forward(self, x): return self.head(input=x)
+
 # %% ../nbs/01_models.ipynb #0e7c2c0f
 def test_normalize():
     x = torch.rand(5, 3, 4, 4)
@@ -297,14 +302,9 @@ def test_features_and_gradients():
     assert x.grad.abs().sum() > 0 and net.head.weight.grad is None    # the head is not part of the graph
     with torch.no_grad(): assert not features(net, x).requires_grad
     with pytest.raises(RuntimeError): features(net, torch.rand(3, 5, 8, 8))
-    class Keyword(nn.Module):
-        "Calls its head by keyword"
-        def __init__(self): super().__init__(); self.head = nn.Linear(4, 3)
-        def forward(self, x): return self.head(input=x)
     images, table = torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8), torch.rand(2, 4)
     assert torch.equal(features(net, images), features(net, images/255)) and torch.equal(logits_of(net, images), net(images/255))
-    assert torch.equal(represented(net, images)[1], represented(net, images/255)[1])
-    assert torch.equal(features(Keyword(), table), table) and torch.equal(represented(Keyword(), table)[1], table)
+    assert torch.equal(features(Keyword(), table), table)
     assert not any(m._forward_hooks
                    for m in net.modules()) and all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
@@ -380,6 +380,8 @@ def test_the_representation():
         logits, h = represented(net, x)
         assert torch.equal(logits, net(x)) and torch.equal(h, features(net, x)) and h.requires_grad
         assert not any(m._forward_hooks for m in net.modules()), 'no hook is left'
+        pixels = (255*x).round().byte()
+        assert torch.equal(represented(net, pixels)[1], represented(net, pixels/255)[1])
         assert torch.equal(represented(nn.DataParallel(net), x)[1], h)
     maps = net.block3(net.block2(net.block1(net.normalize(x))))
     torch.testing.assert_close(represented(net, x, 'block3')[1], maps.mean((2, 3)))
@@ -406,6 +408,7 @@ def test_the_representation():
     with pytest.raises(ValueError, match="'1' gives no tensor but a tuple for 5 images"): represented(odd, x, '1')
     whole = nn.Sequential(nn.Flatten(0, 1), nn.Flatten(), nn.Unflatten(0, (5, 3)), nn.Flatten(), nn.Linear(192, 3))
     with pytest.raises(ValueError, match=r'a tensor \(15, 64\) for 5 images'): represented(whole, x, '1')
+    assert torch.equal(represented(Keyword(), h := torch.rand(2, 4))[1], h)
 
 # %% ../nbs/01_models.ipynb #81233460
 def test_save_and_load():

@@ -134,7 +134,7 @@ def test_consistency():
         return net.head.weight
     start = net
     assert torch.equal(trained(first), trained(first))            # on an object used before
-    with pytest.raises(ValueError, match='weight is'): consistent(augmix(), -1)
+    with pytest.raises(ValueError, match='weight must be'): consistent(augmix(), -1)
 
 # %% ../nbs/robustness/08_robustify.ipynb #0289450f
 def test_uncertainty():
@@ -265,7 +265,7 @@ def test_the_objective():
     moved = {k for k, v in both.state_dict().items() if not torch.equal(v, was[k])}
     assert all(torch.equal(v, fixed[k]) for k, v in both.base.state_dict().items())               # bit for bit
     assert moved and all(k.startswith(('tuned.block3', 'tuned.head', 'clean')) for k in moved) and 'clean.bias' in moved
-    for bad, says in ((dict(weight=-1), 'weight is'), (dict(form='sure'), 'form'), (dict(temperature=0), 'temperature is')):
+    for bad, says in ((dict(weight=-1), 'weight must be'), (dict(form='sure'), 'form'), (dict(temperature=0), 'temperature is')):
         with pytest.raises(ValueError, match=says): distilled(teacher, augmix(), **bad)
     with pytest.raises(ValueError, match='teacher has 3 classes'):
         distilled(convnet((1, 8, 8), 3, width=2), augmix())(both, x, y)

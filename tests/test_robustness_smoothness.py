@@ -209,7 +209,7 @@ def test_entropysgd_begins_each_training_of_fit_anew_and_its_state_is_that_of_a_
 # %% ../nbs/robustness/05_smoothness.ipynb #f5ab203b
 def test_refusals():
     wrong = [(dict(inner=0), 'inner is a whole number'), (dict(inner=2.), 'inner is a whole number'),
-             (dict(gamma=-1), 'gamma is a finite'), (dict(noise=math.nan), 'noise is a finite'),
+             (dict(gamma=-1), 'gamma must be a finite'), (dict(noise=math.nan), 'noise must be a finite'),
              (dict(alpha=0), 'alpha is above 0'), (dict(share=1.5), 'share is above 0')]
     for kw, message in wrong:
         with pytest.raises(ValueError, match=message): EntropySGD(**kw)

@@ -83,7 +83,7 @@ def test_l2_sp():
     for wrapped in (torch.nn.DataParallel, partial(torch.compile, backend='eager')):    # names have no prefix
         for a, b in ((source, wrapped(net)), (wrapped(source), net)):
             assert torch.equal(l2_sp(a)(b, x, y)[0], l2_sp(source)(net, x, y)[0])
-    with pytest.raises(ValueError, match='alpha is a finite number'): l2_sp(source, -1.)
+    with pytest.raises(ValueError, match='alpha must be a finite number'): l2_sp(source, -1.)
     for hidden in ((6, 6), (5,), ()):
         with pytest.raises(ValueError, match='not those of the source'): l2_sp(source)(mlp((1, 8, 8), 4, hidden), x, y)
 
@@ -161,7 +161,7 @@ def test_pulled():
         loss(net, x, y)[0].backward()
         return [p.grad.clone() for p in net.parameters()]
     for a, b in zip(gradients(pulled(lambda h, y: z, 0.)), gradients(cross_entropy)): assert torch.equal(a, b)
-    with pytest.raises(ValueError, match='weight is a finite number'): pulled(lambda h, y: h, -1)
+    with pytest.raises(ValueError, match='weight must be a finite number'): pulled(lambda h, y: h, -1)
 
 # %% ../nbs/transfer/00_baselines.ipynb #2fa702d9
 def test_randreg():

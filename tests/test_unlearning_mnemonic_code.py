@@ -141,7 +141,7 @@ def test_displacement():
     wide = [dict(w=torch.tensor(v)) for v in ([1e4, 1e-16, 1e-16], [1e-16, 1e-16, 1e4])]
     torch.testing.assert_close(displacement(*wide)['w'], torch.tensor([10., 1e-19, 1e-39]), rtol=1e-4, atol=1e-30)
     for bad in ((-1., 1.), (1., float('inf')), (float('nan'), 1.)):
-        with pytest.raises(ValueError, match='finite number, 0 or above'): displacement(f, k, *bad)
+        with pytest.raises(ValueError, match='must be a finite number'): displacement(f, k, *bad)
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #0956f79f
 def test_sign():
@@ -246,7 +246,7 @@ def test_refusals():
     with pytest.raises(ValueError, match='11 codes for 10 classes'): mnemonic_code(mnemonic_codes((1, 8, 8), 11))(net, 3)
     with pytest.raises(ValueError, match='expected .0, 1.'): mnemonic_code(2*codes)(net, 3)
     for kw in (dict(rate=-1.), dict(cap=float('nan'))):
-        with pytest.raises(ValueError, match='finite number, 0 or above'): mnemonic_code(codes, **kw)(net, 3)
+        with pytest.raises(ValueError, match='must be a finite number'): mnemonic_code(codes, **kw)(net, 3)
     with pytest.raises(TypeError, match='reads images: forgotten is a Data, not int'): mnemonic_code(codes, data=True)(net, 3)
     with pytest.raises(TypeError, match='kept is a Data, not NoneType'):
         mnemonic_code(codes, data=True)(net, test.pick(test.y == 3))
