@@ -12,6 +12,7 @@ from torch import nn
 from robustnb.data import Data, as_float
 from robustnb.models import features
 from robustnb.training import Recipe, load_state
+import matplotlib.pyplot as plt
 import pytest
 from robustnb.data import Batches, load
 from robustnb.models import convnet, mlp
@@ -419,8 +420,10 @@ def test_saved_bit_for_bit():
 
 # %% ../nbs/merging/03_condensation.ipynb #c7d10e35
 def test_a_sheet_of_classes_without_names():
-    nameless = Data(torch.rand(3, 1, 8, 8), torch.arange(3), [], 'nameless')
-    assert [a.texts[0].get_text() for a in contact_sheet(nameless).axes] == ['0', '1', '2']
+    from matplotlib import pyplot as plt
+    sheet = contact_sheet(Data(torch.rand(3, 1, 8, 8), torch.arange(3), [], 'nameless'))
+    assert [a.texts[0].get_text() for a in sheet.axes] == ['0', '1', '2']
+    plt.close(sheet)
 
 # %% ../nbs/merging/03_condensation.ipynb #0fc8d5da
 def test_the_reported_figure_is_that_of_the_ordinary_fit():
