@@ -132,7 +132,8 @@ class Data:
         return self.pick(torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n])
 
     def __add__(self, other):
-        "The examples of both, first its own; so are the names"
+        "The examples of both, first its own; so is the name. Both must have the same classes"
+        if self.classes != other.classes: raise ValueError(f'{self} and {other} have different classes')
         return replace(self, x=torch.cat([self.x, other.x]), y=torch.cat([self.y, other.y]))
 
     def split(self, n:int, seed:int=0):

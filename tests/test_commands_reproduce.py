@@ -46,7 +46,7 @@ def test_a_plan_runs_nothing():
     status, out, err = said('--plan', '4')
     assert status == 0 and out.startswith('6 jobs are left out, since no run tells') and not Store(at).jobs('example')
     assert said('--seeds', '1')[0] == 0 and said('--plan', '4')[1].startswith('4 jobs of ') and len(Store(at).jobs('example')) == 2
-    for wrong in (('--plan', '0'), ('--on', 'rai'), ('--on', 'ray', '--workers', '2')): assert said(*wrong)[0] == 2
+    for wrong in (('--plan', '0'), ('--on', 'rai'), ('--on', 'ray', '--workers', '2'), ('--plan', '4', '--minutes', '1')): assert said(*wrong)[0] == 2
 
 # %% ../nbs/commands/04_reproduce.ipynb #d6bc9c0a
 def test_without_a_key_filters_leave_papers_out():

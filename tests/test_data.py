@@ -191,6 +191,7 @@ def test_data():
     assert not torch.equal(again.x, d.x) and not torch.equal(d.shuffled(4).x, again.x) and torch.equal(again.y, again.x[:, 0] % 3)
     both = few + d.take(7)
     assert torch.equal(both.x, torch.cat([few.x, d.x[:7]])) and torch.equal(both.y, torch.cat([few.y, d.y[:7]])) and both.name == 'toy'
+    with pytest.raises(ValueError, match='different classes'): d + Data(d.x, d.y, ['a', 'b', 'd'])
     assert repr(d) == 'Data(toy: x float32 (100, 1), 3 classes)'
     for bad in (0, -1, 101):
         with pytest.raises(ValueError, match='cannot take'): d.take(bad)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from robustnb.evidence.claims import Metric
 import matplotlib.pyplot as plt
-from robustnb.evidence.figures import OWN, SHARED, along, compared, dot_figure, dots, heading, line_figure, line_look, look, number, order_of, panels, sentence, tradeoff, tradeoff_figure, values_of
+from robustnb.evidence.figures import OWN, SHARED, along, compared, dot_figure, dots, heading, line_figure, line_look, look, number, order_of, panels, sentence, shared_seeds, tradeoff, tradeoff_figure, values_of
 
 # %% ../nbs/evidence/05_figures.ipynb #03c9d887
 def two_sets():
@@ -50,6 +50,14 @@ def test_a_failed_run_is_seen():
     ax = tradeoff(r, 'm', 'n', plt.figure().subplots())
     assert [c.lines[0].get_xdata().tolist() for c in ax.containers] == [[1.5], [2]]
     plt.close('all')
+
+# %% ../nbs/evidence/05_figures.ipynb #c1a7b2d4
+def test_seeds_that_all_arms_have():
+    have = [('d', 'a', 0), ('d', 'a', 1), ('d', 'a', 2), ('d', 'b', 0), ('d', 'b', 2), ('e', 'a', 1), ('e', 'c', 0), ('e', 'c', 1)]
+    r = pd.DataFrame([dict(dataset=d, arm=a, seed=s, metric=m, value=0.) for d, a, s in have for m in 'mn'])
+    kept = shared_seeds(r)[['dataset', 'arm', 'seed']].drop_duplicates()
+    assert [tuple(t) for t in kept.values] == [('d', 'a', 0), ('d', 'a', 2), ('d', 'b', 0), ('d', 'b', 2), ('e', 'a', 1), ('e', 'c', 1)]
+    assert len(shared_seeds(r)) == 12    # both metrics
 
 # %% ../nbs/evidence/05_figures.ipynb #e9d6763c
 def test_dots_of_many_metrics():

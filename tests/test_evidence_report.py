@@ -181,13 +181,20 @@ def test_the_reason_is_a_column_where_there_is_room():
 
 # %% ../nbs/evidence/06_report.ipynb #6e415d92
 def test_a_line_per_paper():
-    for width in (80, 140):
-        *lines, empty, last = printed(one_line(rows, papers), width).splitlines()
-        assert max(map(len, lines)) <= width and len(lines) == 4 and not empty.strip() and last == summary(rows)
-        assert lines[-2].split()[-6:] == ['2', '1', '1', '1', '1', '1']
-        assert lines[-1].startswith('other (tiny)') and lines[-1].split()[-1] == '1'
-        assert ('A method that <beats> the others' in lines[-2]) == (width == 140)    # where there is room for titles
-    assert printed(one_line([], {})).split() == ['paper', '0', 'claims']
+    from itertools import product
+    for width, (a, b) in product((80, 140), [(8, 10), (30, 30)]):    # the longest key there is fills 80 columns
+        first, second = ('example' + 'x'*(a - 7), 'other' + 'x'*(b - 5))
+        long = [r | dict(paper=first if r['paper'] == 'example' else second) for r in rows]
+        text = printed(one_line(long, {first: example, second: other}), width)
+        no, head, one, _, no_, head_, two, _, last = text.splitlines()
+        assert max(map(len, text.splitlines())) <= width and last == summary(rows) and '…' not in text
+        assert head.split() == ['scale', 'small', *(['title'] if width == 140 else []),
+                                'reproduced', 'partly', 'mixed', 'reproduced', 'open', 'run']
+        assert no.split() == ['not', 'not'] == no_.split() and head_ == head.replace('small', 'tiny ')
+        assert one.startswith(first + ' ') and one.split()[-6:] == ['2', '1', '1', '1', '1', '1']
+        assert two.startswith(second + ' ') and two.rstrip().endswith('1') and two.split()[-1] == '1'
+        assert ('A method that <beats> the others' in one) == (width == 140)    # where there is room for titles
+    assert printed(one_line([], {})).split() == ['0', 'claims']
 
 # %% ../nbs/evidence/06_report.ipynb #14824c04
 def test_colour_only_in_a_terminal():

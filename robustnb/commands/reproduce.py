@@ -74,8 +74,9 @@ def arguments(p):
                    help='tiny: seconds, always afresh; small: real data, minutes to hours; paper: GPU (default: tiny)')
     p.add_argument('--seeds', type=seed_list, metavar='N|I,J,..',
                    help='how many seeds, or which (default: those of the first look)')
-    p.add_argument('--minutes', type=amount, metavar='M',
-                   help='budget: no job is begun that is likely to exceed it, and open claims get more seeds')
+    known = p.add_mutually_exclusive_group() # which seeds open claims will get no plan knows
+    known.add_argument('--minutes', type=amount, metavar='M',
+                       help='budget: no job is begun that is likely to exceed it, and open claims get more seeds')
     p.add_argument('--arm', action='append', metavar='PATTERN',
                    help="only these arms, such as 'absum*'; may be repeated")
     p.add_argument('--dataset', action='append', metavar='PATTERN', help='only these data sets; may be repeated')
@@ -84,8 +85,8 @@ def arguments(p):
                    help='processes that share the jobs and the threads: small networks profit, measured times suffer '
                         '(default: 1)')
     cluster_options(p)
-    p.add_argument('--plan', type=count, metavar='N',
-                   help='run nothing: say how long N workers would take, from the times of earlier runs')
+    known.add_argument('--plan', type=count, metavar='N',
+                       help='run nothing: say how long N workers would take, from the times of earlier runs')
     p.add_argument('--again', action='store_true', help='run finished jobs again, and replace their results')
     p.add_argument('--json', metavar='PATH', help='write the verdicts, one JSON object per claim, as a list')
     p.add_argument('--html', metavar='PATH',

@@ -210,19 +210,25 @@ class ledger_table:
 
 # %% ../../nbs/evidence/06_report.ipynb #7adb5f7a
 class one_line:
-    "How the claims came out for `terminal().print`: a line per paper and scale with the number by verdict, their sum"
+    """How the claims came out for `terminal().print`: a table per scale, in it a line per paper with the number by
+    verdict; their sum"""
     def __init__(self, rows, papers): self.rows, self.papers = rows, papers
     def __rich_console__(self, console, options):
         from rich.text import Text
-        verdicts, number = counts(self.rows), dict(justify='right', vertical='bottom')
+        verdicts, number = counts(self.rows), dict(justify='right', vertical='bottom', no_wrap=True)
         title = dict(title=dict(ratio=1, no_wrap=True, overflow='ellipsis')) if options.max_width >= 120 else {}
-        out = columns(paper=dict(no_wrap=True), **title, **{v.replace(' ', '\n'): number for v in verdicts})
-        for (key, scale), rs in by_paper(self.rows):
-            n = counts(rs)
-            out.add_row(Text(f'{key} ({scale})'), *[Text(self.papers[key].title)]*len(title),
-                        *(Text(str(n.get(v, '')), COLOURS[v]) for v in verdicts))
-        yield out
-        yield Text('\n' + summary(self.rows))
+        heads = title | {v.replace(' ', '\n'): number for v in verdicts}
+        longest = max((len(t) for r in self.rows for t in (r['paper'], f"scale {r['scale']}")), default=0)
+        name = dict(no_wrap=True, vertical='bottom', **dict(min_width=longest) if title else dict(ratio=1))
+        for scale in dict.fromkeys(r['scale'] for r in self.rows):
+            out = columns(**{f'scale {scale}': name}, **heads)
+            for (key, _), rs in by_paper(r for r in self.rows if r['scale'] == scale):
+                n = counts(rs)
+                out.add_row(Text(key), *[Text(self.papers[key].title)]*len(title),
+                            *(Text(str(n.get(v, '')), COLOURS[v]) for v in verdicts))
+            yield out
+            yield Text()
+        yield Text(summary(self.rows))
 
 # %% ../../nbs/evidence/06_report.ipynb #83c39006
 @contextmanager
