@@ -2,6 +2,8 @@
 
 from functools import partial
 from pathlib import Path
+from robustnb.commands.common import asked
+import pytest
 from robustnb.cli import answer, new_folder
 from robustnb.data import load
 from robustnb.merging.condensation import condense, coreset, load_data
@@ -31,6 +33,11 @@ def test_condense_equals_the_library():
         assert told(*own, '--init', 'noise', '--precision', 'bf16')[0] == 0
         theirs = condense(load('digits'), 'dm', 2, build, 3, real=20, init='noise', precision='bf16', seed=5, progress=False)
         assert load_data('few.safetensors').x.equal(theirs.x)
+        asked = []
+        with pytest.MonkeyPatch.context() as m:
+            m.setattr('robustnb.merging.condensation.condense', lambda *a, **kw: asked.append(kw['compile']) or theirs)
+            for more in ([], ['--compile']): assert told('--method', 'dc', *more)[0] == 0
+        assert asked == [False, True]
         assert told('--method', 'herding')[0] == 0
         assert load_data('few.safetensors').x.equal(coreset(load('digits'), 2, 'herding').x)
 
@@ -43,6 +50,8 @@ def test_condense_refuses():
                             ('makes a new one each time', ('--model', 'own_net:ready')),
                             ('cannot take images of shape (1, 8, 8)', ('--model', 'own_net:other')),
                             ('--iterations is for images that are learned', ('--method', 'herding', '--iterations', '7')),
+                            ('--compile is for images', ('--method', 'herding', '--compile')),
+                            ("compile is for 'dc' and 'dsa'", ('--compile',)),
                             ('--init noise is for images', ('--method', 'random', '--init', 'noise'))):
             status, out, err = told(*argv)
             assert status == 2 and words in err and not out, (words, err)

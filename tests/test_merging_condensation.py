@@ -110,8 +110,11 @@ def test_fast_forms_equal_the_loop():
         assert (perceptron_layers(net) is None) == hasattr(net, 'block1')
     many = torch.rand(2*PART + 3, 1, 8, 8, dtype=torch.float64)    # more than a convolution sees at a time
     assert [len(a) for a, in parts(net, many)] == [PART, PART, 3] and [len(a) for a, in parts(nn.Linear(1, 1), many)] == [len(many)]
-    whole, summed = (f(net, many, torch.arange(len(many)) % 3) for f in (gradients, mean_gradients))
-    for k in whole: torch.testing.assert_close(summed[k], whole[k])
+    spare = nn.Parameter(torch.zeros(2))    # that the network does not use
+    labels, weights = torch.arange(len(many)) % 3, [p for p in net.parameters() if p.ndim > 1]
+    whole = [*gradients(net, many, labels).values()]
+    torch.testing.assert_close(mean_gradients(net, many, labels, weights), whole)
+    with torch.no_grad(): torch.testing.assert_close(mean_gradients(net, many, labels, [*weights, spare])[:-1], whole)
     silent = mlp((1, 8, 8), 3, (12,)).double()
     with torch.no_grad(): silent.fc1.bias[:6] = -100.    # these units never answer
     value = gradient_matching(silent, real, fake, y)
@@ -353,6 +356,18 @@ def test_bf16_is_near_float32():
         assert short.equal(again) and not short.equal(plain) and short.dtype == torch.float32
         moved, other = (x - start for x in (plain, short))
         assert (moved - other).norm() < .3*moved.norm(), method
+
+# %% ../nbs/merging/03_condensation.ipynb #d5a1c0f3
+def test_compiled_passes_are_the_same():
+    small_net = partial(instance_convnet, (1, 8, 8), width=8, depth=2)
+    few = dict(images_per_class=2, build=small_net, iterations=2, outer=2, inner=2, init='noise')
+    start = quick('dc', lr=1e-12, **few).x
+    for precision, near in ((None, 1e-3), ('bf16', .1)):
+        plain, graph = (quick('dc', precision=precision, compile=c, **few).x for c in (False, 'aot_eager'))
+        assert (graph - plain).norm() < near*(plain - start).norm(), precision
+    net = small_net().to(memory_format=torch.channels_last)    # as compiled bf16 has it: what is left to autograd changes it back
+    assert all(g.is_contiguous() for g in gradients(net, torch.rand(3, 1, 8, 8), torch.arange(3)).values())
+    with pytest.raises(ValueError, match="compile is for 'dc' and 'dsa'"): quick('dm', compile=True)
 
 # %% ../nbs/merging/03_condensation.ipynb #7b3a7ec0
 def test_classes_are_independent_in_dm():

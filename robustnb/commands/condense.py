@@ -44,6 +44,7 @@ def arguments(p):
                    help='where learned images start; noise where the data are not to be recognised (default: real)')
     p.add_argument('--operations', metavar='A,B', help='augmentations among colour, crop, cutout, flip, scale, rotate')
     p.add_argument('--precision', choices=('bf16',), help='networks in bfloat16, images in float32')
+    p.add_argument('--compile', action='store_true', help='networks as compiled graphs: for long jobs of dc and dsa')
     p.add_argument('--seed', type=natural, default=0, help='of networks, images and augmentations')
     options(p, '--model', '--size', '--root', '--device')
     cluster_options(p)
@@ -70,7 +71,7 @@ def run(args, argv):
 # %% ../../nbs/commands/10_condense.ipynb #a2b43fce
 def check_chosen(args):
     "One sentence if real images are to be chosen by what is for learned ones"
-    given = [f'--{k}' for k in ('iterations', 'lr', 'operations', 'precision', 'model', 'on') if getattr(args, k)]
+    given = [f'--{k}' for k in ('iterations', 'lr', 'operations', 'precision', 'compile', 'model', 'on') if getattr(args, k)]
     if args.init == 'noise': given.append('--init noise')
     if given: raise bad(f'{given[0]} is for images that are learned; --method {args.method} chooses real ones')
 
@@ -94,8 +95,8 @@ def learned(args, argv, data, device, state):
         nodes.carry(sys.modules[build.__module__])
     try:
         return asked(lib('merging.condensation').condense, data, args.method, args.per_class, build, args.iterations,
-                     lr=args.lr, real=args.real, init=args.init, precision=args.precision, seed=args.seed,
-                     checkpoint=None if nodes else state, progress=sys.stderr.isatty(), spread=nodes, **more)
+                     lr=args.lr, real=args.real, init=args.init, precision=args.precision, compile=args.compile,
+                     seed=args.seed, checkpoint=None if nodes else state, progress=sys.stderr.isatty(), spread=nodes, **more)
     except KeyboardInterrupt:
         how = 'with --on nothing is kept' if nodes else to_go_on(argv)
         print(f'\ninterrupted; {how}', file=sys.stderr)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PART', 'OPERATIONS', 'LESSON', 'by_class', 'coreset', 'instance_convnet', 'row_distance', 'gradients', 'parts',
-           'mean_gradients', 'gradient_matching', 'perceptron_layers', 'distribution_matching', 'augment', 'augmented',
-           'rounds_of', 'condense', 'save_data', 'load_data', 'accuracy_of', 'contact_sheet']
+           'mean_loss', 'mean_gradients', 'gradient_matching', 'perceptron_layers', 'distribution_matching', 'augment',
+           'augmented', 'rounds_of', 'condense', 'save_data', 'load_data', 'accuracy_of', 'contact_sheet']
 
 # %% ../../nbs/merging/03_condensation.ipynb #b598bdb6
 import json, os, re, tempfile
@@ -133,7 +133,8 @@ def gradients(
 )->dict: # name -> tensor, the weights that count
     "The gradient of the mean cross-entropy with respect to the weights with two axes or more, itself differentiable"
     names = [k for k, p in net.named_parameters() if p.ndim > 1]
-    held = {k: p.detach() for k, p in net.named_parameters()}
+    # compiled passes may want another layout, which slows this one
+    held = {k: p.detach().clone(memory_format=torch.contiguous_format) for k, p in net.named_parameters()}
     loss = lambda weights: F.cross_entropy(functional_call(net, held | weights, (x,)), y)
     return grad(loss)({k: held[k] for k in names})
 
@@ -148,10 +149,23 @@ def parts(
     few = rows[0].device.type == 'cpu' and any(isinstance(m, _ConvNd) for m in net.modules())
     return zip(*(t.split(PART if few else len(t)) for t in rows))
 
-def mean_gradients(net, x, y):
-    "`gradients`, detached, of images that come in parts"
-    found = [{k: g.detach()*(len(a)/len(x)) for k, g in gradients(net, a, b).items()} for a, b in parts(net, x, y)]
-    return {k: sum(part[k] for part in found) for k in found[0]}
+def mean_loss(net, x, y):
+    "The mean cross-entropy"
+    return F.cross_entropy(net(x), y)
+
+def mean_gradients(
+    net:nn.Module,
+    x:torch.Tensor, # (N,...)
+    y:torch.Tensor, # labels (N,)
+    weights:list, # parameters of the network
+    loss=mean_loss, # perhaps compiled
+)->list: # one for each of the weights
+    "The gradient of the mean loss, a constant, of images that come in parts"
+    total = [torch.zeros_like(w) for w in weights]
+    for a, b in parts(net, x, y):
+        with torch.enable_grad(): slopes = torch.autograd.grad(loss(net, a, b), weights, materialize_grads=True)
+        torch._foreach_add_(total, slopes, alpha=len(a)/len(x))
+    return total
 
 # %% ../../nbs/merging/03_condensation.ipynb #bf2d9d92
 def gradient_matching(
@@ -160,14 +174,16 @@ def gradient_matching(
     fake:torch.Tensor, # (C,k,...) synthetic ones
     y:torch.Tensor, # class numbers (C,)
     eps:float=1e-6, # see `row_distance`
+    loss=mean_loss, # of the real images, perhaps compiled
 )->torch.Tensor: # scalar, differentiable in `fake`
     "The distance of the gradients of real and synthetic images, summed over the classes (equation 1)"
     layers = perceptron_layers(net)
     if layers: return _perceptron_matching(*layers, real, fake, y, eps)
-    total = 0.
+    total, weights = 0., [p for p in net.parameters() if p.ndim > 1]
     for r, f, c in zip(real, fake, y):
-        gr, gf = (make(net, x, c.expand(len(x))) for make, x in ((mean_gradients, r), (gradients, f)))
-        for a, b in ((gr[k].flatten(1), gf[k].flatten(1)) for k in gr):
+        gr = mean_gradients(net, r, c.expand(len(r)), weights, loss)
+        gf = gradients(net, f, c.expand(len(f)))
+        for a, b in ((a.flatten(1), b.flatten(1)) for a, b in zip(gr, gf.values())):
             total = total + row_distance((a*b).sum(1), a.norm(dim=1), b.square().sum(1), eps)
     return total
 
@@ -298,9 +314,14 @@ def _number(g): return int(torch.randint(2**31, (), generator=g))
 # %% ../../nbs/merging/03_condensation.ipynb #60fdd5dc
 class _Condensation:
     "Synthetic images on their way: what a step changes, and what a checkpoint holds"
-    def __init__(self, data, method, k, build, lr, momentum, real, operations, init, box, seed, precision=None):
+    def __init__(self, data, method, k, build, lr, momentum, real, operations, init, box, seed, precision=None,
+                 compile=False):
         self.data, self.method, self.build, self.box = data, method, build, box
-        self.seed, self.precision = seed, precision
+        self.seed, self.precision, self.match, self.loss = seed, precision, method.loss, mean_loss
+        if compile:
+            self.loss = torch.compile(mean_loss, dynamic=False, **{} if compile is True else dict(backend=compile))
+            self.match = partial(method.loss, loss=self.loss)
+        self.layout = torch.channels_last if compile and precision else torch.preserve_format
         self.momentum, self.operations, self.own = momentum, operations, by_class(data, k)
         self.labels = torch.tensor([c for c, _ in self.own], device=data.x.device)
         self.some = slice(None) # the classes whose images are learned here
@@ -318,7 +339,7 @@ class _Condensation:
     def network(self, i):
         "The network of iteration `i`"
         with seeded(_number(_draws(self.seed, 2, i))):
-            return self.build().to(self.labels.device)
+            return self.build().to(self.labels.device, memory_format=self.layout)
 
     def fakes(self): return self.x.flatten(0, 1), self.labels.repeat_interleave(self.x.shape[1])
 
@@ -340,7 +361,7 @@ def step(self:_Condensation, net, g):
         u = torch.rand(len(fake), 3, generator=g)[self.some]    # for each class, real and synthetic
         both = [augment(t.flatten(0, 1), name, u.repeat_interleave(t.shape[1], 0)).unflatten(0, t.shape[:2])
                 for t in both]
-    with autocast(fake, self.precision): value = self.method.loss(net, *both, self.labels[self.some])
+    with autocast(fake, self.precision): value = self.match(net, *both, self.labels[self.some])
     self.speed.mul_(self.momentum).add_(torch.autograd.grad(value, fake)[0])
     self.x = self.x - self.rate*self.speed
     if self.box: self.x.clamp_(0, 1)
@@ -354,19 +375,16 @@ def learn(self:_Condensation, net, epochs, g):
     for _ in range(epochs):
         for i in torch.randperm(len(x), generator=g).split(256):
             seen = augmented(self.operations)(x[i], g) if self.operations else x[i]
-            slopes = []
-            for a, b in parts(net, seen, y[i]):
-                with autocast(a, self.precision): value = F.cross_entropy(net(a), b)*(len(a)/len(i))
-                slopes.append(torch.autograd.grad(value, weights))
-            with torch.no_grad():
-                for s in slopes: torch._foreach_add_(weights, s, alpha=-.01)
+            with autocast(seen, self.precision): slopes = mean_gradients(net, seen, y[i], weights, self.loss)
+            with torch.no_grad(): torch._foreach_add_(weights, slopes, alpha=-.01)
 
 # %% ../../nbs/merging/03_condensation.ipynb #584c27ae
-def _asked(method, images_per_class, iterations, lr, outer, inner, operations, init, precision):
+def _asked(method, images_per_class, iterations, lr, outer, inner, operations, init, precision, compile):
     "(method, iterations, lr, outer, inner, operations) as asked for, or else as published"
     if method not in _METHODS: raise ValueError(unknown('method', method, _METHODS))
     if init not in ('real', 'noise'): raise ValueError(unknown('init', init, ['real', 'noise']))
     if precision not in (None, 'bf16'): raise ValueError(f"precision is None or 'bf16', not {precision!r}")
+    if compile and method == 'dm': raise ValueError("compile is for 'dc' and 'dsa', which train their networks")
     own, rounds = _METHODS[method], rounds_of(images_per_class) if method != 'dm' else (1, 0)
     outer, inner = (r if v is None else v for v, r in zip((outer, inner), rounds))
     operations = own.operations if operations is None else tuple(operations)
@@ -411,6 +429,7 @@ def condense(
     operations=None, # augmentation drawn from `OPERATIONS`; None: none for 'dc', else what suits digits; (): none
     init:str='real', # where the images start: real ones, or 'noise'
     precision=None, # 'bf16': networks run under autocast, images and weights stay as they are
+    compile=False, # True, or the name of a torch.compile backend: for long jobs of 'dc' and 'dsa'
     box:bool=True, # pixels stay in [0,1]; False: unbounded, kept exactly, for users who know what they do
     seed:int=0,
     checkpoint=None, # file to write, and to resume from if it is there
@@ -423,11 +442,12 @@ def condense(
 )->Data: # x float32, classes in order
     "Synthetic images that train a network nearly as the whole of `data` does. The result depends on the seed alone"
     own, iterations, lr, outer, inner, operations = _asked(method, images_per_class, iterations, lr, outer, inner,
-                                                           operations, init, precision)
+                                                           operations, init, precision,
+                                                           compile)
     if spread and (checkpoint or history is not None):
         raise ValueError('parts are computed elsewhere, without checkpoint and history: leave them out, or spread')
     made = (own, images_per_class, build or partial(_usual, data), lr, momentum, real, operations, init, box, seed,
-            precision)
+            precision, compile)
     c = _Condensation(data, *made)
     if spread: iterations = _elsewhere(c, spread, method, partial(_part, data, made, iterations, spread.device))
     about = dict(method=method, iterations=iterations, lr=lr, momentum=momentum, real=c.real, outer=outer,
