@@ -71,7 +71,8 @@ def run(args, argv):
 # %% ../../nbs/commands/10_condense.ipynb #a2b43fce
 def check_chosen(args):
     "One sentence if real images are to be chosen by what is for learned ones"
-    given = [f'--{k}' for k in ('iterations', 'lr', 'operations', 'precision', 'compile', 'model', 'on') if getattr(args, k)]
+    learned_only = 'iterations', 'lr', 'operations', 'precision', 'compile', 'model', 'on'
+    given = [f'--{k}' for k in learned_only if getattr(args, k)]
     if args.init == 'noise': given.append('--init noise')
     if given: raise bad(f'{given[0]} is for images that are learned; --method {args.method} chooses real ones')
 
@@ -96,7 +97,8 @@ def learned(args, argv, data, device, state):
     try:
         return asked(lib('merging.condensation').condense, data, args.method, args.per_class, build, args.iterations,
                      lr=args.lr, real=args.real, init=args.init, precision=args.precision, compile=args.compile,
-                     seed=args.seed, checkpoint=None if nodes else state, progress=sys.stderr.isatty(), spread=nodes, **more)
+                     seed=args.seed, checkpoint=None if nodes else state, progress=sys.stderr.isatty(),
+                     spread=nodes, **more)
     except KeyboardInterrupt:
         how = 'with --on nothing is kept' if nodes else to_go_on(argv)
         print(f'\ninterrupted; {how}', file=sys.stderr)
