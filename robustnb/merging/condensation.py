@@ -442,8 +442,7 @@ def condense(
 )->Data: # x float32, classes in order
     "Synthetic images that train a network nearly as the whole of `data` does. The result depends on the seed alone"
     own, iterations, lr, outer, inner, operations = _asked(method, images_per_class, iterations, lr, outer, inner,
-                                                           operations, init, precision,
-                                                           compile)
+                                                           operations, init, precision, compile)
     if spread and (checkpoint or history is not None):
         raise ValueError('parts are computed elsewhere, without checkpoint and history: leave them out, or spread')
     made = (own, images_per_class, build or partial(_usual, data), lr, momentum, real, operations, init, box, seed,
