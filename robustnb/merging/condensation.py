@@ -157,7 +157,7 @@ def mean_gradients(
     net:nn.Module,
     x:torch.Tensor, # (N,...)
     y:torch.Tensor, # labels (N,)
-    weights:list, # parameters of the network
+    weights:list, # parameters of the network, none of them frozen
     loss=mean_loss, # perhaps compiled
 )->list: # one for each of the weights
     "The gradient of the mean loss, a constant, of images that come in parts"
@@ -316,7 +316,7 @@ class _Condensation:
     "Synthetic images on their way: what a step changes, and what a checkpoint holds"
     def __init__(self, data, method, k, build, lr, momentum, real, operations, init, box, seed, precision=None,
                  compile=False):
-        self.data, self.method, self.build, self.box = data, method, build, box
+        self.data, self.build, self.box = data, build, box
         self.seed, self.precision, self.match, self.loss = seed, precision, method.loss, mean_loss
         if compile:
             self.loss = torch.compile(mean_loss, dynamic=False, **{} if compile is True else dict(backend=compile))
