@@ -166,6 +166,19 @@ def test_perceptrons_that_do_more_take_the_general_way():
         torch.testing.assert_close(value, naive_distance(net, real, fake, y))
         assert abs(value - without) > 1e-3
 
+# %% ../nbs/merging/03_condensation.ipynb #7d1fa3c9
+def test_frozen_weights_do_not_count():
+    real, fake, y = some_images()
+    for net in networks():
+        *_, last = (p for p in net.parameters() if p.ndim > 1)
+        net.requires_grad_(False)
+        with pytest.raises(ValueError, match='no weights to match'): gradient_matching(net, real, fake, y)
+        last.requires_grad_()
+        slopes = [torch.autograd.grad(F.cross_entropy(net(x), c.repeat(len(x))), last)[0].flatten(1)
+                  for r, f, c in zip(real, fake.detach(), y) for x in (r, f)]
+        expected = sum((1 - F.cosine_similarity(a, b)).sum() for a, b in zip(slopes[::2], slopes[1::2]))
+        torch.testing.assert_close(gradient_matching(net, real, fake, y, 0.), expected)
+
 # %% ../nbs/merging/03_condensation.ipynb #d2a3b05f
 def test_biases_do_not_count():
     class Linear(nn.Module):
@@ -259,16 +272,20 @@ def test_matching_loss_falls():
 
 # %% ../nbs/merging/03_condensation.ipynb #e5a084c3
 def test_the_steps_of_a_condensation_by_hand():
-    def build(): return mlp((1, 8, 8), hidden=(12,))
-    c = _Condensation(load('digits'), _METHODS['dc'], 1, build, .1, .5, 20, (), 'real', False, 0)
+    def build(): return mlp((1, 8, 8), hidden=(12, 9))
+    c = _Condensation(load('digits'), _METHODS['dc'], 2, build, .1, .5, 20, (), 'real', False, 0)
     net, (x, y) = c.network(0), c.fakes()
     hand = [p.detach().clone() for p in net.parameters()]
-    logits = lambda w: (((x - .5)/.25).flatten(1) @ w[0].T + w[1]).relu() @ w[2].T + w[3]
-    c.learn(net, 2, _draws(0))
-    for _ in range(2):    # descent at rate 0.01
+    def logits(w): return ((((x - .5)/.25).flatten(1) @ w[0].T + w[1]).relu() @ w[2].T + w[3]).relu() @ w[4].T + w[5]
+    general = c.network(0)
+    general.register_forward_hook(lambda *_: None)    # which might do more, so that the general way is taken
+    for trained in (net, general): c.learn(trained, 20, _draws(0))
+    for _ in range(20):    # descent at rate 0.01
         grads = torch.autograd.grad(F.cross_entropy(logits([p.requires_grad_() for p in hand]), y), hand)
         hand = [(p - .01*g).detach() for p, g in zip(hand, grads)]
-    torch.testing.assert_close([p.detach() for p in net.parameters()], hand)
+    assert perceptron_layers(net) and not perceptron_layers(general)
+    for trained in (net, general): torch.testing.assert_close([p.detach() for p in trained.parameters()], hand)
+    assert not hand[0].allclose(c.network(0).fc1.weight, atol=1e-4)
     was, speed = c.x, torch.zeros_like(c.x)
     for seed in range(3):    # momentum of the images
         fake = c.x.detach().requires_grad_()
@@ -278,6 +295,18 @@ def test_the_steps_of_a_condensation_by_hand():
         c.step(net, _draws(seed))
         torch.testing.assert_close(c.x, was)
     assert [rounds_of(n) for n in (1, 10, 20, 50, 100)] == [(1, 1), (10, 50), (20, 25), (50, 10), (50, 10)]
+
+# %% ../nbs/merging/03_condensation.ipynb #c81e55a0
+def test_what_is_frozen_stays():
+    def half_frozen():
+        net = mlp((1, 8, 8), hidden=(12,))
+        net.fc1.requires_grad_(False)
+        return net
+    c = _Condensation(load('digits'), _METHODS['dc'], 1, half_frozen, .1, .5, 20, (), 'real', False, 0)
+    net = c.network(0)
+    before = [p.clone() for p in net.parameters()]
+    c.learn(net, 2, _draws(0))
+    assert [p.equal(b) for p, b in zip(net.parameters(), before)] == [True, True, False, False]
 
 # %% ../nbs/merging/03_condensation.ipynb #f6659800
 def test_linear_features_give_class_means():

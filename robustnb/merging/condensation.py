@@ -126,13 +126,15 @@ def row_distance(
     length = torch.where(square > 0, square, 1.).sqrt()*(square > 0)    # at zero a root has no slope
     return torch.where(real > 0, 1 - dot/(real*length + eps).clamp(min=1e-30), 0.).sum()
 
+def _counts(p): return p.ndim > 1 and p.requires_grad
+
 def gradients(
     net:nn.Module,
     x:torch.Tensor, # (N,...)
     y:torch.Tensor, # labels (N,)
 )->dict: # name -> tensor, the weights that count
-    "The gradient of the mean cross-entropy with respect to the weights with two axes or more, itself differentiable"
-    names = [k for k, p in net.named_parameters() if p.ndim > 1]
+    "The gradient of the mean cross-entropy by the weights with two axes or more, frozen ones excepted; differentiable"
+    names = [k for k, p in net.named_parameters() if _counts(p)]
     # compiled passes may want another layout, which slows this one
     held = {k: p.detach().clone(memory_format=torch.contiguous_format) for k, p in net.named_parameters()}
     loss = lambda weights: F.cross_entropy(functional_call(net, held | weights, (x,)), y)
@@ -179,7 +181,8 @@ def gradient_matching(
     "The distance of the gradients of real and synthetic images, summed over the classes (equation 1)"
     layers = perceptron_layers(net)
     if layers: return _perceptron_matching(*layers, real, fake, y, eps)
-    total, weights = 0., [p for p in net.parameters() if p.ndim > 1]
+    total, weights = 0., [p for p in net.parameters() if _counts(p)]
+    if not weights: raise ValueError('the network has no weights to match: none of two axes or more, or all frozen')
     for r, f, c in zip(real, fake, y):
         gr = mean_gradients(net, r, c.expand(len(r)), weights, loss)
         gf = gradients(net, f, c.expand(len(f)))
@@ -199,25 +202,31 @@ def perceptron_layers(
     fits = [type(m) for m in rest] == kinds and all(isinstance(m, (Normalize, nn.Flatten)) for m in before)
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (net, *rest))    # which may change anything
     if not fits or hooked or any(m.bias is None for m in rest[::2]): return None
+    if not all(p.requires_grad for p in net.parameters()): return None
     return nn.Sequential(*before), [(m.weight.detach(), m.bias.detach()) for m in rest[::2]]
 
 # %% ../../nbs/merging/03_condensation.ipynb #6c7ae5ea
-def _signals(before, layers, x, y):
-    "What each layer reads (C,k,inputs) and the derivatives of the mean loss by what it gives (C,k,outputs)"
-    h, read = before(x.flatten(0, 1)).unflatten(0, x.shape[:2]), []
-    for i, (w, b) in enumerate(layers):
-        if i: h = h.relu()
-        read.append(h)
-        h = h @ w.T + b
-    d = [(h.softmax(-1) - F.one_hot(y, h.shape[-1])[:, None].to(h))/x.shape[1]]
-    for (w, _), h in zip(layers[:0:-1], read[:0:-1]): d.append(d[-1] @ w*(h > 0))
+def _signals(h, layers, y):
+    """From what the first layer gives (C,k,outputs): what the later `layers` read, and the derivatives of the mean loss
+    of each class by what each layer gives, the first included"""
+    read = []
+    for w, b in layers:
+        read.append(h.relu())
+        h = read[-1] @ w.T + b
+    d = [(h.softmax(-1) - F.one_hot(y, h.shape[-1])[:, None].to(h))/h.shape[1]]
+    for (w, _), h in zip(layers[::-1], read[::-1]): d.append(d[-1] @ w*(h > 0))
     return read, d[::-1]
 
 # %% ../../nbs/merging/03_condensation.ipynb #0c14c811
 def _perceptron_matching(before, layers, real, fake, y, eps):
-    with torch.no_grad(): grads = [d.mT @ h for h, d in zip(*_signals(before, layers, real, y))]
+    (w, b), *rest = layers
+    def passes(x):
+        x = before(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        read, d = _signals(x @ w.T + b, rest, y)
+        return zip([x, *read], d)
+    with torch.no_grad(): grads = [d.mT @ h for h, d in passes(real)]
     total = 0.
-    for g, h, d in zip(grads, *_signals(before, layers, fake, y)):
+    for g, (h, d) in zip(grads, passes(fake)):
         total = total + row_distance((d*(h @ g.mT)).sum(1), g.norm(dim=2), (d*(h @ h.mT @ d)).sum(1), eps)
     return total
 
@@ -371,12 +380,33 @@ def step(self:_Condensation, net, g):
 @patch
 def learn(self:_Condensation, net, epochs, g):
     "Train the network on the present synthetic images, as the authors do: plain gradient descent at rate 0.01"
-    weights, (x, y) = list(net.parameters()), self.fakes()
+    layers, (x, y) = perceptron_layers(net), self.fakes()
+    plain = self.loss is mean_loss and not self.precision and not self.operations
+    if layers and plain and len(x) <= 256: return _descend(*layers, self.x, self.labels, epochs, .01)
+    weights = [p for p in net.parameters() if p.requires_grad]
     for _ in range(epochs):
         for i in torch.randperm(len(x), generator=g).split(256):
             seen = augmented(self.operations)(x[i], g) if self.operations else x[i]
             with autocast(seen, self.precision): slopes = mean_gradients(net, seen, y[i], weights, self.loss)
             with torch.no_grad(): torch._foreach_add_(weights, slopes, alpha=-.01)
+
+@torch.no_grad()
+def _descend(before, layers, x, y, epochs, lr):
+    "Gradient descent of a perceptron on the mean loss of images (C,k,...), by equation (4)"
+    (w, b), *rest = layers
+    flat, lr = before(x.flatten(0, 1)), lr/len(y)
+    h, gram = flat @ w.T + b, lr*(flat @ flat.T + 1)
+    moved = torch.zeros_like(h)
+    for _ in range(epochs):
+        read, (first, *d) = _signals(h.unflatten(0, x.shape[:2]), rest, y)
+        for (v, c), r, slope in zip(rest, read, d):
+            slope = slope.flatten(0, 1)
+            v.addmm_(slope.T, r.flatten(0, 1), alpha=-lr)
+            c.sub_(slope.sum(0), alpha=lr)
+        h.addmm_(gram, first.flatten(0, 1), alpha=-1)
+        moved += first.flatten(0, 1)
+    w.addmm_(moved.T, flat, alpha=-lr)
+    b.sub_(moved.sum(0), alpha=lr)
 
 # %% ../../nbs/merging/03_condensation.ipynb #584c27ae
 def _asked(method, images_per_class, iterations, lr, outer, inner, operations, init, precision, compile):
