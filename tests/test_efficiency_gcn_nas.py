@@ -29,6 +29,7 @@ def test_candidates():
     x, a = graphs(tree)
     assert a[0].nonzero().tolist() == [[0, 1], [1, 2], [1, 3], [2, 4], [3, 5], [4, 5]]    # 3 and 4 feed the output
     assert x[0].argmax(1).tolist() == [3, 0, 1, 2, 0, 4]
+    assert graphs(replace(tree, choices=tree.choices.int(), links=tree.links.to(torch.uint8)))[0].equal(x)
     for bad, words in ((dict(choices=torch.tensor([[0, 3]])), '0 to 2'), (dict(choices=torch.rand(2, 2)), 'whole numbers'),
                        (dict(choices=torch.tensor([[0, 1]]), links=torch.tensor([[0, 2]])), 'a node before it')):
         with pytest.raises(ValueError, match=words): Architectures(operations=['a', 'b', 'c'], **bad)

@@ -140,6 +140,8 @@ def test_wanda_by_hand():
             torch.testing.assert_close(found['0.weight'][o, i], net[0].weight[o, i].abs().detach()*norm)
     torch.testing.assert_close(found['2.weight'], net[2].weight.abs().detach()*h.norm(dim=0))
     assert net.training and not any(m._forward_pre_hooks for m in net.modules())
+    half = wanda(copy.deepcopy(net).bfloat16(), x)
+    for k, v in found.items(): torch.testing.assert_close(half[k].float(), v, rtol=.03, atol=0)
     once = pruned(net, .5, found, 'row')
     assert ((once[2].weight != 0).sum(1) == 27).all()
     class Lazy(torch.nn.Module):

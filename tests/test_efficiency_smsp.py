@@ -69,6 +69,11 @@ def test_what_forms_no_chain():
             chain(nn.Sequential(conv, relu, wrong, *last))
     small = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(1), nn.Linear(1, 3))
     assert chain(small)[0].norm is small[3]
+    for computed in (nn.utils.parametrizations.spectral_norm, lambda m: nn.utils.prune.l1_unstructured(m, 'weight', .3)):
+        other = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), relu, nn.Flatten(), nn.Linear(256, 3))
+        computed(other[0])
+        for f in (switched_off, compact):
+            with pytest.raises(ValueError, match="weight of '0' is computed"): f(other, {'0.weight': torch.arange(4) < 2})
 
 # %% ../nbs/efficiency/03_smsp.ipynb #dd75a12d
 def test_compact():
@@ -145,6 +150,9 @@ def test_classes_in_closed_form():
     z = class_logits(embedded_in(ready, drawn(1)), *class_means(embedded_in(ready, drawn(1)), y))
     torch.testing.assert_close(ready(drawn(1)), z, rtol=1e-4, atol=1e-4)
     means, spread = class_means(h, y)
+    for kind in (torch.int32, torch.uint8):
+        assert class_means(h, y.to(kind))[0].equal(means)
+        assert all(s.equal(importance(ready, drawn(1), y)[k]) for k, s in importance(ready, drawn(1), y.to(kind)).items())
     likely = -(h[:, None] - means).square().sum(2)/(2*spread/h.shape[1])    # of Gaussians of the width that was found
     apart = likely - h.shape[1]*class_logits(h, means, spread)
     torch.testing.assert_close(apart, apart[:, :1].expand(-1, 3), rtol=1e-4, atol=1e-4)

@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from robustnb.data import load
 from robustnb.evidence.trials import Artifacts
 from robustnb.synthesis.generators import check_generator
-from robustnb.synthesis.diffusion import Denoiser, Denoising, Diffusion, _like, cosine_noise, ddim, edm_noise, from_diffusers, guided, heun, ideal, levels, reconstruct, train_diffusion, trained_diffusion, unet
+from robustnb.synthesis.diffusion import Denoiser, Denoising, Diffusion, NoiseSchedule, _like, cosine_noise, ddim, edm_noise, from_diffusers, guided, heun, ideal, levels, reconstruct, train_diffusion, trained_diffusion, unet
 
 # %% ../nbs/synthesis/01_diffusion.ipynb #e0b993f2
 def gaussian(mean, var):
@@ -125,7 +125,8 @@ def test_the_denoiser_s_scales():
     for kind in ('v', 'noise'):
         D = Denoiser(net, kind)
         keep, out, _ = D.scales(s.view(-1, 1, 1, 1))
-        net.said = (x - keep*u)/out                             # the right answer gives the clean image back
+        net.said = D.target(x, eps, s)
+        torch.testing.assert_close(net.said, (x - keep*u)/out, atol=1e-4, rtol=1e-4)    # (7), solved for F
         torch.testing.assert_close(D(u, s, None), x, atol=1e-4, rtol=1e-4)
         assert abs(net.seen[0].std() - 1) < .02 and abs(net.said.std() - 1) < .02 and 0 < net.seen[1].min() < net.seen[1].max() < 1
         if kind == 'noise': torch.testing.assert_close(net.said, eps, atol=1e-4, rtol=1e-4)
@@ -149,7 +150,7 @@ def test_the_network():
 def test_the_objective():
     class Linear(nn.Module):
         "The ideal denoiser of a single image: the loss vanishes"
-        classes, predict, sd, scales = 2, 'v', .5, Denoiser.scales
+        classes, predict, sd, scales, target = 2, 'v', .5, Denoiser.scales, Denoiser.target
         def answer(self, u, s, y):
             self.told = y
             keep, out, _ = self.scales(_like(s, u))
@@ -160,6 +161,8 @@ def test_the_objective():
             net = Linear()
             value, _ = Denoising(noise, drop)(net, image.expand(500, -1, -1, -1), y)
             assert value < 1e-6 and abs((net.told.sum(1) == 0).float().mean() - drop) < .07
+    silent = NoiseSchedule(torch.tan, lambda n, rng: torch.zeros(n))    # a uniform time may be 0 exactly
+    for kind in ('v', 'noise'): assert Denoising(silent)(unet((1, 4, 4), 2, 8, kind), image, y[:1])[0].isfinite()
     a, b = Denoising(), Denoising()
     torch.manual_seed(1)
     D = unet((1, 4, 4), 2, 8)
@@ -271,6 +274,9 @@ def test_a_model_of_diffusers():
         torch.testing.assert_close(g.noise.level(torch.linspace(0, 1, 50)), own[:-1].flip(0), rtol=1e-3, atol=0)
         torch.testing.assert_close(g.denoise.index(own[:-1]), torch.arange(49., -1, -1), atol=1e-3, rtol=0)
     assert isinstance(net.class_embedding, nn.Embedding)       # the caller's network is as it was
+    for mode in (True, False):
+        assert from_diffusers(net.train(mode), theirs).training == mode
+        assert all(m.training == mode for m in net.modules())
     free = from_diffusers(net, theirs, classes=3, guidance=0.)
     torch.testing.assert_close(free.sample(2, 0), free.sample(2, 1))
     with pytest.raises(ValueError, match='guidance needs'): from_diffusers(net, theirs, guidance=2.)

@@ -56,6 +56,9 @@ def test_the_probe_against_scikit_learn():
     for bad in (0, float('inf')):
         with pytest.raises(ValueError, match='the minimum needs'): linear_probe(net, data, bad)
     with pytest.raises(ValueError, match='out of range'): linear_probe(with_head(net, 5), data)
+    normed = copy.deepcopy(net)
+    torch.nn.utils.parametrizations.weight_norm(normed.head)
+    with pytest.raises(ValueError, match="weight of the head 'head' is computed"): linear_probe(normed, data)
     class Far(torch.nn.Module):
         def __init__(self, bias):
             super().__init__()

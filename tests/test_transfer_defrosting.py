@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 import torch
 from torch import nn
+from robustnb.evaluation import predict
 from robustnb.models import with_head
 from robustnb.training import Recipe, cross_entropy
 import copy, math, tempfile
@@ -88,6 +89,8 @@ def test_activations_and_the_upper_part():
     net.eval()
     for d, z in found.items(): torch.testing.assert_close(upper(net, d)(z), net(x/255))    # lower, then upper: the network
     torch.testing.assert_close(upper(net, 0)(x/255), net(x/255))
+    short = activations(copy.deepcopy(net).bfloat16(), x)    # a network in another precision
+    for d, z in short.items(): assert z.dtype == torch.float32 and (z - found[d]).norm() < .02*found[d].norm()
     class Wrapped(nn.Module):
         def __init__(self): super().__init__(); self.body, self.head = net[:-1], net.head
         def forward(self, x): return self.head(self.body(x))
@@ -176,6 +179,9 @@ def test_dropout_other_networks_and_refusals():
     class Wrapped(nn.Module):    # no nn.Sequential: trained with the frozen part in each pass
         def __init__(self): super().__init__(); self.body, self.head = source[:-1], head
         def forward(self, x): return self.head(self.body(x))
+    for cached in (True, False):
+        half = defrosted(copy.deepcopy(source).bfloat16(), 2, data, short, cached=cached)
+        assert half.head.weight.dtype == torch.bfloat16 and predict(half, data.x).isfinite().all()
     plain, wrapped = defrosted(source, 2, data, short, cached=False), defrosted(Wrapped(), 2, data, short)
     for p, q in zip(plain.parameters(), wrapped.parameters()): torch.testing.assert_close(p, q)
     with pytest.raises(ValueError, match='activations are kept'): defrosted(Wrapped(), 2, data, cached=True)

@@ -37,7 +37,7 @@ class Architectures:
             raise ValueError(f'choices are whole numbers (N,L), not {c.dtype} of shape {tuple(c.shape)}')
         if ((c < 0) | (c >= k)).any(): raise ValueError(f'choices are numbers of operations, 0 to {k - 1}')
         places = torch.arange(c.shape[1])
-        if self.links is None: self.links = places.expand_as(c)
+        self.choices, self.links = c.long(), places.expand_as(c) if self.links is None else self.links.long()
         if self.links.shape != c.shape or ((self.links < 0) | (self.links > places)).any():
             raise ValueError('links say for each node where its input comes from: 0, the input, or a node before it')
         if self.linked is None: self.linked = not torch.equal(self.links, places.expand_as(c))

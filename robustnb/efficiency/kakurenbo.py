@@ -160,7 +160,8 @@ def begin(self:SelectedBatches, epoch):
                          f'{self.batch_size}: take smaller batches or a smaller fraction')
     self.plan, self.planned, self.given = plan, epoch, 0
     self.log.append(dict(epoch=epoch, fraction=plan.fraction, candidates=plan.candidates,
-                         hidden=len(self.x) - len(plan.train.unique()), lr=plan.lr, forward=0, backward=0))
+                         hidden=len(self.x) - len(plan.train.unique()),
+                         waiting=len(plan.train) % self.batch_size, lr=plan.lr, forward=0, backward=0))
 
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #02bdd19b
 @patch
@@ -239,7 +240,7 @@ def look(self:SelectedBatches, model, x, y, idx, precision=None):
 # %% ../../nbs/efficiency/01_kakurenbo.ipynb #7d7eb0c6
 @patch(as_prop=True)
 def passes(self:SelectedBatches)->pd.DataFrame:
-    "By epoch: fraction, candidates, hidden samples, factor of the learning rate, forward and backward passes"
+    "By epoch: fraction, candidates, samples that hide and that wait, factor of the rate, forward and backward passes"
     return pd.DataFrame(self.log).set_index('epoch')
 
 @patch

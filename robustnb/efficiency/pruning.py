@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from ..data import check_whole, unknown
 from ..evaluation import as_input
-from ..models import check_module, clone, device_of, eval_mode, find_head, seeded
+from ..models import check_module, clone, device_of, eval_mode, find_head, logits_of, seeded
 from ..training import carrying, cross_entropy, update
 
 # %% ../../nbs/efficiency/00_pruning.ipynb #f776cf8f
@@ -154,7 +154,7 @@ def wanda(
     names = {id(w): k for k, w in weights.items()}
     hooks = [m.register_forward_pre_hook(look) for m in model.modules() if id(getattr(m, 'weight', None)) in names]
     try:
-        with eval_mode(model): model(as_input(model, x).to(device_of(model)))
+        with eval_mode(model): logits_of(model, as_input(model, x).to(device_of(model)))
     finally:
         for h in hooks: h.remove()
     unused = [k for k in weights if k not in norms]

@@ -42,6 +42,8 @@ def chain(
         if own & weights: raise ValueError(f'{name!r} has weights that an earlier layer has: give each its own')
         weights |= own
         if isinstance(m, (nn.Linear, nn.Conv2d)) and getattr(m, 'groups', 1) == 1:
+            if id(m.weight) not in own:
+                raise ValueError(f'the weight of {name!r} is computed in each pass: remove its parametrisation first')
             found.append(Filters(f'{name}.weight', m, None))
         elif (isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) and m.affine and found and not found[-1].norm
               and m.num_features == len(found[-1].layer.weight)): # else of a flattened map
@@ -74,7 +76,7 @@ def importance(
         hooks += [(f.norm or f.layer).register_forward_hook(gate(f.name)) for f in found]
         with eval_mode(model), torch.enable_grad():
             logits = logits_of(model, _placed(model, x))
-            loss = F.cross_entropy(logits, y.to(logits.device), reduction='sum')
+            loss = F.cross_entropy(logits, y.to(logits.device).long(), reduction='sum')
             slopes = torch.autograd.grad(loss, list(gates.values()))
     finally:
         for h in hooks: h.remove()
@@ -254,7 +256,7 @@ def class_means(
     h:torch.Tensor, # features (N,D)
     y:torch.Tensor, # classes 0..K-1 (N,), each of them there
 )->tuple: # ((K,D), mean squared distance of a feature to the mean of its class)
-    y = y.to(h.device)
+    y = y.to(h.device).long()
     counts = torch.bincount(y)
     if len(counts) < 2 or not counts.all():
         raise ValueError('a task has two classes or more, numbered 0, 1, ..., each with an image')

@@ -143,6 +143,16 @@ class Denoiser(nn.Module):
         r = (s**2 + self.sd**2).sqrt()
         return (self.sd**2/r**2, s*self.sd/r, 1/r) if self.predict == 'v' else (torch.ones_like(s), -s, 1/r)
 
+    def target(self,
+        x:torch.Tensor, # clean images
+        eps:torch.Tensor, # noise, like `x`
+        s:torch.Tensor, # levels, one for each image (N,)
+    )->torch.Tensor: # like `x`
+        "What the network should say of x + s eps (equation 8)"
+        if self.predict == 'noise': return eps
+        s = _like(s, x)
+        return (s*x/self.sd - self.sd*eps)*self.scales(s)[2]
+
     def answer(self, u, s, y):
         "What the network says"
         time = torch.atan(s)*(2/math.pi)    # that of the cosine schedule, whatever the schedule is
@@ -223,10 +233,9 @@ class Denoising(OwnDraws):
         x, rng = 2*x - 1, self.rng
         s = self.noise.draw(len(x), rng).to(x)
         told = (torch.rand(len(x), 1, generator=rng) >= self.drop).to(x)
-        u = x + _like(s, x)*torch.randn(x.shape, generator=rng).to(x)
-        keep, out, _ = model.scales(_like(s, x))
-        said = model.answer(u, s, conditions(y, model.classes)*told)
-        return (said - (x - keep*u)/out).square().mean(), {}
+        eps = torch.randn(x.shape, generator=rng).to(x)
+        said = model.answer(x + _like(s, x)*eps, s, conditions(y, model.classes)*told)
+        return (said - model.target(x, eps, s)).square().mean(), {}
 
 # %% ../../nbs/synthesis/01_diffusion.ipynb #eb05a89d
 class Diffusion(Generator):
@@ -366,11 +375,11 @@ class IndexedDenoiser(nn.Module):
 
 # %% ../../nbs/synthesis/01_diffusion.ipynb #f89e9a19
 def from_diffusers(
-    net, # `UNet2DModel` with class embeddings; it is shared, not changed
+    net, # `UNet2DModel` with class embeddings; its parts are shared, not changed
     scheduler, # the one it was trained with
     classes:int|None=None, # None: all embeddings; one fewer where the last stands for no condition
     **kw, # for `Diffusion`: steps, guidance, sampler
-)->Diffusion:
+)->Diffusion: # in the mode of `net`
     "A generator of a class-conditional model of the library `diffusers`"
     embedding, kind = getattr(net, 'class_embedding', None), scheduler.config.prediction_type
     if not isinstance(embedding, nn.Embedding):
@@ -390,4 +399,6 @@ def from_diffusers(
         low = at.long().clamp(max=len(logs) - 2)
         return torch.lerp(known[low], known[low + 1], at - low).exp()
     shape = (net.config.in_channels, *((side, side) if isinstance(side, int) else side))
-    return Diffusion(IndexedDenoiser(net, logs, kind), shape, classes, NoiseSchedule(level, None), **kw).eval()
+    g = Diffusion(IndexedDenoiser(net, logs, kind), shape, classes, NoiseSchedule(level, None), **kw)
+    g.training = net.training
+    return g

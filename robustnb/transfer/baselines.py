@@ -71,7 +71,10 @@ def linear_probe(
     "A copy of the network whose head is the minimum of (1) on its own features"
     if not 0 < decay < math.inf: raise ValueError(f'decay is {decay!r}; the minimum needs a finite number above 0')
     net = clone(model)
-    h, head = embedded(net, data).double(), find_head(net)[1]
+    name, head = find_head(net)
+    if 'weight' not in dict(head.named_parameters()):
+        raise ValueError(f'the weight of the head {name!r} is computed in each pass: give a plain head, see with_head')
+    h = embedded(net, data).double()
     biased = head.bias is not None
     middle = biased*h.mean(0)    # far from it L-BFGS is slow
     h = h - middle

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from ..data import Batches, Data, check_xy, unknown
 from ..evaluation import as_input, predict
-from ..models import check_module, device_of, eval_mode, find_head, seeded, with_head
+from ..models import check_module, device_of, eval_mode, find_head, logits_of, seeded, with_head
 from ..training import Recipe, cosine, cross_entropy, recompute_bn
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #c14f8197
@@ -116,20 +116,22 @@ def activations(
     depths=None, # some of 1 to L; None: all
     blocks=None, # see `blocks_of`
     batch_size:int=250,
-)->dict: # depth -> (N,...)
+)->dict: # depth -> (N,...), in float32 or wider
     "What enters the layer behind each cut, in evaluation mode"
     depths = range(1, len(blocks_of(model, blocks)) + 1) if depths is None else depths
     seen, device = {d: [] for d in depths}, device_of(model)
     hooks = [model.get_submodule(_behind(model, d, blocks)).register_forward_pre_hook(
-        lambda m, args, d=d: seen[d].append(args[0].clone())) for d in depths]
+        lambda m, args, d=d: seen[d].append(_wide(args[0]))) for d in depths]
     try:
         with eval_mode(model):
-            for part in x.split(batch_size): model(as_input(model, part.to(device)))
+            for part in x.split(batch_size): logits_of(model, as_input(model, part.to(device)))
     finally:
         for h in hooks: h.remove()
     if any(sum(map(len, parts)) != len(x) for parts in seen.values()):
         raise ValueError('a layer behind a cut has to run once in a pass, on all examples: name other blocks')
     return {d: torch.cat(parts) for d, parts in seen.items()}
+
+def _wide(z): return z.to(torch.promote_types(z.dtype, torch.float32), copy=True)
 
 # %% ../../nbs/transfer/05_defrosting.ipynb #ddcaf95a
 def upper(
