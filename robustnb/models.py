@@ -11,7 +11,7 @@ __all__ = ['Normalize', 'architecture', 'architectures', 'seeded', 'init_', 'mlp
 # %% ../nbs/01_models.ipynb #bfb5a86c
 import copy, functools, importlib, inspect, json, math, os, tempfile, warnings
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 import torch
@@ -464,12 +464,13 @@ def with_head(
     classes:int, # of the new head
     std:float|None=.01, # of the new weights, whose biases are zero; None: as nn.Linear starts
     seed:int=0,
+    head:str|None=None, # the old one's name in `named_modules`; None: `find_head`
 )->nn.Module: # in the same modes
     "A copy of the network with a new head, and otherwise the same"
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
         raise ValueError(f'classes is the number of classes, 2 or more, not {classes!r}')
     net = clone(model)
-    name, old = find_head(net)
+    name, old = find_head(net) if head is None else (head, _module(net, head))
     with seeded(seed), torch.no_grad():
         new = nn.utils.skip_init(nn.Linear, old.in_features, classes, bias=old.bias is not None)
         if std is None: new.reset_parameters()
@@ -562,7 +563,8 @@ def save_model(
     if spec is None:
         raise ValueError(
             f'{type(model).__name__} has no record of how it was built: make it by a function under @architecture')
-    try: call = json.dumps(spec | dict(dtype=str(floating_type(model))[6:]))
+    made_in = getattr(_ARCHITECTURES.get(spec['name']), '__module__', None)
+    try: call = json.dumps(spec | dict(dtype=str(floating_type(model))[6:], module=made_in))
     except TypeError as e: raise ValueError(f"the call of {spec['name']!r} cannot be written down: {e}") from e
     _check_call(model, spec)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -586,10 +588,13 @@ def load_model(
     if 'architecture' not in about:
         raise ValueError(f'{path} does not say which architecture it belongs to: it was not written by save_model')
     spec = json.loads(about['architecture'])
+    if spec['name'] not in _ARCHITECTURES and (spec.get('module') or '').startswith('robustnb.'):
+        with suppress(ImportError): importlib.import_module(spec['module'])    # which registers it
     if spec['name'] not in _ARCHITECTURES:
         raise ValueError(
             unknown('architecture', spec['name'], architectures()) + '. Import or define it first, under @architecture')
-    model = _ARCHITECTURES[spec['name']](**spec['kwargs']).to(device, getattr(torch, spec.get('dtype', 'float32')))
+    with torch.random.fork_rng(devices=[]): model = _ARCHITECTURES[spec['name']](**spec['kwargs'])
+    model = model.to(device, getattr(torch, spec.get('dtype', 'float32')))
     try: st.load_model(model, path, device=str(device))
     except RuntimeError as e:
         raise ValueError(f"{path} does not fit the architecture {spec['name']!r} of this version: {e}") from e

@@ -84,6 +84,11 @@ def test_only_the_lists_of_autoattack_give_an_autoattack_accuracy():
     # the second: two or three classes
     assert acc() == acc(attacks=('apgd-ce', 'apgd-margin', 'fab-t', 'square')) == ('40.00', None)
     assert acc(attacks=('pgd', 'x', 'y')) == acc(version='mine') == (None, '40.00')
+    for about, official in ((dict(mode='train'), False), (dict(precision='bf16'), False), (dict(futile=.05), False),
+                            (dict(futile=None), True), (dict(futile=.9), True)):
+        report = made()
+        report.about.update(about)
+        assert (scorecard(report)['autoattack_acc'] == '40.00') == official == (scorecard(report)['external'] is None)
     assert scorecard(made(version='mine'), external='12.00')['external'] == '12.00'
     assert [eps_text(e) for e in (8 / 255, .5, 12., .2, .031, 1 / 3, 128 / 255)
             ] == ['8/255', '0.5', '12', '0.2', '0.031', '85/255', '128/255']

@@ -367,6 +367,11 @@ def test_a_new_head():
     assert plain.head.bias.any() and torch.equal(plain.head.weight, with_head(model, 3, None, 1).head.weight)
     deep = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(64, 5)))
     assert with_head(deep, 2)(x).shape == (5, 2)
+    class Reversed(nn.Module):    # the last layer is no head
+        def __init__(self): super().__init__(); self.top, self.body = nn.Linear(6, 4), nn.Linear(64, 6)
+        def forward(self, x): return self.top(self.body(x.flatten(1)).relu())
+    assert with_head(Reversed(), 2, head='top')(x).shape == (5, 2)
+    with pytest.raises(ValueError, match="unknown layer 'topp'"): with_head(Reversed(), 2, head='topp')
     for bad in (1, 2.5, True):
         with pytest.raises(ValueError, match='classes is the number of classes'): with_head(model, bad)
     assert with_head(nn.Sequential(nn.Linear(4, 3, bias=False)), 2)[0].bias is None, 'otherwise the same'
@@ -420,7 +425,9 @@ def test_save_and_load():
                 autoencoder((1, 8, 8), width=2),
                 convnet(width=2).to(memory_format=torch.channels_last)):
             net(torch.rand(8, *net.spec['kwargs']['shape']))    # moves the running statistics
+            rng = torch.get_rng_state()
             same = load_model(save_model(net, Path(d)/'new'/'m.safetensors'))
+            assert torch.equal(torch.get_rng_state(), rng)
             state, loaded = net.state_dict(), same.state_dict()
             assert state.keys() == loaded.keys() and all(torch.equal(v, loaded[k]) for k, v in state.items())
             assert same.spec['name'] == net.spec['name'] and all(m.training for m in same.modules())
@@ -505,10 +512,25 @@ def test_load_refuses_other_architectures():
         recorded(name='pract_resnet8')
         with pytest.raises(ValueError, match="unknown architecture 'pract_resnet8': did you mean 'preact_resnet8'"):
             load_model(path)
+        recorded(name='of_a_module', module='robustnb.no_such_module')
+        with pytest.raises(ValueError, match="unknown architecture 'of_a_module'"): load_model(path)
         recorded(kwargs=dict(shape=(4,), hidden=(5,)))
         with pytest.raises(ValueError, match="does not fit the architecture 'mlp'"): load_model(path)
         st.save_file(dict(a=torch.zeros(1)), path)
         with pytest.raises(ValueError, match='does not say which architecture'): load_model(path)
+
+# %% ../nbs/01_models.ipynb #4be0d2a9
+def test_architectures_of_other_modules_are_found():
+    import subprocess, sys
+    program = """
+from robustnb.models import architectures, load_model
+assert 'instance_convnet' not in architectures()
+print(load_model(__import__('sys').argv[1]).spec['name'])"""
+    with tempfile.TemporaryDirectory() as d:
+        from robustnb.merging.condensation import instance_convnet
+        path = save_model(instance_convnet((1, 8, 8), width=4), Path(d)/'m.safetensors')
+        run = subprocess.run([sys.executable, '-c', program, path], capture_output=True, text=True)
+        assert run.stdout.strip() == 'instance_convnet', run.stderr
 
 # %% ../nbs/01_models.ipynb #8b205520
 def test_pretrained():

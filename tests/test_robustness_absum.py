@@ -164,8 +164,9 @@ def test_rivals():
 # %% ../nbs/robustness/01_absum.ipynb #53f80944
 def test_the_model_stays_as_it_is():
     m, x, y = preact_resnet8((1, 8, 8), width=2).train(), torch.rand(8, 1, 8, 8), torch.arange(8)
-    before = copy.deepcopy(m.state_dict())
+    before, rng = copy.deepcopy(m.state_dict()), torch.get_rng_state()
     assert relative_step_time(m, x, y, 2) > 0
+    assert relative_step_time(nn.Sequential(m, nn.Dropout()), x, y, 2) > 0 and torch.equal(torch.get_rng_state(), rng)
     assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
     assert all(p.grad is None for p in m.parameters())
 

@@ -214,6 +214,8 @@ def test_novelty():
     difference = mahalanobis(known, at).numpy() + theirs.logpdf(at)
     np.testing.assert_allclose(difference, difference[0], rtol=1e-4)                 # equal up to the constant
     assert mahalanobis(torch.cat([known, known[:, :1]], 1), torch.cat([at, at[:, :1]], 1)).isfinite().all()
+    still = torch.cat([known, torch.zeros(500, 1)], 1)    # a unit that is silent on all known images, and then answers
+    assert mahalanobis(still, torch.tensor([[5., 5, 5, 1]])) > 1e6 > mahalanobis(still, still).max()
     net, x, y = small()
     loss = nib(net)
     scores = novelty(net, x, x, loss.decoder)

@@ -24,7 +24,7 @@ from robustnb.training import cross_entropy, fit
 import copy, math
 from robustnb.robustness.baselines import Later, adversarial, awp
 from robustnb.training import cross_entropy, update
-from robustnb.robustness.smoothness import EntropySGD, descent, gradient_ratio, logistic_gradient, logistic_loss, sam, smoothness
+from robustnb.robustness.smoothness import EntropySGD, descent, gradient_ratio, logistic_gradient, logistic_loss, sam, smoothness, uphill
 from robustnb.experiments.smoothness import metrics, objective, paper, run, watched
 
 # %% ../nbs/robustness/05_smoothness.ipynb #55156bf7
@@ -99,6 +99,7 @@ def test_smoothness_leaves_the_model_alone_and_its_parts():
     assert all(p.grad is None for p in net.parameters())
     again, other = (smoothness(net, x, y, pgd(Linf(.1), 3), directions=3, seed=s) for s in (0, 1))
     assert found == again != other and torch.equal(rng, torch.get_rng_state())
+    for given in ((255*x).to(torch.uint8), x.half()): assert smoothness(net, given, y)['moved'] == 0    # nothing attacks
     def fails(model, x, y):
         if torch.equal(model[1].weight, before['1.weight']): return x
         raise KeyError('at the moved weights')
@@ -225,6 +226,9 @@ def test_sam_against_the_step_by_hand():
     with torch.no_grad():
         for p, s in zip(params, first): p += .3*s/torch.cat([s.flatten() for s in first]).norm()
     for p, w, s in zip(net.parameters(), before, slopes()): torch.testing.assert_close(p.detach(), w - .1*s)
+    half = copy.deepcopy(net).half()
+    with torch.no_grad(): uphill(half, [torch.zeros_like(p) for p in half.parameters()], .3)    # a loss that is saturated
+    for p, q in zip(half.parameters(), net.parameters()): assert torch.equal(p, q.half())
     for rho in (-1, math.nan, math.inf):
         with pytest.raises(ValueError, match='rho is a length'): sam(rho)
 

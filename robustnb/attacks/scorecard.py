@@ -40,8 +40,10 @@ def _plain(v):
 def _percent(share): return f'{100 * share:.2f}'
 
 def _official(report):
-    "Whether the attacks have the names of a version of AutoAttack"
-    if report.version not in VERSIONS: return False
+    "Whether the attacks have the names of a version of AutoAttack, and its settings, or end fewer runs early"
+    usual = dict(precision=None, mode='eval')
+    if report.version not in VERSIONS or usual.items() - (usual | report.about).items(): return False
+    if (report.about.get('futile') or 1) < .6: return False
     return any(report.attacks == list(members(report.threat, report.version, classes)) for classes in (2, 3, 10))
 
 # %% ../../nbs/attacks/10_scorecard.ipynb #b9a02f37

@@ -11,7 +11,7 @@ import time
 from functools import partial
 import torch
 from torch import nn
-from ..models import check_module, clone
+from ..models import check_module, clone, seeded
 from ..training import cross_entropy, proximal, update
 
 # %% ../../nbs/robustness/01_absum.ipynb #dfa1a00b
@@ -93,7 +93,8 @@ def relative_step_time(
     steps = [(absum(0.1), sgd()), (update, sgd(weight_decay=0.1))]
     for i in range(2*rounds):
         step, opt = steps[i % 2]
-        start = time.perf_counter()
-        step(model, x, y, cross_entropy, opt)['loss'].item() # waits for a GPU
-        times.append(time.perf_counter() - start)
+        with seeded(i, x.device):
+            start = time.perf_counter()
+            step(model, x, y, cross_entropy, opt)['loss'].item() # waits for a GPU
+            times.append(time.perf_counter() - start)
     return (torch.tensor(times[0::2]).median()/torch.tensor(times[1::2]).median()).item()

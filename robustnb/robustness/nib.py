@@ -287,11 +287,11 @@ def mahalanobis(
     known:torch.Tensor, # (M,k) codes of training images
     codes:torch.Tensor, # (N,k)
 )->torch.Tensor: # (N,)
-    "Half the squared distance from the mean, by the covariance of the known codes"
+    "Half the squared distance from the mean, by the covariance of the known codes; far where these do not vary at all"
     mean = known.double().mean(0)
-    precision = torch.linalg.pinv(torch.cov((known.double() - mean).T), hermitian=True)
-    v = codes.double() - mean
-    return (((v@precision)*v).sum(1)/2).to(codes.dtype)
+    spread, axes = torch.linalg.eigh(torch.cov((known.double() - mean).T))
+    along = (codes.double() - mean) @ axes
+    return ((along.square()/spread.clamp(min=1e-12*float(spread[-1]) or 1e-12)).sum(1)/2).to(codes.dtype)
 
 # %% ../../nbs/robustness/09_nib.ipynb #53da0dc9
 def novelty(

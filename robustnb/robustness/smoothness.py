@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 from ..attacks.gradient import ce_loss
 from ..data import check_at_least_0, check_whole
+from ..evaluation import as_input
 from ..models import eval_mode, logits_of, unwrapped
 from .baselines import awp
 from ..training import classified, update
@@ -73,7 +74,7 @@ def gradient_ratio(
 # %% ../../nbs/robustness/05_smoothness.ipynb #67b5c1f8
 def smoothness(
     model:nn.Module, # unchanged
-    x:torch.Tensor, # a batch, float in [0,1]
+    x:torch.Tensor, # a batch, float in [0,1] or uint8
     y:torch.Tensor, # labels (N,)
     attack=None, # attack(model, x, y) -> x_adv, with a fixed seed; None: the clean loss
     length=1e-3, # of the step, relative to the length of the trained weights
@@ -88,6 +89,7 @@ def smoothness(
     params = [p for p in model.parameters() if p.requires_grad]
     _check_smoothness(length, along, directions, sum(p.numel() for p in params))
     if not params: raise ValueError('the model has no trainable weights: there is no direction to take a step in')
+    x = as_input(model, x)
     with eval_mode(model):
         old, x_adv = [p.detach().clone() for p in params], _examples(attack, model, x, y)
         slope, rows = _slope(model, params, x_adv, y, loss), []
@@ -222,8 +224,9 @@ def uphill(
 )->list: # pairs (parameter, what it was)
     "Move all weights together a step of length `rho` along the gradient, in place"
     pairs = [(p, p.detach().clone(), g) for p, g in zip(model.parameters(), grads) if g is not None]
-    norm = torch.stack([g.norm() for *_, g in pairs]).norm().clamp(min=1e-12)
-    for p, _, g in pairs: p.add_(rho*g/norm)
+    wide = [g.to(torch.promote_types(g.dtype, torch.float32)) for *_, g in pairs]
+    norm = torch.stack([g.norm() for g in wide]).norm().clamp(min=1e-12)
+    for (p, *_), g in zip(pairs, wide): p.add_(rho*g/norm)
     return [(p, old) for p, old, _ in pairs]
 
 def sam(
