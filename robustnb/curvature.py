@@ -113,8 +113,13 @@ class _Risk:
 
     def hold(self):
         "Put the adversarial examples of the weights as they are in the place of the inputs"
-        if self.attack: self.batches = [(self.attack(self.net, x, y), y) for x, y in self.batches]
+        self.batches = [(self.attacked(x, y), y) for x, y in self.batches]
         return self
+
+    def attacked(self, x, y):
+        "The adversarial examples of the weights as they are; without an attack, `x`"
+        if not self.attack: return x
+        with torch.enable_grad(): return self.attack(self.net, x.clone(), y.clone()).detach()
 
     def share(self, weights, x, y):
         "What one batch adds to the mean loss"
@@ -194,7 +199,7 @@ def _gradient(risk, weights):
     with torch.no_grad():
         for k, t in weights.items(): own[k].copy_(t)
     for x, y in risk.batches:
-        x = risk.attack(net, x, y)
+        x = risk.attacked(x, y)
         with torch.enable_grad():
             leaves = {k: t.detach().requires_grad_() for k, t in weights.items()}
             total.append(
@@ -592,15 +597,15 @@ def loss_surface(
     def moved(k, point): return sum((a * d[k].to(at0[k]) for a, d in zip(point, directions) if k in d), at0[k])
     def row(point):
         for k, t in risk.weights.items(): t.copy_(moved(k, point))  # these are the copy's own weights
-        return dict(zip(('alpha', 'beta'), point)) | _mean_loss(risk, attack if anew else None)
+        return dict(zip(('alpha', 'beta'), point)) | _mean_loss(risk, anew)
     with torch.no_grad(): return pd.DataFrame([row(p.tolist()) for p in grid.reshape(-1, len(directions))])
 
 # %% ../nbs/04_curvature.ipynb #def585c1
-def _mean_loss(risk, attack):
+def _mean_loss(risk, anew):
     "Mean loss, and accuracy of logits, of the copy as it is"
     loss, right = 0., 0.
     for x, y in risk.batches:
-        out = _outputs(risk.net, {}, attack(risk.net, x, y) if attack else x)
+        out = _outputs(risk.net, {}, risk.attacked(x, y) if anew else x)
         loss += _losses(out, y, risk.loss).double().sum()
         right += (out.argmax(1)
                   == y).sum() if out.ndim == 2 and y.ndim == 1 and not y.is_floating_point() else torch.nan

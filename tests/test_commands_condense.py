@@ -35,9 +35,10 @@ def test_condense_equals_the_library():
         assert load_data('few.safetensors').x.equal(theirs.x)
         asked = []
         with pytest.MonkeyPatch.context() as m:
-            m.setattr('robustnb.merging.condensation.condense', lambda *a, **kw: asked.append(kw['compile']) or theirs)
-            for more in ([], ['--compile']): assert told('--method', 'dc', *more)[0] == 0
-        assert asked == [False, True]
+            m.setattr('robustnb.merging.condensation.condense',
+                      lambda *a, **kw: asked.append((kw['compile'], kw['real'])) or theirs)
+            for more in ([], ['--compile', '--real', '5']): assert told('--method', 'dc', *more)[0] == 0
+        assert asked == [(False, 64), (True, 5)]
         assert told('--method', 'herding')[0] == 0
         assert load_data('few.safetensors').x.equal(coreset(load('digits'), 2, 'herding').x)
 
@@ -50,6 +51,7 @@ def test_condense_refuses():
                             ('makes a new one each time', ('--model', 'own_net:ready')),
                             ('cannot take images of shape (1, 8, 8)', ('--model', 'own_net:other')),
                             ('--iterations is for images that are learned', ('--method', 'herding', '--iterations', '7')),
+                            ('--real is for images', ('--method', 'herding', '--real', '5')),
                             ('--compile is for images', ('--method', 'herding', '--compile')),
                             ("compile is for 'dc' and 'dsa'", ('--compile',)),
                             ('--init noise is for images', ('--method', 'random', '--init', 'noise'))):

@@ -421,6 +421,22 @@ def test_surface_under_attack():
     trace(op, 2), top_eigenvalues(op), loss_surface(model, (x, y), random_direction(model), [0, 1], attack=fgsm(Linf(.1)))
     assert torch.equal(rng, torch.get_rng_state())
 
+# %% ../nbs/04_curvature.ipynb #5e1b7fa3
+def test_an_attack_of_ones_own_has_gradients_and_images_of_its_own():
+    def own(model, x, y):
+        "FGSM that works on the images where they lie"
+        g, = torch.autograd.grad(F.cross_entropy(model(x.requires_grad_()), y), x)
+        return x.detach().add_(.1*g.sign()).clamp_(0, 1)
+    model, x, y = small()
+    data, at, attack = (x, y), [-1, 0, 1], fgsm(Linf(.1))
+    for anew in (True, False):
+        with torch.no_grad(): surface = loss_surface(model, data, at=at, attack=own, anew=anew)
+        np.testing.assert_allclose(surface, loss_surface(model, data, at=at, attack=attack, anew=anew))
+    v = np.ones(sum(p.numel() for p in model.parameters()))
+    for anew in (True, False):
+        with torch.no_grad(): product = hessian(model, data, attack=own, anew=anew) @ v
+        np.testing.assert_allclose(product, hessian(model, data, attack=attack, anew=anew) @ v, atol=1e-6)
+
 # %% ../nbs/04_curvature.ipynb #b3e3ffad
 def test_tokens_and_attention():
     class Reader(nn.Module):

@@ -5,12 +5,13 @@ import pandas as pd
 from robustnb.evidence.tables import Table
 from robustnb.evidence.trials import Paper
 import json, sys, tempfile
+from itertools import product
 from pathlib import Path
 import pytest
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
 from robustnb.evidence.trials import Arm, Setting
-from robustnb.evidence.ledger import find_papers, ledger, progress_of, records_of, show_comparisons, show_ledger, starred, tuning_table
+from robustnb.evidence.ledger import at_the_lowest, find_papers, ledger, progress_of, records_of, show_comparisons, show_ledger, starred, tuning_table
 
 # %% ../nbs/evidence/04_ledger.ipynb #61950959
 def paper_of(**kw):
@@ -23,13 +24,13 @@ def paper_of(**kw):
     return Paper(**kw)
 
 def stored(paper, *rows):
-    "A store with results (arm, values, seed, stage, metrics)"
+    "A store with results (arm, values, seed, stage, metrics), the same on each data set"
     store = Store(tempfile.mkdtemp())
-    for arm, values, seed, stage, metrics in rows:
-        s = paper.setting('tiny', 'd').fingerprint(stage == 'tuning')
+    for d, (arm, values, seed, stage, metrics) in product(paper.datasets('tiny'), rows):
+        s = paper.setting('tiny', d).fingerprint(stage == 'tuning')
         store.save(
             paper.key,
-            dict(scale='tiny', dataset='d', arm=arm, values=values, seed=seed, stage=stage, version=1, setting=s,
+            dict(scale='tiny', dataset=d, arm=arm, values=values, seed=seed, stage=stage, version=1, setting=s,
                  metrics=metrics))
     return store
 
@@ -74,6 +75,19 @@ def test_records_follow_the_choice():
     assert t.attrs['shown']['m'] == ('m', 1) and isinstance(t, Table)
     assert t.chosen.to_dict() == {('d', 'b', 'k=1'): False, ('d', 'b', 'k=2'): True,
                                   ('d', 'b', 'k=3'): False} and list(t.m) == [.1, .3, .2]
+
+# %% ../nbs/evidence/04_ledger.ipynb #5d90f2ab
+def test_choices_at_the_lowest():
+    sets = {('tiny', d): Setting(None, 1, 1, 1) for d in 'de'}
+    grids = dict(b=Arm(print, k=[1, .3, .1]), c=Arm(print, k=[2, 1]), two=Arm(print, k=[1, 2], l=[1, 2]),
+                 other=Arm(print, lambda t: t.m.idxmax(), 'a', k=[1, 2]))
+    p = paper_of(arms={'a': Arm()} | grids, settings=sets)
+    best = dict(b=.1, c=1, two=1, other=0)
+    tries = [(a, dict(v), 0, 'tuning', {'m': float(dict(v)['k'] == best[a])}) for a in grids for v in grids[a].candidates]
+    tries += [('a', {}, 0, 'tuning', {'m': .5})]    # better than any candidate of `other`
+    assert at_the_lowest(p, 'tiny', stored(p, *tries)) == 'b (on d, e); c (on d, e)'
+    assert at_the_lowest(p, 'tiny', stored(p, *tries[1:])) == 'c (on d, e)'    # not before all have been run
+    assert at_the_lowest(paper_of(), 'tiny', stored(paper_of(), *TRIES)) == at_the_lowest(p, 'tiny', stored(p)) == ''
 
 # %% ../nbs/evidence/04_ledger.ipynb #85e794e3
 def test_the_baseline_may_be_chosen():

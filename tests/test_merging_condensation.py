@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 from robustnb.data import Data, as_float
-from robustnb.models import features
+from robustnb.models import features, mlp
 from robustnb.training import Recipe, load_state
 import matplotlib.pyplot as plt
 import pytest
 from robustnb.data import Batches, load
-from robustnb.models import convnet, mlp
+from robustnb.models import convnet
 from robustnb.merging.condensation import OPERATIONS, PART, _CORESETS, _Condensation, _METHODS, _draws, _usual, accuracy_of, augment, augmented, batch, condense, contact_sheet, coreset, distribution_matching, gradient_matching, gradients, instance_convnet, load_data, mean_gradients, parts, perceptron_layers, rounds_of, save_data
 
 # %% ../nbs/merging/03_condensation.ipynb #5cc8e7b0
@@ -434,6 +434,20 @@ def test_the_usual_network_sees_all_classes():
     for method in ('dm', 'dc'):
         small = condense(nameless, method, 1, iterations=1, real=4, progress=False)
         assert small.y.tolist() == [0, 1, 2] and small.x.isfinite().all()
+
+# %% ../nbs/merging/03_condensation.ipynb #f81a6d24
+def test_rows_are_not_augmented():
+    digits = load('digits')
+    rows = Data(as_float(digits.x).flatten(1), digits.y, digits.classes, 'rows')
+    for method in ('dm', 'dc', 'dsa'):
+        small = condense(rows, method, 1, iterations=2, real=20, outer=1, progress=False)
+        assert small.x.shape == (10, 64) and 0 <= small.x.min() and small.x.max() <= 1
+        images = quick('dc' if method == 'dsa' else method, operations=(), outer=2)
+        assert quick(method, rows, outer=2).x.equal(images.x.flatten(1))    # images lying flat
+    assert isinstance(_usual(rows).fc1, nn.Linear) and _usual(rows).head.out_features == 10
+    with pytest.raises(ValueError, match=r'augmentation is for images .* shape \(1437, 64\): leave operations out'):
+        quick('dm', rows, operations=['flip'])
+    with pytest.raises(TypeError, match='data is a list; expected Data'): condense([rows], 'dm')
 
 # %% ../nbs/merging/03_condensation.ipynb #ede57686
 def test_condense_refuses():

@@ -68,6 +68,9 @@ def test_line_terms():
     for model in (one, two):    # which of them is given does not matter
         terms = line_terms(model, one.state_dict(), two.state_dict(), *batches, t=1.)
         np.testing.assert_allclose(terms['first']['excess'], loss(two) - loss(one))
+    narrow = [net.bfloat16().state_dict() for net in (copy.deepcopy(one), two)]
+    rounded = line_terms(one, *({k: v.float() for k, v in w.items()} for w in narrow), *batches)
+    assert line_terms(two, *narrow, *batches) == rounded
     with pytest.raises(ValueError, match='no derivative along running statistics'):
         normed = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)).double().eval()
         line_terms(normed, normed.state_dict(), normed.state_dict(), *batches)
@@ -140,8 +143,10 @@ def test_what_it_has_to_beat():
     na.eval()
     wide = stacked(*(copy.deepcopy(n).double() for n in (na, nb)), union(*sets))
     torch.testing.assert_close(wide(x.double()).float(), both(x), atol=.01, rtol=.01)
+    half = stacked(*(copy.deepcopy(n).bfloat16() for n in (na, nb)), union(*sets))
+    torch.testing.assert_close(half(x.bfloat16()), both(x), atol=.2, rtol=.1)
     score = lambda net: np.mean(accuracies(net, None, parts))
-    assert score(both) > max(map(score, (na, nb, Ensemble(na, nb))))
+    assert abs(score(half) - score(both)) < .02 and score(both) > max(map(score, (na, nb, Ensemble(na, nb))))
     from sklearn.linear_model import LogisticRegression
     z = torch.cat([predict(n, union(*sets).x) for n in (na, nb)], 1)
     size, n = z.std(), len(union(*sets))

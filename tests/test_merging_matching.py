@@ -19,7 +19,7 @@ from robustnb.data import Batches, as_float, load
 from robustnb.merging.permutations import permutations
 from robustnb.models import convnet, mlp
 from robustnb.training import fit
-from robustnb.merging.matching import _Descent, _Moments, _bids, _sparse_assignment, _statistics, activation_matching, assignment, average, barrier, curve, interpolate, match, match_all, matched_keys, merge, merge_many, observed, overlap, repair, reset_batch_norm, straight_through, value, weight_matching
+from robustnb.merging.matching import _Descent, _Moments, _bids, _loaded, _sparse_assignment, _statistics, activation_matching, assignment, average, barrier, curve, interpolate, match, match_all, matched_keys, merge, merge_many, observed, overlap, repair, reset_batch_norm, straight_through, value, weight_matching
 
 # %% ../nbs/merging/01_matching.ipynb #4b065977
 def mlp_spec(model):
@@ -596,6 +596,24 @@ def test_repair_convolutions_and_refusals():
     assert out['head.weight'].equal(interpolate(a, b, .5)['head.weight'])
     with pytest.raises(ValueError, match="did you mean 'stem'"): repair(na, a, (a, b), [(x, y)], layers=['sten'])
     with pytest.raises(ValueError, match='empty'): repair(na, a, (a, b), [])
+
+# %% ../nbs/merging/01_matching.ipynb #7d3c90e2
+def test_repair_of_transposed_convolutions():
+    torch.manual_seed(0)
+    x = torch.rand(50, 1, 8, 8)
+    for out, groups in ((8, 8), (12, 2), (12, 1)):    # weights (in, out/groups, ...)
+        net, other = (nn.Sequential(nn.Conv2d(1, 8, 3), nn.Tanh(), nn.ConvTranspose2d(8, out, 2, 2, groups=groups),
+                                    nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(out, 3)) for _ in 'ab')
+        a, b = net.state_dict(), other.state_dict()
+        merged = interpolate(a, b, .5)
+        fixed, middle = _loaded(net, repair(net, merged, (a, b), [x], layers=['2'])), _loaded(net, merged)
+        def units(m): return m[:3](x).detach()
+        axes = dict(dim=(0, 2, 3), keepdim=True)
+        (m, s), *ends = ((u.mean(**axes), u.std(**axes)) for u in map(units, (middle, net, other)))
+        mean, std = ((p + q)/2 for p, q in zip(*ends))
+        torch.testing.assert_close(units(fixed), (units(middle) - m)/s*std + mean, atol=1e-4, rtol=1e-3)
+        whole = repair(net, merged, (a, b), [x])
+        assert all(v.shape == a[k].shape for k, v in whole.items())
 
 # %% ../nbs/merging/01_matching.ipynb #b31bdfca
 def test_repair_resets_batch_norm():

@@ -13,7 +13,7 @@ from robustnb.evidence.runner import run_job
 from robustnb.evidence.store import Job
 from robustnb.merging.matching import weight_matching
 from robustnb.merging.permutations import inverse, permutations, random_perms
-from robustnb.models import convnet, mlp
+from robustnb.models import clone, convnet, mlp
 from robustnb.merging.matching import curve
 from robustnb.merging.permutations import permutations, permuted
 from robustnb.models import mlp
@@ -151,6 +151,24 @@ def test_taylor():
                           for p in (params, params + step))
     expected = (g0 - g1) @ step / 4 + step @ (H0 + H1) @ step / 16
     np.testing.assert_allclose(taylor_excess(net, a, {k: a[k] + h[k] for k in a}, batch)[1], expected, rtol=1e-9)
+
+# %% ../nbs/merging/02_weight_matching.ipynb #a4f80c36
+def test_the_line_in_narrow_types():
+    class Mixed(nn.Module):
+        "Has a matrix that is in no state dict"
+        def __init__(self):
+            super().__init__()
+            self.f, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+            self.register_buffer('mix', torch.eye(8).roll(1, 0)/2, persistent=False)
+        def forward(self, x): return self.head((self.f(x) @ self.mix).tanh())
+    torch.manual_seed(0)
+    net, other = (Mixed().bfloat16() for _ in 'ab')
+    narrow, batch = [n.state_dict() for n in (net, other)], (torch.rand(50, 5), torch.randint(3, (50,)))
+    wide = [{k: v.float() for k, v in w.items()} for w in narrow]
+    expected = taylor_excess(clone(net).float(), *wide, batch)
+    for states in (narrow, wide):
+        for model in (net, clone(net).float()): assert taylor_excess(model, *states, batch) == expected
+    assert all(v.dtype == torch.bfloat16 for v in net.state_dict().values())
 
 # %% ../nbs/merging/02_weight_matching.ipynb #30b29e69
 def test_the_line_moves_buffers_too():

@@ -39,7 +39,7 @@ def arguments(p):
     p.add_argument('--per-class', type=count, default=10, metavar='N', help='images of each class (default: 10)')
     p.add_argument('--iterations', type=count, metavar='N', help='random networks (default: 1000 for dm, else 200)')
     p.add_argument('--lr', type=amount, metavar='X', help='of the images (default: as published)')
-    p.add_argument('--real', type=count, default=64, metavar='N', help='real images per class and step (default: 64)')
+    p.add_argument('--real', type=count, metavar='N', help='real images per class and step (default: 64)')
     p.add_argument('--init', choices=('real', 'noise'), default='real',
                    help='where learned images start; noise where the data are not to be recognised (default: real)')
     p.add_argument('--operations', metavar='A,B', help='augmentations among colour, crop, cutout, flip, scale, rotate')
@@ -71,7 +71,7 @@ def run(args, argv):
 # %% ../../nbs/commands/10_condense.ipynb #a2b43fce
 def check_chosen(args):
     "One sentence if real images are to be chosen by what is for learned ones"
-    learned_only = 'iterations', 'lr', 'operations', 'precision', 'compile', 'model', 'on'
+    learned_only = 'iterations', 'lr', 'real', 'operations', 'precision', 'compile', 'model', 'on'
     given = [f'--{k}' for k in learned_only if getattr(args, k)]
     if args.init == 'noise': given.append('--init noise')
     if given: raise bad(f'{given[0]} is for images that are learned; --method {args.method} chooses real ones')
@@ -96,7 +96,7 @@ def learned(args, argv, data, device, state):
         nodes.carry(sys.modules[build.__module__])
     try:
         return asked(lib('merging.condensation').condense, data, args.method, args.per_class, build, args.iterations,
-                     lr=args.lr, real=args.real, init=args.init, precision=args.precision, compile=args.compile,
+                     lr=args.lr, real=args.real or 64, init=args.init, precision=args.precision, compile=args.compile,
                      seed=args.seed, checkpoint=None if nodes else state, progress=sys.stderr.isatty(),
                      spread=nodes, **more)
     except KeyboardInterrupt:

@@ -190,14 +190,15 @@ def train_model(args, train):
 
 def of_architecture(args, train):
     "A network of the library for images like those of `train`"
-    models, shape = lib('models'), tuple(train.x.shape[1:])
+    models = lib('models')
     names = [a for a in models.architectures() if a != 'autoencoder']
     if args.arch not in names: raise unknown('architecture', args.arch, names)
-    width = {'width': args.width} if args.width else {}
-    if width and 'width' not in inspect.signature(getattr(models, args.arch)).parameters:
-        raise bad(f'--arch {args.arch} has no --width')
-    try: return getattr(models, args.arch)(shape, len(train.classes), **width)
-    except (TypeError, ValueError) as e: raise bad(f'--arch {args.arch}: {e}') from None
+    make = getattr(models, args.arch)
+    known = inspect.signature(make).parameters
+    if args.width and 'width' not in known: raise bad(f'--arch {args.arch} has no --width')
+    given = dict(shape=tuple(train.x.shape[1:]), classes=len(train.classes), width=args.width)
+    try: return make(**{k: v for k, v in given.items() if k in known and v is not None})
+    except (ImportError, TypeError, ValueError) as e: raise bad(f'--arch {args.arch}: {e}') from None
 
 # %% ../../nbs/commands/06_train.ipynb #8f609319
 def teacher_of(args, device):

@@ -29,7 +29,7 @@ from ..attacks.gradient import autocast
 from ..data import Data, as_float, check_xy, unknown
 from ..evaluation import predict
 from ..evidence.trials import checksum
-from ..models import Normalize, architecture, features, seeded
+from ..models import Normalize, architecture, features, mlp, seeded
 from ..training import Recipe, load_state, multistep, save_state
 
 # %% ../../nbs/merging/03_condensation.ipynb #8b16ce08
@@ -54,12 +54,15 @@ def _k_center(f, k):
     return torch.tensor(taken)
 
 # %% ../../nbs/merging/03_condensation.ipynb #03e81d7d
+def _check_data(data):
+    if not isinstance(data, Data): raise TypeError(f'data is a {type(data).__name__}; expected Data, as load gives it')
+
 def by_class(
     data:Data,
     images_per_class:int=1, # that each class must have at least
 )->list: # (class number, indices of its images)
     "The classes that have images, in order; a ValueError where one has too few"
-    if not isinstance(data, Data): raise TypeError(f'data is a {type(data).__name__}; expected Data, as load gives it')
+    _check_data(data)
     check_xy(data.x, data.y, len(data.classes) or None)
     if isinstance(images_per_class, bool) or not isinstance(images_per_class, int) or images_per_class < 1:
         raise ValueError(f'images_per_class is {images_per_class!r}; expected a whole number of at least 1')
@@ -409,16 +412,22 @@ def _descend(before, layers, x, y, epochs, lr):
     b.sub_(moved.sum(0), alpha=lr)
 
 # %% ../../nbs/merging/03_condensation.ipynb #584c27ae
-def _asked(method, images_per_class, iterations, lr, outer, inner, operations, init, precision, compile):
+def _asked(data, method, images_per_class, iterations, lr, outer, inner, operations, init, precision, compile):
     "(method, iterations, lr, outer, inner, operations) as asked for, or else as published"
+    _check_data(data)
     if method not in _METHODS: raise ValueError(unknown('method', method, _METHODS))
     if init not in ('real', 'noise'): raise ValueError(unknown('init', init, ['real', 'noise']))
     if precision not in (None, 'bf16'): raise ValueError(f"precision is None or 'bf16', not {precision!r}")
     if compile and method == 'dm': raise ValueError("compile is for 'dc' and 'dsa', which train their networks")
     own, rounds = _METHODS[method], rounds_of(images_per_class) if method != 'dm' else (1, 0)
     outer, inner = (r if v is None else v for v, r in zip((outer, inner), rounds))
-    operations = own.operations if operations is None else tuple(operations)
+    images = data.x.ndim == 4
+    if operations is None: operations = own.operations if images else ()
+    operations = tuple(operations)
     augmented(operations)    # refuses unknown names
+    if operations and not images:
+        shape = tuple(data.x.shape)
+        raise ValueError(f'augmentation is for images (N,C,H,W), and x has shape {shape}: leave operations out')
     iterations, lr = own.iterations if iterations is None else iterations, own.lr if lr is None else lr
     for name, v in dict(iterations=iterations, lr=lr, outer=outer).items():
         if not v > 0: raise ValueError(f'{name} is {v!r}; expected more than 0, or None: as published')
@@ -446,17 +455,17 @@ def losses(self:_Condensation, i, outer, inner):
 
 # %% ../../nbs/merging/03_condensation.ipynb #f4509c75
 def condense(
-    data:Data, # images
+    data:Data, # images, or rows (N,D)
     method:str='dm', # 'dc', 'dsa' (matched gradients, without and with augmentation) or 'dm' (matched mean features)
     images_per_class:int=10,
-    build:Callable|None=None, # () -> a random network without batch norm; None: `instance_convnet` for these images
+    build:Callable|None=None, # () -> a random network without batch norm; None: `instance_convnet`, `mlp` for rows
     iterations:int|None=None, # fresh networks; None: as published, 1,000 for gradients and 20,000 for features
     *, lr:float|None=None, # of the images, in the units of the network; None: as published, 0.1 and 1
     momentum:float=.5,
     real:int=256, # real images of each class in a step; those of a smaller class come again
     outer:int|None=None, # steps per network; None: as published, see `rounds_of`, and 1 for 'dm'
     inner:int|None=None, # epochs of training between these steps
-    operations=None, # augmentation drawn from `OPERATIONS`; None: none for 'dc', else what suits digits; (): none
+    operations=None, # augmentation, from `OPERATIONS`; None: what suits digits, but none for 'dc' and rows; (): none
     init:str='real', # where the images start: real ones, or 'noise'
     precision=None, # 'bf16': networks run under autocast, images and weights stay as they are
     compile=False, # True, or the name of a torch.compile backend: for long jobs of 'dc' and 'dsa'
@@ -471,8 +480,8 @@ def condense(
     spread=None,
 )->Data: # x float32, classes in order
     "Synthetic images that train a network nearly as the whole of `data` does. The result depends on the seed alone"
-    own, iterations, lr, outer, inner, operations = _asked(method, images_per_class, iterations, lr, outer, inner,
-                                                           operations, init, precision, compile)
+    own, iterations, lr, outer, inner, operations = _asked(data, method, images_per_class, iterations, lr, outer,
+                                                           inner, operations, init, precision, compile)
     if spread and (checkpoint or history is not None):
         raise ValueError('parts are computed elsewhere, without checkpoint and history: leave them out, or spread')
     made = (own, images_per_class, build or partial(_usual, data), lr, momentum, real, operations, init, box, seed,
@@ -505,7 +514,8 @@ def _part(data, made, iterations, device, some):
 def _usual(data):
     x = as_float(data.x[::-(-len(data)//1000)])    # a thousand at most, from all over the set
     classes = len(data.classes) or int(data.y.max()) + 1
-    return instance_convnet(tuple(x.shape[1:]), classes, mean=x.mean().item(), std=x.std().item() or 1.)
+    make = instance_convnet if x.ndim == 4 else mlp
+    return make(tuple(x.shape[1:]), classes, mean=x.mean().item(), std=x.std().item() or 1.)
 
 # %% ../../nbs/merging/03_condensation.ipynb #d483e124
 def _known_by(net):

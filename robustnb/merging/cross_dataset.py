@@ -18,7 +18,7 @@ from ..data import Batches, Data, as_float, check_xy
 from ..evaluation import predict
 from .matching import _line, straight_through
 from .permutations import Spec
-from ..models import clone, device_of, seeded
+from ..models import clone, device_of, floating_type, seeded
 from ..training import cosine, cross_entropy, train
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #2cbecd9e
@@ -135,7 +135,7 @@ class Stacked(nn.Module):
         super().__init__()
         self.a, self.b, self.head = a, b, head
 
-    def forward(self, x): return self.head(torch.cat([self.a(x), self.b(x)], 1))
+    def forward(self, x): return self.head(torch.cat([self.a(x), self.b(x)], 1).to(floating_type(self.head)))
 
 # %% ../../nbs/merging/04_cross_dataset.ipynb #ea2550ba
 def stacked(

@@ -225,15 +225,18 @@ def barrier(
 
 # %% ../../nbs/merging/01_matching.ipynb #fb9206c3
 def _line(model, a, b, batch): # (loss(t), at(t) -> (loss, slope, bend))
-    "The cross-entropy at `a + t (b - a)`, parameters and buffers, and its derivatives by t; refuses running statistics"
+    """The cross-entropy at `a + t (b - a)`, parameters and buffers, and its derivatives by t, in float32 or wider;
+    refuses running statistics"""
     if any(getattr(m, 'running_mean', None) is not None for m in model.modules()):
         raise ValueError('PyTorch has no derivative along running statistics: measure this line with curve')
     _same_keys(a, b)
     (x, y), names = batch, [k for k, v in a.items() if _averaged(k, v, b[k])]
+    a, b = ({k: _wide(w[k].detach()) for k in names} for w in (a, b))
+    if floating_type(model) in (torch.float16, torch.bfloat16): model = clone(model).float()
     first = a[next(k for k, _ in model.named_parameters())]
     x, y = x.to(first), y.to(first.device).long()
     def loss(t):
-        state = {k: a[k].detach() + t*(b[k] - a[k]).detach() for k in names}
+        state = {k: a[k] + t*(b[k] - a[k]) for k in names}
         return F.cross_entropy(functional_call(model, state, (x.clone(),)), y)
     @torch.enable_grad()
     def at(t):
@@ -1023,6 +1026,13 @@ def _check_takers(names, state):
                     f'{mine} and {other} are one tensor, which one correction cannot serve: name other layers in '
                     'layers')
 
+# %% ../../nbs/merging/01_matching.ipynb #9ab4e517
+def _times(layer, w, scale):
+    "The weights `w` of a layer whose units are to be `scale` times what they are"
+    if not isinstance(layer, nn.modules.conv._ConvTransposeNd): return w*scale.view(-1, *(1,)*(w.ndim - 1))
+    g = layer.groups
+    return (w.unflatten(0, (g, -1))*scale.view(g, 1, -1, *(1,)*(w.ndim - 2))).flatten(0, 1)
+
 # %% ../../nbs/merging/01_matching.ipynb #0d8cbd9d
 @torch.no_grad()
 def repair(
@@ -1048,8 +1058,7 @@ def repair(
     targets = {n: tuple(torch.lerp(x, y, alpha) for x, y in zip(a[n], b[n])) for n in names}
     for n, (mean, std) in _statistics(model, state, names, batches, targets).items():
         scale, w = _gain(std, targets[n][1]), state[f'{n}.weight']
-        axis = 1 if isinstance(model.get_submodule(n), nn.modules.conv._ConvTransposeNd) else 0
-        out[f'{n}.weight'] = (w*scale.view((1,)*axis + (-1,) + (1,)*(w.ndim - 1 - axis))).to(w.dtype)
+        out[f'{n}.weight'] = _times(model.get_submodule(n), w, scale).to(w.dtype)
         out[f'{n}.bias'] = (targets[n][0] + scale*(state[f'{n}.bias'] - mean)).to(w.dtype)
     return out
 
