@@ -64,13 +64,15 @@ def test_without():
         gone, stays = without(data, classes)
         assert gone.x.flatten().tolist() == [1, 4, 7] and stays.x.flatten().tolist() == [0, 2, 3, 5, 6]
         assert gone.y.tolist() == [1, 1, 1] and gone.classes == stays.classes == data.classes
-    for rows in ([6, 2], torch.tensor([2, 6]), torch.arange(8) % 4 == 2):
+    for rows in ([6, 2], torch.tensor([2, 6]), np.array([2, 6], np.uint8), torch.arange(8) % 4 == 2):
         gone, stays = without(data, rows=rows)
         assert gone.x.flatten().tolist() == [2, 6] and len(stays) == 6
     with pytest.raises(ValueError, match="did you mean 'cow'"): without(data, 'cov')
     with pytest.raises(ValueError, match='unknown class 3'): without(data, 3)
     for bad in (dict(classes=[0, 1, 2]), dict(rows=[])):
         with pytest.raises(ValueError, match='something must go'): without(data, **bad)
+    for bad, message in (((data.y == 1).long(), 'is it a mask'), ([2, 6, 2], 'repeats indices'), ([2., 6.], 'in torch.float32')):
+        with pytest.raises(ValueError, match=message): without(data, rows=bad)
     for bad in ({}, dict(classes=1, rows=[1])):
         with pytest.raises(ValueError, match='one of the two'): without(data, **bad)
 
@@ -362,6 +364,12 @@ def test_masked():
     for k in was: assert torch.equal(now[k], was[k]) if k[0] != '5' else torch.equal(now[k][stays], was[k][stays])
     p, q = (predict(m, kept.x).softmax(1) for m in (model, out))
     torch.testing.assert_close(q[:, stays], p[:, stays]/p[:, stays].sum(1, keepdim=True)) # as if the class had been denied
+    with torch.no_grad(): model[5].bias -= 80                   # cross-entropy does not see it
+    low = masked()(model, forgotten, kept)
+    torch.testing.assert_close(predict(low, kept.x).softmax(1)[:, stays], q[:, stays])
+    assert all(predict(low, d.x).argmax(1).apply_(lambda c: c in (3, 5)).sum() == 0 for d in (forgotten, kept))
+    nn.utils.parametrizations.weight_norm(model[5])
+    with pytest.raises(ValueError, match="head '5' computes its weights"): masked()(model, forgotten, kept)
     with pytest.raises(ValueError, match='whole classes'): masked()(*problem('rows'))
     model[5] = nn.Linear(16, 10, bias=False)
     with pytest.raises(ValueError, match="head '5' has no bias"): masked()(model, forgotten, kept)

@@ -22,7 +22,7 @@ from robustnb.training import Diverged, fit
 from robustnb.unlearning.baselines import forget_statistics, without
 from robustnb.models import convnet
 from robustnb.training import Diverged, cross_entropy
-from robustnb.unlearning.mnemonic_code import WithCodes, by_class, displacement, edited, fisher, load_codes, mnemonic_code, mnemonic_codes, probe, recalled, save_codes, score
+from robustnb.unlearning.mnemonic_code import WithCodes, by_class, displacement, edited, fisher, load_codes, mnemonic_code, mnemonic_codes, moved, probe, recalled, save_codes, score
 from robustnb.experiments.mnemonic_code import arms, counted, derive, paper, run, survival
 
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #13edeab1
@@ -198,6 +198,16 @@ def test_nothing_else_changes():
     net.requires_grad_(False)
     with pytest.raises(ValueError, match='while all weights stay frozen'): mnemonic_code(codes, known=0)(net, 3)
 
+# %% ../nbs/unlearning/01_mnemonic_code.ipynb #7a93be05
+def test_wrapped_models():
+    net, codes = with_codes(seed=1)
+    gone, (f, k) = torch.arange(10) == 3, (fisher(net, part) for part in by_class(codes, torch.arange(10) == 3))
+    for wrap in (nn.DataParallel, lambda m: torch.compile(m, backend='eager')):
+        for kw in ({}, dict(rate=None), dict(head=True)):
+            assert same(mnemonic_code(codes, **kw)(wrap(net), 3).state_dict(), mnemonic_code(codes, **kw)(net, 3).state_dict())
+        assert same(edited(wrap(net), codes, gone, (f, k), .01, 10.).state_dict(), edited(net, codes, gone, (f, k), .01, 10.).state_dict())
+        assert same(moved(wrap(net), f, 1).state_dict(), moved(net, f, 1).state_dict())
+
 # %% ../nbs/unlearning/01_mnemonic_code.ipynb #ec141d6f
 def test_it_forgets():
     net, codes = with_codes(seed=2, epochs=20)
@@ -368,7 +378,7 @@ def test_the_experiment():
     assert out['retrained']['E_F'] == out['masked']['E_F'] == out['masked']['E_F_of_all'] == 1
     assert out['original']['probe'] == out['masked']['probe'] and out['retrained']['distance'] == 0
     assert out['codes']['total'] == out['codes']['E_F'] + out['codes']['A_R'] and out['codes']['E_F'] > .9
-    assert len(set(out['codes']['passes'].values())) == 1 and out['masked']['passes'] == {.25: 1, .5: 1, 1.: 1}
+    assert len(set(out['codes']['passes'].values())) == 1 and out['masked']['passes'] == {s: 1 + 1200*s for s in (.25, .5, 1.)}
     n = [out['ssd']['passes'][share] for share in (.25, .5, 1.)]
     assert n[2] > 1200 and n[2] - n[1] == pytest.approx(660, abs=9) and n[1] - n[0] == pytest.approx(330, abs=9)
     with tempfile.TemporaryDirectory() as dir:    # what one that diverges has looked at is told

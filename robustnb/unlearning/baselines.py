@@ -41,12 +41,20 @@ def without(
     if rows is None:
         listed = [classes] if isinstance(classes, (str, Integral)) else classes
         gone = torch.isin(data.y.cpu(), torch.tensor([class_number(data, c) for c in listed]))
-    elif len(rows): gone[torch.as_tensor(rows).cpu()] = True
+    elif len(rows): gone[_picked(rows)] = True
     if gone.all() or not gone.any():
         raise ValueError(f'{int(gone.sum())} of {len(gone)} examples are to be forgotten: '
                          'something must go, and something stay')
     gone = gone.to(data.y.device)
     return data.pick(gone), data.pick(~gone)
+
+def _picked(rows):
+    "A mask as it is, or indices as int64; ValueError for those that can't be meant"
+    rows = torch.as_tensor(rows).cpu()
+    if rows.dtype == torch.bool: return rows
+    if rows.is_floating_point(): raise ValueError(f'rows are indices or a mask of bool, not numbers in {rows.dtype}')
+    if len(rows.unique()) < len(rows): raise ValueError('rows repeats indices: is it a mask? Give it as bool')
+    return rows.long()
 
 def class_number(
     data:Data,
@@ -493,7 +501,7 @@ def _add(net, delta, names):
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #dda269f2
 def masked(
-    bias:float=-30., # of the forgotten outputs, whose weights become 0
+    bias:float=-30., # of the forgotten outputs, whose weights become 0; lower where the others' logits are low too
 ):
     "The outputs of forgotten classes switched off in the head: nothing is forgotten but the answer"
     def edit(net, forgotten, kept):
@@ -502,7 +510,12 @@ def masked(
         if head.bias is None: raise ValueError(f'the head {name!r} has no bias that could switch an output off')
         if not (head.weight.requires_grad and head.bias.requires_grad):
             raise ValueError(f'an output is switched off in the head {name!r}, and that is frozen')
-        with torch.no_grad(): head.weight[gone], head.bias[gone] = 0., bias
+        if not {'weight', 'bias'} <= dict(head.named_parameters(recurse=False)).keys():
+            raise ValueError(f'the head {name!r} computes its weights from other ones, so no row of them can be '
+                             'switched off: remove its parametrisation')
+        stays = [c for c in range(head.out_features) if c not in gone]
+        least = min(predict(net, d.x)[:, stays].amax(1).min().item() for d in (forgotten, kept))
+        with torch.no_grad(): head.weight[gone], head.bias[gone] = 0., min(bias, least + bias/2)
     return method(edit, bias=bias)
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #da2a3f96

@@ -14,7 +14,7 @@ from torch import nn
 from ..curvature import diagonal_fisher
 from ..data import Data, as_float, check_at_least_0, check_xy
 from ..evaluation import predict
-from ..models import clone, device_of, eval_mode, features
+from ..models import clone, device_of, eval_mode, features, unwrapped
 from ..training import cross_entropy
 from .baselines import finite, free, head_of
 
@@ -116,7 +116,7 @@ def displacement(
 @torch.no_grad()
 def moved(model, by, sign):
     "A copy of the model with `sign` times the displacement added"
-    new = clone(model)
+    new = clone(unwrapped(model))
     own = dict(new.named_parameters())
     for k, d in by.items(): own[k].add_(d.to(own[k]), alpha=sign)
     return new
@@ -190,7 +190,7 @@ def mnemonic_code(
 ): # forget(model, forgotten, kept=None) -> model
     "Forgetting of whole classes by one edit; `forgotten` are class numbers, or `Data` of which the labels are read"
     def forget(model, forgotten, kept=None):
-        gone = classes_of(forgotten, len(codes), kept)
+        model, gone = unwrapped(model), classes_of(forgotten, len(codes), kept)
         if data: check_images(forgotten, kept)
         check_codes(model, codes, known)
         layer = head_of(model, codes)[0] if head else None
