@@ -125,6 +125,30 @@ def test_quadratic():
         h = 1e-4*torch.randn_like(u)
         torch.testing.assert_close(problem.gradient(u) @ h, (plain(u + h) - plain(u - h))/2, rtol=1e-6, atol=0)
 
+# %% ../nbs/unlearning/02_mixed_privacy.ipynb #5d1f08b2
+def test_attention():
+    class Dots(nn.Module):
+        def __init__(self): super().__init__(); self.qkv = nn.Linear(8, 24)
+        def forward(self, x): return F.scaled_dot_product_attention(*self.qkv(x).chunk(3, -1))
+    class Encoder(nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.embed, self.block, self.head = nn.Linear(4, 8), block, nn.Linear(32, 3)
+        def forward(self, x): return self.head(self.block(self.embed(x[:, 0])).flatten(1))
+    g = torch.Generator().manual_seed(0)
+    data, fast = Data(torch.rand(30, 1, 4, 4, generator=g), torch.arange(30) % 3, list('abc')), torch.backends.mha.get_fastpath_enabled()
+    for block in (Dots(), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)):
+        core = Encoder(block).double().eval()
+        model = MixedLinear(core, 'block')
+        torch.testing.assert_close(model(data.x.double()), core(data.x.double()))
+        torch.testing.assert_close(predict(model, data.x.double()), core(data.x.double()))
+        fitted = fit_user(model, data, 1e-1, tol=1e-9)
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), torch.enable_grad():
+            torch.testing.assert_close(fitted.user.detach(), dense(model, data, 1e-1), rtol=1e-5, atol=1e-7)
+            J = jacobian(model, data)
+        torch.testing.assert_close(fitted(data.x.double()), core(data.x.double()) + J @ fitted.user)
+        assert torch.backends.mha.get_fastpath_enabled() == fast
+
 # %% ../nbs/unlearning/02_mixed_privacy.ipynb #cf25acdd
 def test_fit():
     model, data = example()
@@ -242,6 +266,20 @@ def test_gram():
     with pytest.raises(ValueError, match='belong to no data'):
         (gram(model, kept) - gram(model, without(data, rows=range(39))[0])).weights(1e-9)
     with pytest.raises(ValueError, match="no linear layer but .'Conv2d'"): gram(example()[0], data)
+    class Scaled(nn.Linear):
+        def forward(self, h): return 10*super().forward(h)
+    class Inner(nn.Module):
+        def __init__(self): super().__init__(); self.fc = nn.Linear(4, 3)
+        def forward(self, h): return 10*self.fc(h)
+    class Behind(nn.Module):
+        def __init__(self, head, then): super().__init__(); self.flat, self.head, self.then = nn.Flatten(), head, then
+        def forward(self, x): return self.then(self.head(self.flat(x)[:, :4]))
+    for head, then, what in ((nn.Linear(4, 3), lambda z: 10*z, "'Linear', 'mul'"), (Scaled(4, 3), lambda z: z, "'Scaled'"),
+                             (nn.Linear(4, 3), lambda z: F.log_softmax(z, 1), "'Linear', 'log_softmax'"),
+                             (nn.Linear(4, 3), lambda z: z.neg(), "'Linear', 'neg'"), (Inner(), lambda z: z, "'Inner', 'Linear'")):
+        for call in (lambda m: gram(m, data), lambda m: with_weights(m, total.weights(1e-2))):
+            with pytest.raises(ValueError, match=f'no linear layer but .{what}'): call(MixedLinear(Behind(head, then), 'head'))
+    gram(MixedLinear(Behind(nn.Sequential(nn.Linear(4, 3)), lambda z: z), 'head'), data)
 
 # %% ../nbs/unlearning/02_mixed_privacy.ipynb #8e709d99
 def test_information():

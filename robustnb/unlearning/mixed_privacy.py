@@ -8,6 +8,7 @@ __all__ = ['cut_at', 'MixedLinear', 'Quadratic', 'solve', 'fit_user', 'mixed_pri
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #10e360ce
 import math, os, warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import ndtri
 from torch import fx, nn
 from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..data import Data, unknown
 from ..evaluation import as_input
 from ..models import check_module, clone, find_head, unwrapped
@@ -94,11 +96,21 @@ def _shaped(model, u):
     parts = u.split([s.numel() for s in model.shapes.values()])
     return {k: t.view(s) for (k, s), t in zip(model.shapes.items(), parts)}
 
+@contextmanager
+def _plain_attention():
+    "Attention by operations that have every derivative, not by fused ones"
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH): yield
+    finally: torch.backends.mha.set_fastpath_enabled(fast)
+
 @patch
 def forward(self:MixedLinear, x):
     "Logits (1) by forward mode"
     z, w = self.front(x), {k: self.tail.get_buffer(k) for k in self.shapes}
-    return sum(jvp(lambda w: functional_call(self.tail, w, (z,)), (w,), (_shaped(self, self.user),)))    # f + J u
+    with _plain_attention():
+        return sum(jvp(lambda w: functional_call(self.tail, w, (z,)), (w,), (_shaped(self, self.user),)))    # f + J u
 
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #5f8b009c
 class Quadratic:
@@ -141,7 +153,7 @@ def product(self:Quadratic, v):
 def _linear_part(model, x, y, scale):
     "(v -> J v, g -> J' g, f - target) of some examples"
     with torch.no_grad(): z = model.front(as_input(model, x).to(model.user))
-    with torch.enable_grad():
+    with torch.enable_grad(), _plain_attention():
         u = torch.zeros_like(model.user, requires_grad=True)
         out = functional_call(model.tail, {k: model.tail.get_buffer(k) + t for k, t in _shaped(model, u).items()}, (z,))
         g = torch.zeros_like(out, requires_grad=True)
@@ -283,9 +295,12 @@ def gram(
 # %% ../../nbs/unlearning/02_mixed_privacy.ipynb #7de7218a
 def _head(model):
     "The tail's linear layer, if the tail is nothing else"
-    layers = [m for m in model.tail.modules() if m is not model.tail and not [*m.children()]]
-    if len(layers) == 1 and isinstance(layers[0], nn.Linear): return layers[0]
-    names = [type(m).__name__ for m in layers]
+    nodes, holders = [*model.tail.graph.nodes], (nn.Sequential, nn.Module)    # which do nothing of their own
+    layers = [m for m in model.tail.modules() if m is not model.tail and type(m) not in holders]
+    alone = [n.op for n in nodes] == ['placeholder', 'call_module', 'output']
+    if alone and [type(m).forward for m in layers] == [nn.Linear.forward]: return layers[0]
+    steps = [n.target for n in nodes if n.op in ('call_function', 'call_method')]
+    names = [type(m).__name__ for m in layers] + [getattr(s, '__name__', s) for s in steps]
     raise ValueError(f'the tail is no linear layer but {names}: use fit_user and mixed_privacy')
 
 def with_weights(
