@@ -177,6 +177,8 @@ def test_random_state_pipeline_grid_search():
         a, b, c = (ABC(**small | dict(random_state=s)).fit(X, y).decision_scores_ for s in (0, 0, 1))
     assert (a == b).all() and (a != c).any() and not gpu.called
     assert torch.equal(before, torch.get_rng_state()) and (before_np == np.random.get_state()[1]).all()
+    free = [ABC(**small | dict(random_state=None)).fit(X, y).decision_scores_ for _ in 'ab']
+    assert (free[0] != free[1]).any() and (before_np == np.random.get_state()[1]).all()
     pipe = make_pipeline(StandardScaler(), ABC(standardize=False, **small))
     search = GridSearchCV(pipe, dict(abc__distance=['norm', 'mean'], abc__anomaly_weight=[None, 1.]), scoring='roc_auc', cv=2)
     assert search.fit(X, y).best_score_ > .7 and clone(search.best_estimator_).get_params()['abc__lr'] == .01

@@ -114,6 +114,9 @@ def test_sum_of_two():
     np.testing.assert_allclose(s.scores(X), want, rtol=1e-9, atol=1e-9)
     assert s.labels_[held].sum() == 1                                        # five per cent of 20: they place the cut
     with pytest.raises(ValueError, match='have to be positive'): SumOfTwo(Unsupervised(OneClassSVM()), SupervisedNetwork(**small)).fit(X, y)
+    global_state = np.random.get_state()[1:3]
+    clone(s).set_params(random_state=None, first__random_state=None, second__random_state=None).fit(X, y)
+    np.testing.assert_equal(np.random.get_state()[1:3], global_state)
     with pytest.raises(ValueError, match='leaves too few'): clone(s).set_params(validation_fraction=.001).fit(X, y)
 
 # %% ../nbs/anomaly/01_baselines.ipynb #7e3748d1

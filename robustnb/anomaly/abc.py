@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DISTANCES', 'FLOOR', 'PUSHES', 'reconstruction_error', 'log1mexp', 'mean_where', 'abc', 'Streams', 'Detector',
-           'NetworkDetector', 'ABC', 'dense']
+           'NetworkDetector', 'random_numbers', 'ABC', 'dense']
 
 # %% ../../nbs/anomaly/00_abc.ipynb #9385be69
 import copy, json, math, warnings
@@ -230,7 +230,7 @@ class NetworkDetector(Detector):
 @patch
 def _fit(self:NetworkDetector, X, bad):
     self._check_settings()
-    rng = check_random_state(self.random_state)
+    rng = random_numbers(self.random_state)
     seed = int(rng.randint(2**31 - 1))
     self.center_, self.scale_ = _center_and_scale(X[~bad])
     x, held = self._tensor(X).float(), self._held_out(bad, rng)
@@ -244,6 +244,12 @@ def _fit(self:NetworkDetector, X, bad):
                     torch.from_numpy(bad[held]).to(x.device))
     self.net_.eval()
     return held if self.early_stopping else None
+
+def random_numbers(
+    random_state, # seed, or a generator of NumPy; None: a new one, for the global one is not ours to move
+)->np.random.RandomState:
+    "What a detector draws from"
+    return np.random.RandomState() if random_state is None else check_random_state(random_state)
 
 def _center_and_scale(X):
     "Mean and standard deviation of each column, 1 for a constant one, whose deviation is its mean's rounding error"

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 from torch import nn
-from .abc import Detector, NetworkDetector, dense, mean_where
+from .abc import Detector, NetworkDetector, dense, mean_where, random_numbers
 
 # %% ../../nbs/anomaly/01_baselines.ipynb #377331a3
 def weighted(
@@ -137,7 +136,7 @@ class SumOfTwo(Detector):
     ): vars(self).update({k: v for k, v in locals().items() if k != 'self'})
 
     def _fit(self, X, bad):
-        order, held = check_random_state(self.random_state).permutation(np.flatnonzero(~bad)), np.zeros(len(X), bool)
+        order, held = random_numbers(self.random_state).permutation(np.flatnonzero(~bad)), np.zeros(len(X), bool)
         held[order[:round(self.validation_fraction * len(order))]] = True
         if not 2 <= held.sum() < len(order) - 1:
             raise ValueError(f'validation_fraction {self.validation_fraction} of {len(order)} normals leaves too few')
