@@ -43,6 +43,14 @@ def methods(net, s, **kw):
 
 def same(a, b): return all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
 
+# %% ../nbs/adaptation/00_baselines.ipynb #b1c9720d
+def small(*norm):
+    "A network with these layers behind its first, unlike its initial state"
+    torch.manual_seed(0)
+    net = nn.Sequential(OrderedDict(conv=nn.Conv2d(1, 4, 3), norm=nn.Sequential(*norm), flat=nn.Flatten(), head=nn.Linear(144, 5)))
+    net.train()(torch.rand(64, 1, 8, 8)*3)
+    return net.eval()
+
 # %% ../nbs/adaptation/00_baselines.ipynb #99e21e80
 def test_blended_statistics():
     g = torch.Generator().manual_seed(0)
@@ -125,6 +133,44 @@ def test_source_and_batch_norm():
     loaded = copy.deepcopy(plain)
     loaded.load_state_dict(bn(plain).model.state_dict())       # names are those of the architecture
     assert torch.equal(loaded.eval()(x), plain.eval()(x))
+
+# %% ../nbs/adaptation/00_baselines.ipynb #3b7c51e0
+def test_batch_norms_with_code_of_their_own():
+    class BNReLU(nn.BatchNorm2d):
+        def forward(self, x): return super().forward(x).relu()
+    class Scaled(nn.Module):
+        def __init__(self): super().__init__(); self.bn = nn.BatchNorm2d(4)
+        def forward(self, x):
+            assert self.bn.affine and self.bn.track_running_stats
+            return self.bn(x)*self.bn.num_features*self.bn.momentum
+    x = torch.rand(32, 1, 8, 8)
+    hooked, patched = small(nn.BatchNorm2d(4)), small(nn.BatchNorm2d(4))
+    hooked.norm[0].register_forward_hook(lambda m, args, out: out.relu())
+    patched.norm[0].forward = lambda x: x.relu()
+    for net in (small(BNReLU(4)), hooked, patched):
+        for adapted in (source(net), bn(net, prior=1.)): assert torch.equal(adapted(x), net(x))
+        for make in (bn, tent):
+            with pytest.raises(ValueError, match="batch norm 'norm.0', a B.* hooks or a forward of its own"): make(net)
+    net = small(Scaled())
+    assert torch.equal(source(net)(x), net(x))
+    torch.testing.assert_close(bn(net)(x), copy.deepcopy(net).train()(x))
+
+# %% ../nbs/adaptation/00_baselines.ipynb #9e20d4a7
+def test_timm_s_layers_of_norm_and_activation():
+    layers = pytest.importorskip('timm.layers')
+    x = torch.rand(32, 1, 8, 8)
+    one, two = small(layers.BatchNormAct2d(4)), small(nn.BatchNorm2d(4), nn.ReLU())
+    assert torch.equal(source(one)(x), one(x))
+    for make in (bn, lambda m: bn(m, prior=.5), lambda m: tent(m, lr=.1, alarm=False)):
+        a, b = make(one), make(two)
+        for batch in (x, x.flip(0)): torch.testing.assert_close(a(batch), b(batch))
+    one.load_state_dict(a.model.state_dict())                  # names are those of the architecture
+    torch.testing.assert_close(one.norm[0].weight, b.model.norm[0].weight)
+    net = layers.SyncBatchNormAct(4)
+    net.drop, net.act = nn.Identity(), nn.ReLU()
+    net = nn.Sequential(net, nn.Flatten(), nn.Linear(4*64, 5)).eval()
+    images = torch.randn(8, 4, 8, 8)
+    assert torch.equal(source(net).model(images), net(images))
 
 # %% ../nbs/adaptation/00_baselines.ipynb #4988de31
 def test_tent_against_the_official_recipe():
@@ -281,6 +327,24 @@ def test_other_normalisation():
             'norm.weight', 'norm.bias'}, name
         with pytest.raises(ValueError, match='has no batch norm'): bn(net)
         with pytest.raises(ValueError, match='no normalisation layer'): tent(nn.Sequential(net.conv, net.flat, net.head))
+
+# %% ../nbs/adaptation/00_baselines.ipynb #c40d8f16
+def test_tables_of_any_range_and_a_head_called_by_keyword():
+    class Rows(nn.Module):
+        def __init__(self): super().__init__(); self.body, self.head = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8)), nn.Linear(8, 3)
+        def forward(self, x): return self.head(input=self.body(x).relu())
+    torch.manual_seed(0)
+    net, X, y = Rows(), 100*torch.randn(64, 5), torch.zeros(64, dtype=torch.int64)
+    net(X)
+    s = statistics(net.eval(), (X, y))
+    z = features(net, X).detach()
+    torch.testing.assert_close(s.mean, z.mean(0)); torch.testing.assert_close(s.cov, torch.cov(z.T), rtol=1e-4, atol=1e-4)
+    assert torch.equal(statistics(net, [(X[:20], y[:20]), (X[20:], y[20:])]).mean, s.mean)
+    for make in (mean_alignment, coral):
+        adapted = make(net, s, lr=.1, alarm=False)
+        before = adapted(X)
+        torch.testing.assert_close(before, bn(net)(X)); assert adapted(X).ne(before).any()
+    with pytest.raises(ValueError, match='expected .0, 1.'): statistics(convnet((1, 8, 8)), (3*torch.rand(9, 1, 8, 8), y[:9]))
 
 # %% ../nbs/adaptation/00_baselines.ipynb #eb8b69d2
 def test_the_alarm():

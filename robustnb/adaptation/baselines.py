@@ -29,6 +29,8 @@ class BlendedNorm(nn.Module):
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
         for name in ('running_mean', 'running_var', 'num_batches_tracked'):
             self.register_buffer(name, getattr(norm, name))
+        for name in ('num_features', 'momentum', 'affine', 'track_running_stats'): # a model may ask for them
+            setattr(self, name, getattr(norm, name))
         self.prior = prior
 
     def forward(self, x):
@@ -48,8 +50,17 @@ class BlendedNorm(nn.Module):
         shape = 1, -1, *[1]*(x.ndim - 2)
         return (x*scale.view(shape) + shift.view(shape)).to(x.dtype)
 
+class _BlendedNormAct(BlendedNorm):
+    "The same with what follows in timm's layers that are norm, dropout and activation in one"
+    def __init__(self, norm:_BatchNorm, prior:float=0.):
+        super().__init__(norm, prior)
+        self.drop, self.act = norm.drop, norm.act
+
+    def forward(self, x): return self.act(self.drop(super().forward(x)))
+
 # %% ../../nbs/adaptation/00_baselines.ipynb #f85dc8f2
 _NORMS = BlendedNorm, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
+_WITH_ACT = 'BatchNormAct2d', 'SyncBatchNormAct'    # timm's
 _CALLED = re.compile('norm([123]d)?$', re.I)
 
 def _norm_weights(model):
@@ -58,10 +69,21 @@ def _norm_weights(model):
     norms = [m for m in model.modules() if isinstance(m, _NORMS) or _CALLED.search(type(m).__name__) and vectors(m)]
     return [p for m in norms for p in m.parameters(recurse=False)]
 
+def _blended(norm, name, prior):
+    "What takes the place of a batch norm in the copy: with code of its own the layer itself, if `prior` allows"
+    owner = next(c for c in type(norm).__mro__ if 'forward' in vars(c))
+    if not ('forward' in vars(norm) or norm._forward_hooks or norm._forward_pre_hooks):
+        if owner in (_BatchNorm, nn.SyncBatchNorm): return BlendedNorm(norm, prior)
+        if owner.__name__ in _WITH_ACT and hasattr(norm, 'drop') and hasattr(norm, 'act'):
+            return _BlendedNormAct(norm, prior)
+    if prior == 1: return norm
+    raise ValueError(f'the batch norm {name!r}, a {type(norm).__name__}, has hooks or a forward of its own, which '
+                     'other statistics would lose: give the model a plain batch norm, what follows as a layer')
+
 def _prepared(model, prior, learns):
     "A copy of `model` in evaluation mode, its batch norms replaced, frozen but for what is to be adapted"
     model = clone(unwrapped(model)).eval().requires_grad_(False)
-    new = {m: BlendedNorm(m, prior) for m in model.modules() if isinstance(m, _BatchNorm)}
+    new = {m: _blended(m, name, prior) for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child in new: parent._modules[name] = new[child]
@@ -107,7 +129,8 @@ def _both(model, head, x):
     "(logits, what entered the layer `head`) of `x`; None for the latter without a head"
     if head is None: return logits_of(model, x), None
     seen = []
-    hook = _module(model, head).register_forward_hook(lambda m, args, out: seen.append(args[0]))
+    hook = _module(model, head).register_forward_hook(lambda m, args, kw, out: seen.append([*args, *kw.values()][0]),
+                                                     with_kwargs=True)
     try: logits = logits_of(model, x)
     finally: hook.remove()
     return logits, seen[0].to(logits.dtype)
@@ -242,7 +265,7 @@ def bn(
 )->Adapted:
     "Batch-norm adaptation (Schneider et al., 2020): statistics of the batch, none of the weights (eq. 1)"
     out = Adapted(model, prior=prior, **engine)
-    if any(isinstance(m, BlendedNorm) for m in out.modules()): return out
+    if any(isinstance(m, (BlendedNorm, _BatchNorm)) for m in out.modules()): return out
     raise ValueError(f'{type(model).__name__} has no batch norm, whose statistics could be adapted: try tent')
 
 # %% ../../nbs/adaptation/00_baselines.ipynb #dfbde28b
@@ -337,7 +360,7 @@ def save(self:Statistics, path): # ends in .safetensors
 @torch.no_grad()
 def statistics(
     model:nn.Module,
-    data, # `Data`, a pair (x, y), a `Batches` or any DataLoader of (x, y): clean images of the training
+    data, # `Data`, a pair (x, y), a `Batches` or any DataLoader of (x, y): clean images or rows of the training
     batch_size:int=256,
     head:str|None=None, # name of the layer that the features enter; None: `find_head`
 )->Statistics:
@@ -345,7 +368,7 @@ def statistics(
     check_module(model)
     model = unwrapped(model)    # a wrapper's names have a prefix
     head, total, products, n = head or find_head(model)[0], 0., 0., 0
-    for x, _ in _batches(data, batch_size)[0]:
+    for x, _ in _batches(data, batch_size, box=False)[0]:
         with eval_mode(model): z = features(model, as_input(model, x.to(device_of(model))), head).double()
         if z.ndim != 2: raise ValueError(f'features are rows (N,d), but {tuple(z.shape)} enters the layer {head!r}')
         total, products, n = total + z.sum(0), products + z.T @ z, n + len(z)
