@@ -69,7 +69,8 @@ def test_what_forms_no_chain():
             chain(nn.Sequential(conv, relu, wrong, *last))
     small = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(1), nn.Linear(1, 3))
     assert chain(small)[0].norm is small[3]
-    for computed in (nn.utils.parametrizations.spectral_norm, lambda m: nn.utils.prune.l1_unstructured(m, 'weight', .3)):
+    from torch.nn.utils import parametrizations, prune
+    for computed in (parametrizations.spectral_norm, lambda m: prune.l1_unstructured(m, 'weight', .3)):
         other = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), relu, nn.Flatten(), nn.Linear(256, 3))
         computed(other[0])
         for f in (switched_off, compact):

@@ -522,13 +522,14 @@ def test_load_refuses_other_architectures():
 # %% ../nbs/01_models.ipynb #4be0d2a9
 def test_architectures_of_other_modules_are_found():
     import subprocess, sys
+    from robustnb import models
+    from robustnb.merging.condensation import instance_convnet
     program = """
 from robustnb.models import architectures, load_model
 assert 'instance_convnet' not in architectures()
 print(load_model(__import__('sys').argv[1]).spec['name'])"""
     with tempfile.TemporaryDirectory() as d:
-        from robustnb.merging.condensation import instance_convnet
-        path = save_model(instance_convnet((1, 8, 8), width=4), Path(d)/'m.safetensors')
+        path = models.save_model(instance_convnet((1, 8, 8), width=4), Path(d)/'m.safetensors')
         run = subprocess.run([sys.executable, '-c', program, path], capture_output=True, text=True)
         assert run.stdout.strip() == 'instance_convnet', run.stderr
 

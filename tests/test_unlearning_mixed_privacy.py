@@ -125,30 +125,6 @@ def test_quadratic():
         h = 1e-4*torch.randn_like(u)
         torch.testing.assert_close(problem.gradient(u) @ h, (plain(u + h) - plain(u - h))/2, rtol=1e-6, atol=0)
 
-# %% ../nbs/unlearning/02_mixed_privacy.ipynb #5d1f08b2
-def test_attention():
-    class Dots(nn.Module):
-        def __init__(self): super().__init__(); self.qkv = nn.Linear(8, 24)
-        def forward(self, x): return F.scaled_dot_product_attention(*self.qkv(x).chunk(3, -1))
-    class Encoder(nn.Module):
-        def __init__(self, block):
-            super().__init__()
-            self.embed, self.block, self.head = nn.Linear(4, 8), block, nn.Linear(32, 3)
-        def forward(self, x): return self.head(self.block(self.embed(x[:, 0])).flatten(1))
-    g = torch.Generator().manual_seed(0)
-    data, fast = Data(torch.rand(30, 1, 4, 4, generator=g), torch.arange(30) % 3, list('abc')), torch.backends.mha.get_fastpath_enabled()
-    for block in (Dots(), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)):
-        core = Encoder(block).double().eval()
-        model = MixedLinear(core, 'block')
-        torch.testing.assert_close(model(data.x.double()), core(data.x.double()))
-        torch.testing.assert_close(predict(model, data.x.double()), core(data.x.double()))
-        fitted = fit_user(model, data, 1e-1, tol=1e-9)
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), torch.enable_grad():
-            torch.testing.assert_close(fitted.user.detach(), dense(model, data, 1e-1), rtol=1e-5, atol=1e-7)
-            J = jacobian(model, data)
-        torch.testing.assert_close(fitted(data.x.double()), core(data.x.double()) + J @ fitted.user)
-        assert torch.backends.mha.get_fastpath_enabled() == fast
-
 # %% ../nbs/unlearning/02_mixed_privacy.ipynb #cf25acdd
 def test_fit():
     model, data = example()
@@ -177,6 +153,30 @@ def test_fit_refuses():
     with pytest.raises(ValueError, match='data is empty'): fit_user(model, data.pick(slice(0)))
     with pytest.raises(ValueError, match='label 7 is out of range'): fit_user(model, Data(data.x, data.y + 5, list('abcdefgh')))
     with pytest.raises(ValueError, match='NaN or infinite'): fit_user(model, Data(data.x*float('nan'), data.y, data.classes))
+
+# %% ../nbs/unlearning/02_mixed_privacy.ipynb #5d1f08b2
+def test_attention():
+    class Dots(nn.Module):
+        def __init__(self): super().__init__(); self.qkv = nn.Linear(8, 24)
+        def forward(self, x): return F.scaled_dot_product_attention(*self.qkv(x).chunk(3, -1))
+    class Encoder(nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.embed, self.block, self.head = nn.Linear(4, 8), block, nn.Linear(32, 3)
+        def forward(self, x): return self.head(self.block(self.embed(x[:, 0])).flatten(1))
+    g = torch.Generator().manual_seed(0)
+    data, fast = Data(torch.rand(30, 1, 4, 4, generator=g), torch.arange(30) % 3, list('abc')), torch.backends.mha.get_fastpath_enabled()
+    for block in (Dots(), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)):
+        core = Encoder(block).double().eval()
+        model = MixedLinear(core, 'block')
+        torch.testing.assert_close(model(data.x.double()), core(data.x.double()))
+        torch.testing.assert_close(predict(model, data.x.double()), core(data.x.double()))
+        fitted = fit_user(model, data, 1e-1, tol=1e-9)
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), torch.enable_grad():
+            torch.testing.assert_close(fitted.user.detach(), dense(model, data, 1e-1), rtol=1e-5, atol=1e-7)
+            J = jacobian(model, data)
+        torch.testing.assert_close(fitted(data.x.double()), core(data.x.double()) + J @ fitted.user)
+        assert torch.backends.mha.get_fastpath_enabled() == fast
 
 # %% ../nbs/unlearning/02_mixed_privacy.ipynb #9f82c164
 def test_forgetting_equals_retraining():
