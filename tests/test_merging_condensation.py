@@ -279,7 +279,9 @@ def test_the_steps_of_a_condensation_by_hand():
     def logits(w): return ((((x - .5)/.25).flatten(1) @ w[0].T + w[1]).relu() @ w[2].T + w[3]).relu() @ w[4].T + w[5]
     general = c.network(0)
     general.register_forward_hook(lambda *_: None)    # which might do more, so that the general way is taken
-    for trained in (net, general): c.learn(trained, 20, _draws(0))
+    drawn = [_draws(0), _draws(0)]
+    for trained, g in zip((net, general), drawn): c.learn(trained, 20, g)
+    assert torch.equal(*(g.get_state() for g in drawn))
     for _ in range(20):    # descent at rate 0.01
         grads = torch.autograd.grad(F.cross_entropy(logits([p.requires_grad_() for p in hand]), y), hand)
         hand = [(p - .01*g).detach() for p, g in zip(hand, grads)]

@@ -385,7 +385,9 @@ def learn(self:_Condensation, net, epochs, g):
     "Train the network on the present synthetic images, as the authors do: plain gradient descent at rate 0.01"
     layers, (x, y) = perceptron_layers(net), self.fakes()
     plain = self.loss is mean_loss and not self.precision and not self.operations
-    if layers and plain and len(x) <= 256: return _descend(*layers, self.x, self.labels, epochs, .01)
+    if layers and plain and len(x) <= 256:
+        for _ in range(epochs): torch.randperm(len(x), generator=g)    # a seed means the same on either way
+        return _descend(*layers, self.x, self.labels, epochs, .01)
     weights = [p for p in net.parameters() if p.requires_grad]
     for _ in range(epochs):
         for i in torch.randperm(len(x), generator=g).split(256):
