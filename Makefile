@@ -42,8 +42,8 @@ export: .venv/.done ## notebooks -> package, tests and README
 	$(BIN)/python tools/readme.py
 	$(BIN)/nbdev_clean
 
-notebooks: .venv/.done ## run the notebooks whose outputs come from other code, and some others (ALL=1, NBS="..."); nothing saved
-	$(BIN)/python tools/run_nbs.py --no-save --jobs $(JOBS) --timeout 600 $(or $(NBS),--pick $(if $(ALL),all,due))
+notebooks: .venv/.done ## run the notebooks whose outputs come from other code, and some others, for ten minutes (ALL=1, NBS="..."); nothing saved
+	$(BIN)/python tools/run_nbs.py --no-save --jobs $(JOBS) --timeout 600 $(or $(NBS),--pick $(if $(ALL),all,due --minutes 10))
 
 run: .venv/.done ## run notebooks whose outputs come from other code, and store them; or make run NB="nbs/00_data.ipynb" FLAGS=slow,gpu
 	$(BIN)/python tools/run_nbs.py --timeout 7200 --flags "$(FLAGS)" $(or $(NB),--pick stale)

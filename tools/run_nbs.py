@@ -4,9 +4,10 @@ Needs nbclient and ipykernel only. Cells marked `#| notest`, `#| slow` or `#| gp
 Pictures are stored with 256 colours, which look the same at a third of the size.
 With the outputs goes the fingerprint of the code that they come from, by which `--pick` finds what has to be run:
 `stale`, the notebooks whose outputs come from other code; `due`, these and a sample of the others, which changes with
-each commit; `all`. Jupyter's own copies, below .ipynb_checkpoints, are left out.
+each commit, without the benchmarks, which take long and tell nothing beside other work; `all`. Jupyter's own copies,
+below .ipynb_checkpoints, are left out.
 
-Usage: python tools/run_nbs.py [--timeout S] [--flags gpu,slow] [--no-save] [--jobs N] (NB... | --pick all|stale|due)
+Usage: python tools/run_nbs.py [--timeout S] [--minutes M] [--flags gpu,slow] [--no-save] [--jobs N] (NB... | --pick all|stale|due)
 """
 import argparse, base64, hashlib, io, os, subprocess, sys, tempfile, time
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +29,7 @@ def pick(which, root, commit):
     "Notebooks of the checkout `root` that are to be run, see above; `commit` decides on the sample"
     nbs = sorted(p for p in (root/'nbs').rglob('*.ipynb') if not checkpoint(p))
     if which == 'all': return nbs
+    if which == 'due': nbs = [p for p in nbs if p.parent.name != 'benchmarks']
     stale = [p for p in nbs if out_of_step(nbformat.read(p, 4), root)]
     if which == 'stale': return stale
     lot = lambda p: hashlib.sha256(f'{p.relative_to(root).as_posix()} {commit}'.encode()).digest()
@@ -76,9 +78,12 @@ def tidy(nb):
             if 'execution_count' in o: o['execution_count'] = None
             if 'image/png' in o.get('data', {}): o.data['image/png'] = lighter(o.data['image/png'])
 
-def run(path, timeout, force, save, jobs=1):
-    "Execute one notebook within `timeout` seconds, `force` being the flags to run all the same; returns whether it went well"
-    nb, start, err = nbformat.read(path, 4), time.time(), None
+def run(path, timeout, force, save, jobs=1, until=float('inf')):
+    "Execute one notebook within `timeout` seconds, `force` being the flags to run all the same; returns whether it went well. After `until` it is left"
+    nb, start, err, name = nbformat.read(path, 4), time.time(), None, path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    if start > until:
+        print(f'left, for want of time: {name}', flush=True)
+        return True
     todo = [c for c in nb.cells if c.cell_type == 'code' and c.source.strip() and not skipped(c, force)]
     code = fingerprint(nb, ROOT)  # before it is run: what changes meanwhile is not behind the outputs
     nbc = client(nb, path.parent, timeout)
@@ -95,7 +100,7 @@ def run(path, timeout, force, save, jobs=1):
     tidy(nb)
     if not err: nb.metadata[KEY] = code
     if save: nbformat.write(nb, path)
-    print(f"{'FAIL' if err else 'ok  '} {time.time() - start:6.1f}s {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}", flush=True)
+    print(f"{'FAIL' if err else 'ok  '} {time.time() - start:6.1f}s {name}", flush=True)
     if err: print(str(err)[-3000:], file=sys.stderr, flush=True)
     return err is None
 
@@ -104,12 +109,13 @@ if __name__ == '__main__':
     p.add_argument('nbs', nargs='*', type=Path)
     p.add_argument('--pick', choices=['all', 'stale', 'due'], help='run these notebooks of the checkout')
     p.add_argument('--timeout', type=int, default=600, help='seconds for each notebook')
+    p.add_argument('--minutes', type=float, default=float('inf'), help='begin no notebook later than this')
     p.add_argument('--flags', default='', help='cells to run all the same, for instance gpu,slow')
     p.add_argument('--jobs', type=int, default=1, help='notebooks at a time')
     p.add_argument('--no-save', dest='save', action='store_false', help='leave the files as they are')
     a = p.parse_args()
     if bool(a.nbs) == bool(a.pick): p.error('name notebooks, or let them be picked by --pick')
     nbs = pick(a.pick, ROOT, head(ROOT)) if a.pick else [f.resolve() for f in a.nbs if not checkpoint(f.resolve())]
-    work = partial(run, timeout=a.timeout, force=set(a.flags.split(',')), save=a.save, jobs=a.jobs)
+    work = partial(run, timeout=a.timeout, force=set(a.flags.split(',')), save=a.save, jobs=a.jobs, until=time.time() + 60*a.minutes)
     with ProcessPoolExecutor(a.jobs) as pool: ok = list(pool.map(work, nbs))
     sys.exit(not all(ok))

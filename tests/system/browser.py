@@ -93,17 +93,16 @@ CONTRAST = r"""
 const parse = c => { const v = c.match(/[\d.]+/g).map(Number); return [v[0], v[1], v[2], v[3] ?? 1] }
 const over = (top, under) => top.slice(0, 3).map((c, i) => c*top[3] + under[i]*(1 - top[3]))
 const light = c => c.map(v => v/255).map(v => v <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4).reduce((s, v, i) => s + v*[.2126, .7152, .0722][i], 0)
-function ground(e) {  // the colour behind an element; null where there is a picture
-  const seen = []
-  for (let a = e; a; a = a.parentElement) {
-    const s = getComputedStyle(a)
-    if (s.backgroundImage != 'none') return null
-    seen.push(parse(s.backgroundColor))
-    if (seen.at(-1)[3] == 1) break
-  }
-  return seen.reduceRight((under, top) => over(top, under), matchMedia('(prefers-color-scheme: dark)').matches ? [18, 18, 18] : [255, 255, 255])
-}
-const shade = e => { let o = 1; for (let a = e; a; a = a.parentElement) o *= Number(getComputedStyle(a).opacity); return o }
+const once = f => { const known = new Map(); return e => { if (!known.has(e)) known.set(e, f(e)); return known.get(e) } }
+const canvas = matchMedia('(prefers-color-scheme: dark)').matches ? [18, 18, 18] : [255, 255, 255]
+const ground = once(e => {  // the colour behind an element; null where there is a picture
+  if (!e) return canvas
+  const s = getComputedStyle(e), top = parse(s.backgroundColor)
+  if (s.backgroundImage != 'none') return null
+  const under = top[3] == 1 ? canvas : ground(e.parentElement)
+  return under && over(top, under)
+})
+const shade = once(e => e ? Number(getComputedStyle(e).opacity)*shade(e.parentElement) : 1)
 const found = new Map(), walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
 while (walk.nextNode()) {
   const e = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim()
@@ -125,13 +124,6 @@ def faint(browser):
     browser.execute_async_script(STILL)
     return browser.execute_script(CONTRAST)
 
-def weight(browser, address):
-    "(bytes of the page and all that it loads, before compression; whether it has formulas)"
-    browser.execute_cdp_cmd('Network.enable', {})
-    browser.execute_cdp_cmd('Network.setCacheDisabled', dict(cacheDisabled=True))
-    browser.get(address)
-    wait(browser, f"document.URL == '{address}' && document.readyState == 'complete'", 120, address) # the driver may be early
-    maths = browser.execute_script("return document.querySelectorAll('.math').length")
-    if maths: wait(browser, f"document.querySelectorAll('.math mjx-container').length >= {maths}", 120, f'formulas of {address}')
-    browser.execute_cdp_cmd('Network.setCacheDisabled', dict(cacheDisabled=False))
-    return browser.execute_script("return performance.getEntries().reduce((s, o) => s + (o.decodedBodySize || 0), 0)"), bool(maths)
+def weight(browser):
+    "Bytes of the page and all that it has loaded, before compression"
+    return browser.execute_script("return performance.getEntries().reduce((s, o) => s + (o.decodedBodySize || 0), 0)")

@@ -1,6 +1,7 @@
 """The site in a real browser: every page loads without errors, formulas are drawn, nothing is cut off, search works, nothing is fetched from elsewhere"""
 import re, subprocess, sys, threading
 from functools import partial
+from itertools import cycle
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import pytest
@@ -55,16 +56,6 @@ def test_every_page_is_built_and_in_the_sidebar(built):
         assert (built/page).exists(), page
         assert page == 'index.html' or f'href="{page}"' in home, f'{page} is not in the sidebar'
 
-def test_pages_load_without_errors_and_formulas_are_drawn(site, built, browser):
-    drawn = 0
-    for page in pages(built):
-        n = show(browser, site, page)
-        assert not browser.find_elements('css selector', 'mjx-merror, [data-mjx-error]'), f'{page}: a formula that MathJax cannot read'
-        assert errors(browser) == [], page
-        assert remote(browser, site) == [], page
-        drawn += n
-    assert drawn > 0
-
 @pytest.fixture
 def window(browser):
     "The browser, whose window has its own size again afterwards, and whose requests up to there are forgotten"
@@ -72,16 +63,73 @@ def window(browser):
     resize(browser)
     remote(browser)
 
-def test_nothing_is_cut_off_at_any_width(site, built, window):
-    found = []
-    for page in sorted(p.relative_to(built).as_posix() for p in built.rglob('*.html')):
-        for width in (1400, 1280, 768, 390):
-            resize(window, width)
-            if width == 1400: show(window, site, page)
-            found += [f'{page} at {width} px: {o}' for o in clipped(window)]
-            wide = window.execute_script('return document.documentElement.scrollWidth - document.documentElement.clientWidth')
-            if wide > 0: found.append(f'{page} at {width} px scrolls sideways as a whole, by {wide} px')
-    assert not found, '\n'.join(found)
+@pytest.fixture(scope='module')
+def report(built):
+    "Page of the site: the report of `robustnb reproduce`, made of the stored results of two papers, one of them called tiny"
+    from robustnb.evidence.ledger import find_papers, ledger
+    from robustnb.evidence.report import page
+    from robustnb.evidence.store import default_store
+    papers = find_papers()
+    rows = ledger([papers['sovr'], papers['absum']], 'small', default_store())
+    rows = [r | dict(scale='tiny') if r['paper'] == 'absum' else r for r in rows]
+    (built/'report.html').write_text(page(rows, papers, default_store()), encoding='utf-8')
+    return 'report.html'
+
+def set_mode(browser, mode):
+    "Show this page and those to come in the light or the dark theme"
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=mode)]))
+    browser.execute_script("for (const k of ['mode', 'theme']) { localStorage.setItem(k, arguments[0]); document.documentElement.dataset[k] = arguments[0] }", mode)
+
+def sideways(browser):
+    "By how many pixels the page as a whole is wider than its window"
+    return browser.execute_script('return document.documentElement.scrollWidth - document.documentElement.clientWidth')
+
+WIDTHS, MODES = (1280, 768, 390), ('light', 'dark')  # the narrowest with both sidebars, with one, a telephone's
+
+def seen(browser, site, page, written, widths, modes):
+    "What one visit of a page finds, by kind, the browser being at the first width and mode; texts and the console's errors where it is `written`"
+    res = dict(formulas=show(browser, site, page), remote=remote(browser, site), bytes=weight(browser),
+               unread=len(browser.find_elements('css selector', 'mjx-merror, [data-mjx-error]')), cut=[])
+    found = errors(browser)
+    if written: res |= dict(errors=found, faint=[])
+    for width in widths:
+        resize(browser, width)
+        res['cut'] += [f'at {width} px: {o}' for o in clipped(browser)] + [f'at {width} px sideways by {sideways(browser)} px']*(sideways(browser) > 0)
+    for mode in modes*written:
+        set_mode(browser, mode)
+        res['faint'] += [f'{mode}: {o}' for o in faint(browser)]
+    return res
+
+@pytest.fixture(scope='module')
+def visits(site, built, report, browser):
+    "{page: what a visit finds} of all pages, also those of the modules' code"
+    written = {*pages(built), report}
+    browser.get(f'{site}/index.html')
+    there_and_back = cycle([(WIDTHS, MODES), (WIDTHS[::-1], MODES[::-1])])  # each begins as the one before ended: fewer changes
+    res = {p: seen(browser, site, p, p in written, *how)
+           for p, how in zip(sorted(o.relative_to(built).as_posix() for o in built.rglob('*.html')), there_and_back)}
+    assert written <= res.keys()
+    resize(browser)
+    set_mode(browser, 'light')
+    return res
+
+def listed(visits, kind):
+    "The findings of a kind, each with its page"
+    return [f'{page} {o}' for page, v in visits.items() for o in v.get(kind, [])]
+
+def test_pages_load_without_errors_and_formulas_are_drawn(visits):
+    assert listed(visits, 'errors') == listed(visits, 'remote') == []
+    assert not [page for page, v in visits.items() if v['unread']], 'a formula that MathJax cannot read'
+    assert sum(v['formulas'] for v in visits.values()) > 0
+
+def test_nothing_is_cut_off_at_any_width(visits):
+    assert not (found := listed(visits, 'cut')), '\n'.join(found)
+
+def test_texts_can_be_read_in_both_modes(visits):
+    assert not (found := listed(visits, 'faint')), '\n'.join(found)
+
+def test_pages_are_light(visits):
+    assert not {page: v['bytes'] for page, v in visits.items() if v['bytes'] > (2.5e6 if v['formulas'] else 1e6)}
 
 def test_what_is_cut_off_is_found(site, window):
     "Without the site's own style sheet, as it was once, equations are cut off on the left, and the page itself is too wide"
@@ -127,34 +175,6 @@ def test_page_opened_as_a_file_draws_its_formulas(built, browser):
     wait(browser, "document.querySelectorAll('.math mjx-container').length > 0", 120, 'formulas of a page opened as a file')
     assert remote(browser, 'file:') == []
 
-@pytest.fixture(scope='module')
-def report(site, built):
-    "Address of the report of `robustnb reproduce`, made of the stored results of two papers, one of them called tiny"
-    from robustnb.evidence.ledger import find_papers, ledger
-    from robustnb.evidence.report import page
-    from robustnb.evidence.store import default_store
-    papers = find_papers()
-    rows = ledger([papers['sovr'], papers['absum']], 'small', default_store())
-    rows = [r | dict(scale='tiny') if r['paper'] == 'absum' else r for r in rows]
-    (built/'report.html').write_text(page(rows, papers, default_store()), encoding='utf-8')
-    return f'{site}/report.html'
-
-def set_mode(browser, mode):
-    "Show the pages in the light or the dark theme"
-    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=mode)]))
-    browser.execute_script(f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')")
-
-@pytest.mark.parametrize('mode', ['light', 'dark'])
-def test_texts_can_be_read(site, built, report, window, mode):
-    window.get(f'{site}/index.html')
-    set_mode(window, mode)
-    found = []
-    for address in [*(f'{site}/{p}' for p in pages(built)), report]:
-        window.get(address)
-        found += [f'{address.removeprefix(site)} ({mode}): {o}' for o in faint(window)]
-    set_mode(window, 'light')
-    assert not found, '\n'.join(found)
-
 def test_faint_texts_are_found(window, tmp_path):
     (tmp_path/'page.html').write_text('<body style="background: #fff"><p style="color: #999">pale</p><p style="color: #000; opacity: .3">thin</p>'
                                       '<p style="color: #777; font-size: 30px">large</p><p style="color: #333">good</p>')
@@ -166,17 +186,9 @@ def test_every_picture_says_what_it_shows(built):
              if not re.search(r'alt="[^"]{20,}"', tag) or '.png"' in re.search(r'alt="[^"]*"', tag)[0]]
     assert not found, '\n'.join(found)
 
-def test_report_fits_its_window(report, window):
-    for width in (1400, 390):
-        resize(window, width)
-        window.get(report)
-        assert clipped(window) == []
-        assert window.execute_script('return document.documentElement.scrollWidth <= document.documentElement.clientWidth')
-    assert errors(window) == [] and window.find_elements('css selector', '.banner') and len(window.find_elements('css selector', '.beside')) == 5
-
-def test_pages_are_light(site, built, browser):
-    heavy = {page: size for page in pages(built) for size, maths in [weight(browser, f'{site}/{page}')] if size > (2.5e6 if maths else 1e6)}
-    assert not heavy
+def test_report_is_whole(site, report, browser):
+    browser.get(f'{site}/{report}')
+    assert browser.find_elements('css selector', '.banner') and len(browser.find_elements('css selector', '.beside')) == 5
 
 def test_papers_are_one_click_from_home_and_back(site, built, browser):
     sys.path.insert(0, str(ROOT/'tools'))

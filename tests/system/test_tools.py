@@ -201,13 +201,20 @@ def test_notebooks_in_other_states_are_listed_and_picked(house):
     for i in range(20): recorded(house, f'{i}', name=f'{i:02}')
     stale, unknown = recorded(house, 'import robustnb.data', name='stale'), write(house/'nbs'/'unknown.ipynb', '1')
     write(house/'nbs'/'prose.ipynb', '# Nothing is run')
+    (house/'nbs'/'benchmarks').mkdir()
+    slow = write(house/'nbs'/'benchmarks'/'slow.ipynb', '1')
     (house/'robustnb'/'data.py').write_text('y = 1')
     listed = list(check.other_code(house))
-    assert len(listed) == 2 and '(package)' in listed[0] and listed[0].startswith('nbs/stale.ipynb') and '(no fingerprint)' in listed[1]
-    assert run_nbs.pick('stale', house, '') == [stale, unknown] and len(run_nbs.pick('all', house, '')) == 23
+    assert len(listed) == 3 and '(package)' in listed[1] and listed[1].startswith('nbs/stale.ipynb') and '(no fingerprint)' in listed[2]
+    assert run_nbs.pick('stale', house, '') == [slow, stale, unknown] and len(run_nbs.pick('all', house, '')) == 24
     samples = [run_nbs.pick('due', house, commit) for commit in 'abcdefghijkl']
     assert all(s[:2] == [stale, unknown] and len(set(s)) == 2 + run_nbs.SAMPLE for s in samples) and samples[0] == run_nbs.pick('due', house, 'a')
     assert len(set().union(*samples)) > 18
+
+def test_a_notebook_is_not_begun_when_time_is_up(tmp_path):
+    nb = write(tmp_path/'a.ipynb', '#| hide\n1/0')
+    late = run(nb, '--minutes', '0')
+    assert late.returncode == 0 and 'left, for want of time' in late.stdout and run(nb, '--minutes', '1').returncode == 1
 
 def test_cleaning_keeps_the_fingerprint(checkout):
     path = checkout/'nbs'/'00_a.ipynb'
