@@ -1,8 +1,8 @@
 """The site in a real browser: every page loads without errors, formulas are drawn, nothing is cut off, search works, nothing is fetched from elsewhere"""
 import re, subprocess, sys, threading
 from functools import partial
-from itertools import cycle
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from pathlib import Path
 import pytest
 from browser import chromium, clipped, errors, faint, remote, resize, wait, weight
@@ -84,7 +84,7 @@ def sideways(browser):
     "By how many pixels the page as a whole is wider than its window"
     return browser.execute_script('return document.documentElement.scrollWidth - document.documentElement.clientWidth')
 
-WIDTHS, MODES = (1280, 768, 390), ('light', 'dark')  # the narrowest with both sidebars, with one, a telephone's
+WIDTHS, MODES = (1400, 1280, 768, 390), ('light', 'dark')  # the usual one, the narrowest with both sidebars, with one, a telephone's
 
 def seen(browser, site, page, written, widths, modes):
     "What one visit of a page finds, by kind, the browser being at the first width and mode; texts and the console's errors where it is `written`"
@@ -94,7 +94,8 @@ def seen(browser, site, page, written, widths, modes):
     if written: res |= dict(errors=found, faint=[])
     for width in widths:
         resize(browser, width)
-        res['cut'] += [f'at {width} px: {o}' for o in clipped(browser)] + [f'at {width} px sideways by {sideways(browser)} px']*(sideways(browser) > 0)
+        res['cut'] += [f'at {width} px: {o}' for o in clipped(browser)]
+        if (wide := sideways(browser)) > 0: res['cut'].append(f'at {width} px scrolls sideways as a whole, by {wide} px')
     for mode in modes*written:
         set_mode(browser, mode)
         res['faint'] += [f'{mode}: {o}' for o in faint(browser)]
