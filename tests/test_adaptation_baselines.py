@@ -117,6 +117,10 @@ def test_reset_empties_the_memory_and_forgets_collapses():
     one._begin(one._fresh())
     assert one.opt.param_groups[0]['lr'] == pytest.approx(.001)    # a tenth for each
     assert one.reset().collapses == 0 and one.opt.param_groups[0]['lr'] == .1
+    one = tent(net, lr=.05)
+    one(x)
+    wide = one.double()                                        # moved, it begins anew
+    assert wide is one and wide.recent is None and wide(x).dtype == torch.float64 and wide.steps == 1
 
 # %% ../nbs/adaptation/00_baselines.ipynb #6d40f1e6
 def test_source_and_batch_norm():

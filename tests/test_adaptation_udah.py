@@ -192,7 +192,13 @@ def test_on_a_gpu():
     far = [Graph(g.x.to(there), g.edges.to(there), g.y.to(there), g.name) for g in (a, b)]
     for convolves in (False, True):
         hasher = udah(*far, 8, epochs=1, batch=16, hidden=8, convolves=convolves)
-        assert hasher(far[1]).device.type == torch.device(there).type and hasher.codes(far[1]).shape == (80, 1)
+        h = hasher(far[1])
+        assert h.device.type == torch.device(there).type and hasher.codes(far[1]).shape == (80, 1)
+    known, links = held_out(far[1])
+    for codes in (hyperplanes(h, 8), itq(h, 4)):
+        assert codes.device == h.device and 0 <= link_auc(codes, links) <= 1 and 0 <= domain_accuracy(codes, -codes) <= 1
+        assert set(neighbours(codes, known, links)) == {'recall', 'ndcg'}
+        assert 0 <= node_f1(codes, far[0].y, codes, far[1].y)['micro'] <= 1 and 0 <= balance(codes) <= 1
 
 # %% ../nbs/adaptation/02_udah.ipynb #6de50158
 def test_label_free_codes():
@@ -230,6 +236,10 @@ def test_measures():
     scores = torch.cat([(u[i]*u[j]).sum(1) for i, j in (links, pairs)])
     assert abs(link_auc(u, links) - roc_auc_score([1]*56 + [0]*56, scores)) < 1e-6
     assert .4 < domain_accuracy(u, v) < .6 and domain_accuracy(u.abs(), -v.abs()) == 1
+    wide = u.double(), v.double()
+    assert domain_accuracy(*wide) == domain_accuracy(u, v) and node_f1(wide[0], y, wide[1], truth) == node_f1(u, y, v, truth)
+    assert link_auc(wide[0], links) == link_auc(u, links) and neighbours(wide[0], rest, links) == neighbours(u, rest, links)
+    for code in (hyperplanes, itq): assert code(wide[0] + wide[1]/2, 4).dtype == torch.float64
     assert balance(torch.ones(5, 3)) == 1 and balance(torch.cat([u, -u])) == 0
     with pytest.raises(ValueError, match='between 0 and 1'): held_out(graph, 0)
 

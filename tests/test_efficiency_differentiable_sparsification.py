@@ -179,6 +179,12 @@ def test_gradients_of_the_objective_limits():
     down = pull[w.abs() > t].sum()
     torch.testing.assert_close(got, w.sign()*(h*pull - .5/w.numel()*down))
     torch.testing.assert_close(beta, -(1 - .5/w.numel())*down/(w.abs() > t).sum()/w.abs().mean())
+    def consistent(model, x, y):
+        with torch.no_grad(): seen = model(x)                # such as the clean logits of TRADES
+        return (model(x) - seen).square().mean() + cross_entropy(model, x, y)[0], {}
+    value, _ = differentiable_sparsification(.01, loss=consistent)(sparse, x, y)
+    again = torch.autograd.grad(value, (layer.original, layer[0].beta))    # the square is at its minimum: no slope
+    for a, b in zip(again, (got, beta)): torch.testing.assert_close(a, b)
     low = sparsify(net, start=1e-7)                          # no level, no penalty: the plain network
     for a, b in zip(torch.autograd.grad(differentiable_sparsification(0.)(low, x, y)[0], low.head.bias),
                     torch.autograd.grad(cross_entropy(net, x, y)[0], net.head.bias)): torch.testing.assert_close(a, b)

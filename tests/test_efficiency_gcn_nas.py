@@ -266,3 +266,13 @@ def test_weight_sharing():
     right = [(predict(m, trial.splits[2].x).argmax(1) == trial.splits[2].y).double().mean() for m in again]
     torch.testing.assert_close(truth[9], sum(right)/2)
     assert cost[0] == 0 and cost.max() == 2*(9*16 + 8)                  # skips alone, 3x3 alone
+
+# %% ../nbs/efficiency/05_gcn_nas.ipynb #ba9295cb
+@pytest.mark.gpu
+def test_the_experiment_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    small = setting(weight_sharing, (4, 6, 8), 6, (0.,), 0., partial(supernet, (1, 8, 8), 4, 2, 2), 300, 100, 100,
+                    Recipe(1, .1, 50), shared=Recipe(4, .1, 50))
+    job, sharing = Job('tiny', 'digits', 'gcn', paper.arms['gcn'].candidates[0]), replace(paper, settings={('tiny', 'digits'): small})
+    with tempfile.TemporaryDirectory() as tmp: assert run(Trial(sharing, job, there, Artifacts(tmp)))['regret'] >= 0

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from robustnb.models import Normalize
-import tempfile
+import copy, tempfile
 from pathlib import Path
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
@@ -162,6 +162,9 @@ def test_classes_in_closed_form():
     with pytest.raises(ValueError, match='bank is empty'): TaskBank().similarity(h, y)
     with pytest.raises(ValueError, match='k is a number'): near(torch.zeros(3), 4)
     with pytest.raises(ValueError, match='two classes or more'): class_means(h, torch.zeros(12).long())
+    bare = copy.deepcopy(net)
+    chain(bare)[-1].layer.bias = None
+    with pytest.raises(ValueError, match='need a head with a bias'): started(bare, drawn(1), y)
 
 # %% ../nbs/efficiency/03_smsp.ipynb #3af5d918
 def test_a_start_measures_batch_norm_on_the_task():
@@ -188,3 +191,16 @@ def test_experiment():
             assert (out['iou'] == 1) == (arm in ('iterative', 'dense')), arm
     _, bank, new = tasks_of(trial)
     assert not set(bank) & set(new) and len({*bank, *new}) == len(bank) + len(new)
+
+# %% ../nbs/efficiency/03_smsp.ipynb #f74b22eb
+@pytest.mark.gpu
+def test_the_experiment_on_a_gpu():
+    import os, tempfile
+    from robustnb.evidence.store import Job
+    from robustnb.evidence.trials import Artifacts, Trial
+    from robustnb.experiments.smsp import paper, run
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    with tempfile.TemporaryDirectory() as tmp:
+        for arm in ('smsp', 'l1', 'taylor'):
+            job = Job('tiny', 'digits', arm, paper.arms[arm].candidates[0])
+            assert run(Trial(paper, job, there, Artifacts(tmp)))['accuracy'] > .6, arm

@@ -290,3 +290,15 @@ def test_experiment():
     one = pd.DataFrame([dict(paper='mgr', scale='tiny', dataset='d', seed=0, arm=a, metric='accuracy', condition=c, value=v)
                         for a, c, v in (('mgr', 'few', .7), ('mgr', 'many', .9), ('augmentation', 'few', .5))])
     assert paper.derive(one)[paper.derive(one).metric == 'fewer'][['arm', 'value']].values.tolist() == [['mgr', pytest.approx(-.2)]]
+
+# %% ../nbs/synthesis/04_mgr.ipynb #85dcdf7c
+@pytest.mark.gpu
+def test_the_experiment_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    with tempfile.TemporaryDirectory() as folder:
+        for arm in ('mgr', 'gda filtered', 'penalty'):
+            job = Job('tiny', 'digits', arm, paper.arms[arm].candidates[0])
+            out = run(Trial(paper, job, there, Artifacts(folder)))
+            assert out['accuracy']['many'] > .15 and out['norm']['many'] > 0, arm
+        assert 0 <= run(Trial(paper, Job('tiny', 'digits', 'generator', ()), there, Artifacts(folder)))['named']['few'] <= 1

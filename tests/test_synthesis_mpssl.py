@@ -225,6 +225,17 @@ def test_experiment():
         assert set(tried('scr own', 'tuning', 3)) == set(tried('mpssl', 'tuning', 2)) == {'score'}
     assert all(len(a.candidates) in (1, 4) for a in paper.arms.values()), 'the same effort wherever there is a choice'
 
+# %% ../nbs/synthesis/05_mpssl.ipynb #927f81d6
+@pytest.mark.gpu
+def test_the_experiment_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    with tempfile.TemporaryDirectory() as folder:
+        for arm in ('mpssl', 'uda naive'):
+            job = Job('tiny', 'digits 5-9 to 0-4', arm, paper.arms[arm].candidates[0])
+            out = run(Trial(paper, job, there, Artifacts(folder)))
+            assert 0 < out['accuracy'][1] <= 1 and 0 < out['alike'][1] <= 1, arm
+
 # %% ../nbs/synthesis/05_mpssl.ipynb #121dec86
 def test_labels_and_sources():
     t = Trial(paper, Job('tiny', 'digits 5-9 to 0-4', 'supervised', ()))

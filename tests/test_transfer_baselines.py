@@ -165,6 +165,8 @@ def test_pulled():
         return [p.grad.clone() for p in net.parameters()]
     for a, b in zip(gradients(pulled(lambda h, y: z, 0.)), gradients(cross_entropy)): assert torch.equal(a, b)
     with pytest.raises(ValueError, match='weight must be a finite number'): pulled(lambda h, y: h, -1)
+    named = pulled(lambda h, y: F.one_hot(y, 6).to(h), .7)     # targets get labels as the loss does, of whatever integers
+    for kind in (torch.int32, torch.uint8): assert torch.equal(named(net, x, y.to(kind))[0], named(net, x, y)[0])
 
 # %% ../nbs/transfer/00_baselines.ipynb #2fa702d9
 def test_randreg():

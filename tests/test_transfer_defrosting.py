@@ -330,6 +330,14 @@ def test_experiment():
     assert len({out['by_n'][50.], *out['by_dose'].values(), *out['by_untrained'].values()}) == 1    # scratch sees no source
     assert {len(a.candidates) for name, a in paper.arms.items() if name != 'similarity'} == {3}, 'the same effort for all'
 
+# %% ../nbs/transfer/05_defrosting.ipynb #0530b16a
+@pytest.mark.gpu
+def test_the_experiment_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    out = run(Trial(paper, Job('tiny', 'digits', 'cut 2', (('lr', .02),)), there))
+    assert all(.2 < v <= 1 for m in out.values() for v in m.values())
+
 # %% ../nbs/transfer/05_defrosting.ipynb #ee1d56c1
 def test_permuted_pixels():
     data = load('digits').take(20)

@@ -181,7 +181,7 @@ def test_queries_alone():
         assert ((each - whole[:4]).abs().max() < 1e-4) == alone, norm
     bn = nn.Sequential(nn.BatchNorm1d(2, momentum=.1), nn.Linear(2, 2))    # 'support': exactly the support's statistics
     s, q = torch.rand(20, 2), torch.rand(3, 2)
-    got = maml(20, lr=0., steps=0, norm='support').predict(bn, s, torch.zeros(20).long(), q)
+    got = maml(20, lr=0., steps=1, norm='support').predict(bn, s, torch.zeros(20).long(), q)
     torch.testing.assert_close(got, bn[1]((q - s.mean(0)) / (s.var(0) + 1e-5).sqrt()))
 
 # %% ../nbs/transfer/00_few_shot.ipynb #900511fc

@@ -270,3 +270,12 @@ def test_experiment():
     assert outs['kvb']['accuracy'] > outs['linear']['accuracy'] + .1
     train, held = data_of(Trial(paper, Job('tiny', 'digits', 'kvb', paper.arms['kvb'].candidates[0])))
     assert train.x.shape == (800, 64) and len(held) == len(load('digits', 'test'))
+
+# %% ../nbs/transfer/04_key_value_bottleneck.ipynb #1e4227eb
+@pytest.mark.gpu
+def test_the_experiment_on_a_gpu():
+    import os
+    there = os.environ.get('ROBUSTNB_GPU', 'cuda')
+    for arm in ('kvb', 'other keys', 'counts', 'slda', 'replay'):
+        out = run(Trial(paper, Job('tiny', 'digits', arm, paper.arms[arm].candidates[0]), there))
+        assert .05 < out['accuracy'] <= 1, arm

@@ -229,6 +229,9 @@ def test_fisher_information_by_hand():
     F_all = batch_fisher(model, kept, batch=1000)
     grads = torch.autograd.grad(F.cross_entropy(model(as_float(kept.x)), kept.y), [*model.parameters()])
     for k, g in zip(F_all, grads): torch.testing.assert_close(F_all[k], g**2, rtol=1e-3, atol=1e-5*(g**2).max().item())
+    half = copy.deepcopy(model).bfloat16()                     # its sum of many small squares is that of float32
+    for (k, a), b in zip(batch_fisher(half, kept, batch=1).items(), batch_fisher(half.float(), kept, batch=1).values()):
+        assert torch.equal(a, b) and a.dtype == torch.float32, k
 
 # %% ../nbs/unlearning/00_baselines.ipynb #0b932fed
 def test_ssd():

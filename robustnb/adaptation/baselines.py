@@ -181,6 +181,11 @@ def reset(self:Adapted):
     self._begin(self._fresh())
     return self
 
+@patch
+def _apply(self:Adapted, fn, recurse=True):
+    "Moved to another device or type it begins anew, for the optimiser and the window lie where the weights were"
+    return nn.Module._apply(self, fn, recurse).reset()
+
 # %% ../../nbs/adaptation/00_baselines.ipynb #b1154c17
 @patch
 def _look(self:Adapted, x):

@@ -445,7 +445,7 @@ def _train(run, opt, epochs, batch):
 # %% ../../nbs/adaptation/02_udah.ipynb #26526d30
 def hyperplanes(x:torch.Tensor, bits:int, seed:int=0)->torch.Tensor: # (N,width) -> (N,bits)
     "On which side of random planes, through the mean, each row lies: the angle between rows is the share of bits"
-    planes = torch.randn(x.shape[1], bits, generator=torch.Generator().manual_seed(seed))
+    planes = torch.randn(x.shape[1], bits, generator=torch.Generator().manual_seed(seed)).to(x)
     return sign((x - x.mean(0)) @ planes)
 
 def itq(
@@ -458,7 +458,7 @@ def itq(
     if bits > x.shape[1]: raise ValueError(f'{x.shape[1]} columns give at most as many bits, not {bits}')
     z = x - x.mean(0)
     z = z @ torch.linalg.eigh(z.T @ z)[1][:, -bits:]
-    turn = torch.linalg.qr(torch.randn(bits, bits, generator=torch.Generator().manual_seed(seed)))[0]
+    turn = torch.linalg.qr(torch.randn(bits, bits, generator=torch.Generator().manual_seed(seed)).to(x))[0]
     for _ in range(steps):
         u, _, v = torch.linalg.svd(sign(z @ turn).T @ z)
         turn = (u @ v).T
@@ -471,7 +471,7 @@ def node_f1(
 )->dict: # 'micro', 'macro'
     "F1 of a ridge classifier with intercept, fitted on the source"
     one = lambda b: F.pad(b, (0, 1), value=1.)
-    guess = F.one_hot((one(target) @ ridge(one(source), y)).argmax(1), y.shape[1])
+    guess = F.one_hot((one(target) @ ridge(one(source), y.to(source))).argmax(1), y.shape[1])
     hits, both = (guess*truth).sum(0), guess.sum(0) + truth.sum(0)
     return dict(micro=(2*hits.sum()/both.sum()).item(), macro=(2*hits/both.clamp(min=1)).mean().item())
 
@@ -506,15 +506,16 @@ def neighbours(
 )->dict: # 'recall', 'ndcg'
     "Recall and normalised discounted gain of the k nearest nodes, the known neighbours apart"
     r, n = torch.Generator().manual_seed(seed), len(b)
-    def table(e): return _coo(torch.cat([e, e.flip(0)], 1), torch.ones(2*e.shape[1]), (n, n))
+    def table(e): return _coo(torch.cat([e, e.flip(0)], 1), torch.ones(2*e.shape[1], device=e.device), (n, n))
+    edges, links = (e.to(b.device) for e in (g.edges, links))
     asked = links.unique()
     asked = asked[torch.randperm(len(asked), generator=r)[:queries]]
-    known, wanted = (table(e).index_select(0, asked).to_dense() > 0 for e in (g.edges, links))
+    known, wanted = (table(e).index_select(0, asked).to_dense() > 0 for e in (edges, links))
     ties = .5*bool((b.abs() == 1).all())    # below the distance of two values
-    score = b[asked] @ b.T + ties*torch.rand(len(asked), n, generator=r)
+    score = b[asked] @ b.T + ties*torch.rand(len(asked), n, generator=r).to(b)
     score[known] = score[torch.arange(len(asked)), asked] = -torch.inf
     hit = wanted.gather(1, score.topk(min(k, n), 1).indices).float()
-    gain, many = 1/torch.arange(2., hit.shape[1] + 2).log2(), wanted.sum(1)
+    gain, many = 1/torch.arange(2., hit.shape[1] + 2, device=b.device).log2(), wanted.sum(1)
     best = gain.cumsum(0)[many.clamp(max=len(gain)) - 1]
     return dict(recall=(hit.sum(1)/many).mean().item(), ndcg=((hit @ gain)/best).mean().item())
 
@@ -523,6 +524,6 @@ def domain_accuracy(u:torch.Tensor, v:torch.Tensor, seed:int=0)->float: # codes 
     "How often a ridge classifier, fitted on half of equally many nodes of each, tells the networks of the rest apart"
     r, n = torch.Generator().manual_seed(seed), min(len(u), len(v))//2*2
     u, v = (F.pad(b[torch.randperm(len(b), generator=r)[:n]], (0, 1), value=1.) for b in (u, v))
-    y, h = torch.cat([torch.ones(n//2, 1), -torch.ones(n//2, 1)]), n//2
+    y, h = torch.tensor([1., -1.]).repeat_interleave(n//2)[:, None].to(u), n//2
     w = ridge(torch.cat([u[:h], v[:h]]), y)
     return ((torch.cat([u[h:], v[h:]]) @ w > 0) == (y > 0)).float().mean().item()

@@ -231,6 +231,7 @@ def differentiable_sparsification(
     def objective(model, x, y):
         layers = _needed(model).values()
         with parametrize.cached():                       # each weight is thresholded once for the loss and the penalty
+            for m in layers: m.weight                    # with its graph, before an objective looks without gradients
             value, logs = loss(model, x, y)
             parts = [(m.parametrizations.weight[0], m.weight, m.parametrizations.weight.original) for m in layers]
             sizes = [(own, own.sizes(shrunk, w)) for own, shrunk, w in parts]

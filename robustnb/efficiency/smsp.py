@@ -275,6 +275,7 @@ def started(
     y:torch.Tensor, # their classes
 )->nn.Module: # in evaluation mode
     "A copy ready for a new task: statistics of batch norm measured on its images, class means as its head"
+    if chain(model)[-1].layer.bias is None: raise ValueError('class means need a head with a bias: give it one')
     net = recompute_bn(with_head(model, int(y.max()) + 1), Batches(x, y, batch_size=len(x), shuffle=False)).eval()
     means, spread = class_means(embedded_in(net, x), y)
     head = chain(net)[-1].layer
@@ -324,7 +325,7 @@ def overlap(
     b:dict,
 )->float:
     "Intersection over union of the filters that stay"
-    x, y = (torch.cat([m[k].flatten() for k in a]) for m in (a, b))
+    x, y = (torch.cat([m[k].flatten().cpu() for k in a]) for m in (a, b))
     return (x & y).sum().item() / max((x | y).sum().item(), 1)
 
 # %% ../../nbs/efficiency/03_smsp.ipynb #a39b2dec

@@ -110,7 +110,7 @@ def measured(trial, task, n):
     epochs = max(math.ceil(s.updates / max(n//s.batch, 1)), s.epochs)
     recipe = Recipe(epochs, trial.values['lr'], s.batch, schedule=cosine())
     net = trial.method(source_network(trial, task), train.take(n), recipe)
-    def right(data): return (predict(net, data.x).argmax(1) == data.y).float().mean().item()
+    def right(data): return (predict(net, data.x).argmax(1).cpu() == data.y).float().mean().item()
     return [right(data) for data in held[:1 if trial.tuning else 2]]
 
 def run(trial):

@@ -74,7 +74,7 @@ def weight_sharing(trial):
     def accuracy(turn, i, path):
         model = trial.model(seed=1000*turn + i).subnet(path)
         trial.recipe.fit(model.train(), train, seed=turn, progress=False)
-        return (predict(model, test.x, 1000).argmax(1) == test.y).double().mean()
+        return (predict(model, test.x, 1000).argmax(1).cpu() == test.y).double().mean()
     def alone(turn, part):
         rows = range(part, len(archs), PARTS)
         return torch.stack([accuracy(turn, i, archs.choices[i].tolist()) for i in rows])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATES', 'PLAIN', 'arms', 'ONCE', 'settings', 'lost', 'rank', 'claims', 'metrics', 'paper', 'table', 'by_values',
-           'by_counting', 'by_sums', 'by_gradient', 'arm', 'setting', 'encoded', 'small_encoder', 'data_of', 'other',
-           'streamed', 'run', 'sizes', 'size_figure']
+           'by_counting', 'by_sums', 'by_gradient', 'arm', 'setting', 'placed', 'encoded', 'small_encoder', 'data_of',
+           'other', 'streamed', 'run', 'sizes', 'size_figure']
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #ab7288e9
 from dataclasses import replace
@@ -98,6 +98,8 @@ settings = {
     ('small', 'mnist'): setting('fashion', 'fashion', 10000, 1000, 4000)}
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #9df2c8b9
+def placed(trial, data): return replace(data, x=data.x.to(trial.device), y=data.y.to(trial.device))
+
 def encoded(trial, dataset, split, n):
     "A data set's first n examples as features of the pretrained network, computed once for all seeds"
     side, data = trial.setting.side, load(dataset, split, n=n)
@@ -108,17 +110,17 @@ def encoded(trial, dataset, split, n):
             with torch.no_grad(), torch.autocast('cpu', torch.bfloat16): z.append(features(net, x).half())
         return dict(x=torch.cat(z))
     key = ['key_value_bottleneck', 'features', trial.scale, dataset, split, n, side]
-    return replace(data, x=trial.artifacts.get('features', make, key)['x'].float())
+    return placed(trial, replace(data, x=trial.artifacts.get('features', make, key)['x'].float()))
 
 def small_encoder(trial, data):
     "Features by a perceptron that was trained on another data set, or the pixels"
-    x, name = as_float(data.x), trial.setting.encoder
-    if name == 'pixels': return replace(data, x=x.flatten(1))
+    data, name = placed(trial, replace(data, x=as_float(data.x))), trial.setting.encoder
+    if name == 'pixels': return replace(data, x=data.x.flatten(1))
     net = trial.model(partial(mlp, (1, 28, 28), 10, (512, 256)))
     def make():
         Recipe(5, .02, 100, schedule=cosine()).fit(net.train(), load(name, n=20000), seed=trial.seed, progress=False)
         return net
-    with torch.no_grad(): return replace(data, x=features(trial.made(net, 'encoder', make).eval(), x))
+    with torch.no_grad(): return replace(data, x=features(trial.made(net, 'encoder', make).eval(), data.x))
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #e0a0d89e
 def data_of(trial):
@@ -133,7 +135,8 @@ def other(trial):
     "Features of images that keys may come from instead of the training set's"
     s = trial.setting
     if s.encoder == 'pretrained': return encoded(trial, s.other, 'train', 6000).x
-    if s.encoder == 'pixels': return torch.rand(800, 64, generator=torch.Generator().manual_seed(trial.seed))
+    if s.encoder == 'pixels':
+        return torch.rand(800, 64, generator=torch.Generator().manual_seed(trial.seed)).to(trial.device)
     return small_encoder(trial, load(s.other, n=10000)).x
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #7f0f50ca

@@ -14,7 +14,7 @@ from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import look, order_of, panels
 from ..evidence.trials import Arm, Paper, Setting, per_seed, splits
-from ..models import features, seeded
+from ..models import features
 from ..synthesis.generators import quality, sample_data, trained_gan
 from ..synthesis.mgr import MGR, Finder, filtered, gda, pcr, penalty, pool, regularised
 from ..synthesis.ssl import Steps, accuracy, balanced, fitted, small_cnn, strong
@@ -32,7 +32,7 @@ def parts(trial, n):
     train, _ = images(trial)
     few = balanced(train, n//10, draw)[0] if n < len(train) else train
     meta, own = balanced(few, max(n//100, 1), draw)
-    return own, meta, few, lambda: trained_gan(trial.artifacts, few, draw, **s.gan)
+    return own, meta, few, lambda: trained_gan(trial.artifacts, few, draw, device=trial.device, **s.gan)
 
 def samples(trial, made): return sample_data(made(), trial.setting.pool, trial.seed)
 
@@ -56,7 +56,7 @@ def loop(rate):
     def of(trial, weight):
         def parts(own, meta, made):
             g = made()
-            with seeded(trial.seed): finder = Finder(g.latent_shape)
+            finder = Finder(g.latent_shape, seed=trial.seed)
             return cross_entropy, MGR(g, finder, meta, T, weight, rate, seed=trial.seed)
         return parts
     return of
@@ -85,7 +85,7 @@ def run(trial):
     "For each number of images: accuracy and feature norm on held-out images, the shift of the latents"
     if trial.arm == 'generator': return generator_metrics(trial)
     (_, held), out = images(trial), dict(accuracy={}, norm={}, shift={})
-    x = as_float(held.x[:2000])
+    x = as_float(held.x[:2000]).to(trial.device)
     for size, n in trial.setting.sizes.items():
         own, meta, _, made = parts(trial, n)
         loss, step = trial.method(own, meta, made)
@@ -143,7 +143,7 @@ def setting(sizes, gan, recipe, **kw):
     return dict(recipe=recipe, short=1., redraw=False, sizes=dict(zip(names, sizes)), gan=gan) | kw
 
 augmented = partial(Steps, augment=T)
-small = setting((100, 1000), dict(steps=1500, batch=32), augmented(500), draws=3, pool=6000)
+small = setting((100, 1000), dict(steps=1500, batch=32), augmented(500), draws=3, pool=6000, looks=(3,))
 settings = {
     ('tiny', 'digits'): Setting(partial(small_cnn, (1, 8, 8), 10, 8, 32), None, 200, None, **setting(
         (50, 200), dict(steps=60, batch=20, width=8, lr=(1e-3, 2e-3)), augmented(40, 32, 8e-3), draws=1, pool=500,

@@ -16,7 +16,7 @@ from ..data import as_float, load
 from ..evidence.claims import Claim, Metric
 from ..evidence.figures import line_figure
 from ..evidence.trials import Arm, Paper, Setting, splits
-from ..models import features
+from ..models import device_of, features
 from ..synthesis.generators import latents, random_labels, trained_gan
 from ..synthesis.mpssl import MPSSL, gap_loss, scr
 from ..synthesis.ssl import (Steps, accuracy, balanced, fixmatch, semi_supervised, small_cnn, strong, uda, weak)
@@ -31,7 +31,7 @@ def only(data, classes):
 def generator(trial):
     "The source's generator, one for all seeds"
     name, classes = trial.setting.source
-    return trained_gan(trial.artifacts, only(load(name), classes), **trial.setting.gan)
+    return trained_gan(trial.artifacts, only(load(name), classes), device=trial.device, **trial.setting.gan)
 
 def parts(trial):
     "(training examples, examples to measure on) of the target's classes"
@@ -107,14 +107,15 @@ def found(trial, net, step, few, n=500):
     "Gap of the finder's images relative to that of naive ones, and the length of its shift"
     g, see = step.generator, projected if isinstance(net, Projected) else features
     z, u = latents(g, n, trial.seed), torch.rand(n, g.classes, generator=torch.Generator().manual_seed(trial.seed))
+    u, drawn = u.to(z), random_labels(g.classes, n, trial.seed).to(z.device)
     (w, y), real = step.finder(z, u), see(net, trial.tensors(few)[0])
-    gaps = [gap_loss(see(net, g(*pair)), real) for pair in ((w, y), (z, random_labels(g.classes, n, trial.seed)))]
+    gaps = [gap_loss(see(net, g(*pair)), real) for pair in ((w, y), (z, drawn))]
     return dict(gap=(gaps[0]/gaps[1]).item(), shift=((w - z).norm()/z.norm()).item())
 
 @torch.no_grad()
 def likeness(net, data):
     "Mean cosine of the features of different images"
-    f = F.normalize(features(net, as_float(data.x)))
+    f = F.normalize(features(net, as_float(data.x).to(device_of(net))))
     return ((f.sum(0).square().sum() - len(f))/(len(f)*(len(f) - 1))).item()
 
 def run(trial):

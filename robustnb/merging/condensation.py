@@ -594,7 +594,7 @@ def accuracy_of(
         with seeded(seed):
             net = build()
             recipe.fit(net, data, seed=seed, progress=False)
-        return float((predict(net, test.x, 1000).argmax(1) == test.y).float().mean())
+        return float((predict(net, test.x, 1000).argmax(1).cpu() == test.y.cpu()).float().mean())
     return [one(s) for s in seeds]
 
 # %% ../../nbs/merging/03_condensation.ipynb #1af6258a

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import nn
 from ..data import Data, as_float, check_at_least_0
 from ..evaluation import predict
-from ..models import device_of, eval_mode, features
+from ..models import device_of, eval_mode, features, seeded
 from ..training import OwnDraws, cross_entropy, update
 
 # %% ../../nbs/synthesis/04_mgr.ipynb #6e6c9b88
@@ -121,10 +121,12 @@ class Finder(nn.Module):
         latent_shape:tuple,
         hidden=128, # width
         shell=True, # every latent keeps its norm
+        seed=0, # of the initial weights
     ):
         super().__init__()
         size, self.shell = math.prod(latent_shape), shell
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.LeakyReLU(.2), nn.Linear(hidden, size))
+        with seeded(seed):
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.LeakyReLU(.2), nn.Linear(hidden, size))
         for p in self.net[3].parameters(): nn.init.zeros_(p)
 
     def forward(self, z):
@@ -231,10 +233,11 @@ class MGR:
 @patch
 def search(self:MGR, model, x, y, loss):
     "One step of the finder"
-    z = torch.randn(len(x), *self.generator.latent_shape, generator=self.rng).to(x)
-    c = torch.randint(self.generator.classes, (len(x),), generator=self.rng).to(x.device)
+    place = next(self.finder.parameters())    # where the generator is, perhaps on another device than the classifier
+    z = torch.randn(len(x), *self.generator.latent_shape, generator=self.rng).to(place)
+    c = torch.randint(self.generator.classes, (len(x),), generator=self.rng).to(place.device)
     found = self.finder(z)
-    with eval_mode(self.generator): images = self.generator(found, c)
+    with eval_mode(self.generator): images = self.generator(found, c).to(x)
     views = [images, self.augment(images, self.rng)]
     held = [t.to(x.device) for t in self.draw_held(len(x), self.rng)]
     slopes = image_hypergradient(model, loss, (x, y), views, held, self.weight, self.inner, head=self.head)

@@ -224,7 +224,8 @@ def search(self:MPSSL, model, x, y, loss):
     (fake, shift), some = self.images(self.own), torch.randperm(len(self.valid[1]), generator=self.own)[:self.n]
     held, truth = (t[some].to(x.device) for t in self.valid)
     if loss.weak: held = loss.weak(held, self.own)
-    out, logs = hypergradient(model, *loss.views(fake, self.own), (x, y), (held, truth), loss, self.gap, self.rate)
+    views = loss.views(fake.to(x), self.own)
+    out, logs = hypergradient(model, *views, (x, y), (held, truth), loss, self.gap, self.rate)
     params = list(self.finder.parameters())
     slopes = torch.autograd.grad(out, params, allow_unused=True, materialize_grads=True)    # a generator of one class
     for p, s in zip(params, slopes): p.grad = s

@@ -94,10 +94,10 @@ def linear_probe(
 
 # %% ../../nbs/transfer/00_baselines.ipynb #2851985a
 def _answered(model, x, y):
-    "(features, mean cross-entropy, what is logged) of a batch"
+    "(features, checked labels, mean cross-entropy, what is logged) of a batch"
     h, logits = penultimate(model, x)
     logits, y = classified(logits, y)
-    return h, F.cross_entropy(logits, y), {'accuracy': (logits.detach().argmax(1) == y).float().mean()}
+    return h, y, F.cross_entropy(logits, y), {'accuracy': (logits.detach().argmax(1) == y).float().mean()}
 
 def _split(model):
     "(parameters before the head by name, parameters of the head)"
@@ -116,7 +116,7 @@ def l2_sp(
     check_at_least_0(alpha=alpha, beta=beta)
     start = {k: p.detach().clone() for k, p in _split(source)[0].items()}
     def loss(model, x, y):
-        _, value, logs = _answered(model, x, y)
+        _, _, value, logs = _answered(model, x, y)
         body, head = _split(model)
         if {k: p.shape for k, p in body.items()} != {k: p.shape for k, p in start.items()}:
             raise ValueError('the weights before the head are not those of the source in name and shape: l2_sp holds a '
@@ -186,7 +186,7 @@ def bss(
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f'k is a number of singular values from 1 on, not {k!r}')
     def loss(model, x, y):
-        h, value, logs = _answered(model, x, y)
+        h, _, value, logs = _answered(model, x, y)
         with torch.autocast(h.device.type, enabled=False):    # in bfloat16 the smallest would be noise
             small = torch.linalg.eigvalsh(h @ h.T if len(h) <= h.shape[1] else h.T @ h)[:k].sum()
         return value + weight*small, logs | {'smallest': small.detach()}
@@ -203,7 +203,7 @@ class pulled:
         self.targets, self.weight = targets, weight
 
     def __call__(self, model, x, y):
-        h, value, logs = _answered(model, x, y)
+        h, y, value, logs = _answered(model, x, y)
         pull = F.mse_loss(h, self.targets(h.detach(), y).detach())
         return value + self.weight*pull, logs | {'pull': pull.detach(), 'norm': h.detach().mean(0).norm()}
 

@@ -181,7 +181,7 @@ def adapted(
         if k not in weights: raise ValueError(unknown('parameter', k, weights))
     weights |= {k: weights[k].detach().requires_grad_() for k in rates if not weights[k].requires_grad}    # frozen ones
     with torch.enable_grad():
-        for _ in range(steps):
+        for _ in range(steps if rates else 0):
             out = loss(_outputs(model, weights, x, 'running' if norm == 'running' else 'batch'), y)
             grads = torch.autograd.grad(out, [weights[k] for k in rates], create_graph=not first_order,
                                         materialize_grads=True)    # zero for a weight that the model does not use

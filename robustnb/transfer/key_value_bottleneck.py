@@ -63,7 +63,7 @@ def search(self:KeyValueBottleneck,
 )->torch.Tensor: # int64 (N,C)
     "Rows of `values` that each feature fetches; in parts, so that no more than 8 million distances are held at once"
     books, pairs, _ = self.keys.shape
-    start, parts = pairs*torch.arange(books, device=z.device), z.split(max(1, 2**23 // (books*pairs)))
+    start, parts = pairs*torch.arange(books, device=self.keys.device), z.split(max(1, 2**23 // (books*pairs)))
     return torch.cat([self.nearest(self.projected(part), among).T + start for part in parts])
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #2c412309
@@ -248,7 +248,7 @@ class Discriminant:
     def __call__(self, z):
         mean = self.sum / self.n[:, None].clamp(min=1)
         w = mean if self.shrinkage == 1 else torch.linalg.solve(self.scatter(mean), mean.T).T
-        return (z.double().cpu() @ w.T - (w*mean).sum(1)/2).masked_fill(self.n == 0, -math.inf)
+        return (z.double().cpu() @ w.T - (w*mean).sum(1)/2).masked_fill(self.n == 0, -math.inf).to(z.device)
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #7e192a97
 @patch

@@ -26,7 +26,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from ..curvature import diagonal_fisher
 from ..data import Batches, Data, as_float, unknown
 from ..evaluation import as_input, membership_attack, predict, split_interval, wilson
-from ..models import check_module, clone, device_of, eval_mode, features, find_head, modes, seeded, unwrapped
+from ..models import (check_module, clone, device_of, eval_mode, features, find_head, floating_type, modes,
+    seeded, unwrapped)
 from ..training import Diverged, Recipe, carrying, cross_entropy, fit, train, update
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #ab5614e1
@@ -332,8 +333,9 @@ def batch_fisher(
     seed:int=0, # of the order
 )->dict: # name -> tensor in the shape of the parameter
     """Mean over mini-batches of the squared gradient of their mean loss:
-    what SSD's published code takes for the Fisher information"""
+    what SSD's published code takes for the Fisher information; in float32 or wider"""
     net = clone(unwrapped(model)).eval().requires_grad_()
+    if floating_type(net) in (torch.float16, torch.bfloat16): net = net.float()    # small squares add up to large sums
     params, batches = dict(net.named_parameters()), Batches(data, batch_size=batch, seed=seed)
     total, device = {k: torch.zeros_like(p) for k, p in params.items()}, device_of(net)
     for x, y in batches:
