@@ -199,6 +199,9 @@ def test_the_wrapper():
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert [m.training for m in net.modules()] == flags
     with pytest.raises(ValueError, match='layer up to the head'): Robustified(net, 'c')
+    half = copy.deepcopy(both).bfloat16()                         # of weights in 16 bits, too
+    with torch.no_grad(): half.clean.bias[0] += 1
+    assert 0 < calibrated(half, x, .5).threshold < 1
     both.rule = 'best'
     with pytest.raises(ValueError, match='rule'): both(x)
 

@@ -109,6 +109,7 @@ def test_smoothness_leaves_the_model_alone_and_its_parts():
                         (dict(along='up'), "along is 'random' or 'gradient'"), (dict(directions=0), 'directions are 1'),
                         (dict(along=torch.ones(3)), 'each of the 92 weights'), (dict(along=torch.zeros(92)), 'not all')]:
         with pytest.raises(ValueError, match=message): smoothness(net, x, y, **kw)
+    with pytest.raises(ValueError, match='vanish in half'): smoothness(copy.deepcopy(net).bfloat16(), x, y)
     with pytest.raises(ValueError, match='no trainable weights'): smoothness(net.requires_grad_(False), x, y)
 
 # %% ../nbs/robustness/05_smoothness.ipynb #0a1c3ecf

@@ -82,5 +82,5 @@ paper = Paper(
     'Kanai, Yamaguchi, Yamada, Takahashi, Ohno, Ida', 2023, '2207.10283', claims, arms,
     {('tiny', 'digits'): tiny} | {(s, 'cifar10'): SETTINGS[s, 'cifar10'] for s in ('small', 'paper')}, run,
     choose='robust', version=2,
-    metrics=METRICS | {'free_growth': Metric('growth of free margins, relative to the cross-entropy', '', 'higher')},
+    metrics=METRICS | {'free_growth': Metric('growth of free margins per unit of log t', '', 'higher')},
     figures={'Margins under attack': margin_figure, 'PGD-20 and AutoAttack': attack_figure})

@@ -38,8 +38,8 @@ def flow(
             return -torch.autograd.grad(ce_loss(g(z)[None], torch.tensor([y]))[0], z)[0].numpy()
 
     path = solve_ivp(field, (0, float(times[-1])),
-                     start.double().numpy(), 'LSODA',
-                     times.double().numpy(), rtol=1e-8, atol=1e-10)
+                     start.detach().double().cpu().numpy(), 'LSODA',
+                     times.double().cpu().numpy(), rtol=1e-8, atol=1e-10)
     return torch.from_numpy(path.y.T.copy())
 
 # %% ../../nbs/robustness/03_blf.ipynb #1ab988c5

@@ -163,7 +163,7 @@ def thinned(
     @torch.no_grad()
     def ask(x):
         nonlocal sure
-        h, sure = _before_head(teacher, x, sure), True
+        h, sure = _before_head(teacher.to(x.device), x, sure), True
         return head(h), head(h*masks.to(h)/(1 - dropout))
     return ask
 
@@ -380,7 +380,8 @@ def calibrated(
 )->Robustified:
     "The model with the threshold of its gate set on clean images"
     if not 0 <= level <= 1: raise ValueError(f'level is a share of clean images, in [0, 1], not {level!r}')
-    model.threshold.copy_(kl(*answers(model, x)).quantile(level))
+    wide = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in answers(model, x))
+    model.threshold.copy_(kl(*wide).quantile(level))
     return model
 
 # %% ../../nbs/robustness/08_robustify.ipynb #ce641d04

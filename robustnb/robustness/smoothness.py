@@ -89,6 +89,8 @@ def smoothness(
     params = [p for p in model.parameters() if p.requires_grad]
     _check_smoothness(length, along, directions, sum(p.numel() for p in params))
     if not params: raise ValueError('the model has no trainable weights: there is no direction to take a step in')
+    if any(p.element_size() < 4 for p in params):
+        raise ValueError('steps this short vanish in half precision: measure a copy of the model in float32')
     x = as_input(model, x)
     with eval_mode(model):
         old, x_adv = [p.detach().clone() for p in params], _examples(attack, model, x, y)
@@ -143,7 +145,8 @@ def _move(params, old, step=None):
 class EntropySGD:
     """Step of `train` and `fit` that descends the local entropy of the loss (Chaudhari et al., 2017; eq. 7):
     every `inner` batches, each of them one update of a noisy copy, the weights move towards the copy's mean.
-    Within a loop the model holds the copy: train for a multiple of `inner` batches, or call `finish`"""
+    Within a loop the model holds the copy: train for a multiple of `inner` batches, or call `finish`. Batch norm has
+    the copies' statistics: `recompute_bn(model, batches)` measures those of the mean"""
     def __init__(self,
         inner=20, # batches of a loop, L of the paper
         gamma=1e-2, # pull towards the weights at the loop's start
