@@ -8,11 +8,12 @@ from robustnb.evidence.trials import Artifacts, Paper, plan, results_of
 from robustnb.training import Diverged
 import io, json, tempfile
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 import pytest
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Job, Store
-from robustnb.evidence.trials import Arm, Setting
+from robustnb.evidence.trials import Arm, Setting, per_seed
 from robustnb.evidence.ledger import tuning_table
 from robustnb.evidence.runner import JobsFailed, WAITS, chosen_names, reproduce, run_job
 
@@ -131,7 +132,7 @@ def test_a_candidate_that_diverges_is_not_chosen():
 # %% ../nbs/evidence/03_runner.ipynb #3b8f31d3
 def test_failures():
     def fails(trial):
-        if trial.dataset == 'e': seen.append(trial.seed); raise FileNotFoundError('e was looked for here and there')
+        if trial.dataset == 'e': seen.append(trial.seed); raise FileNotFoundError('e was looked for here and there: set ROBUSTNB_DATA')
         if (trial.arm, trial.seed) == ('b', 1): return [1.]
         return {'m': float('nan') if trial.seed == 2 else 1.}
     seen, said, store, p = [], [], fresh(), paper_of(fails)
@@ -196,6 +197,11 @@ def test_further_looks_where_something_is_open():
     p, calls = judged(unclear)
     reproduce(p, store=fresh(), say=None, minutes=0)
     assert not calls, 'no budget, no runs'
+    lead = per_seed(lambda r: [dict(arm='b', metric='lead', value=r.groupby('arm').value.mean().diff()['b'])])
+    p = replace(p, derive=lead, claims=[Claim(1, 'b leads', 'lead', 'b', [0.], unit='u', matters=0)])
+    reproduce(p, store=(store := fresh()), say=None, minutes=1)
+    seeds = {a: {j.seed for j in store.jobs('p') if (j.dataset, j.arm) == ('d', a)} for a in 'ab'}
+    assert seeds['a'] == seeds['b'] == set(range(12)), 'what is derived from several arms needs the seeds of all'
 
 # %% ../nbs/evidence/03_runner.ipynb #50a2274d
 def test_a_budget_begins_nothing_that_it_cannot_end():

@@ -55,7 +55,12 @@ def test_store_layers_and_versions():
     assert {j.seed: r['metrics']['m'] for j, r in both.jobs('p').items()} == {0: 5., 1: 1., 2: 5.}
     assert all(both.get('p', j) == r for j, r in both.jobs('p').items()) and len(both.jobs('p')) == 3
     both.close()
-    assert (base.dir/'p.json').read_bytes() == before and len(Store(own).jobs('p')) == 3
+    for day, kept in (('2026-01-01', 7.), ('2026-03-01', 8.)):    # of one version the later, since settings change
+        base.save('p', result(seed=3, value=7.) | dict(date='2026-02-01')); base.close()
+        both.save('p', result(seed=3, value=8.) | dict(date=day)); both.close()
+        assert {r['metrics']['m'] for j, r in both.jobs('p').items() if j.seed == 3} == {kept}
+    before = (base.dir/'p.json').read_bytes()
+    assert (base.dir/'p.json').read_bytes() == before and len(Store(own).jobs('p')) == 4
 
 # %% ../nbs/evidence/01_store.ipynb #d14023a8
 def test_damaged_files_are_named():

@@ -401,8 +401,9 @@ def robustness(attack,       # made by `autoattack`
     if spread:
         n = min(spread.n, len(x))
         parts = [(x[i::n].clone(), y[i::n].clone()) for i in range(n)]
-        run = _merged(_Run(x, list(chosen), None), len(x), spread(partial(_part, s, spread.device, model.cpu()), parts))
-        model.to(device)
+        try: found = spread(partial(_part, s, spread.device, model.cpu()), parts)
+        finally: model.to(device)
+        run = _merged(_Run(x, list(chosen), None), len(x), found)
     else: run = attack.search(model, x[rank::world], y[rank::world], path, progress and rank == 0)
     if world > 1:
         from accelerate.utils import gather_object

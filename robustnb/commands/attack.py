@@ -175,7 +175,9 @@ def run(args, argv):
     "Attack the model, print the report; returns the exit status"
     device, accelerator, main = (find_device('cpu'), None, True) if args.on else placed(args)
     paths = [p and writable(p) for p in (args.json, args.html)]
-    if args.state: check_state(args.state, accelerator)
+    if args.state:
+        check_state(args.state, accelerator)
+        args.state = tensor_name(args.state)
     data = attack_data(args)
     with lib('models').seeded(args.seed):
         models = [model_of(args.model, args.weights), *(surrogate(args.model, f) for f in args.surrogate)]

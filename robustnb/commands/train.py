@@ -315,7 +315,7 @@ def recipe_of(args, data):
     "The recipe that the arguments ask for"
     return lib('robustness.baselines').Recipe(
         args.epochs, args.lr, weight_decay=args.weight_decay, batch=args.batch_size, cycle=args.schedule == 'one_cycle',
-        augment='crop_flip' if data.x.shape[1] == 3 else None)
+        augment='crop_flip' if data.x.ndim == 4 and data.x.shape[1] == 3 else None)
 
 def step_of(args, accelerator):
     "The update: of the weights alone or with a perturbation of them, in one process or in several"
@@ -328,7 +328,7 @@ def step_of(args, accelerator):
 def run(args, argv):
     "Train, print what came of it; returns the exit status"
     out, (device, accelerator, main), training = model_name(args.out), placed(args), lib('training')
-    if args.json: writable(args.json)
+    if args.json: args.json = writable(args.json)
     threat = asked(getattr(lib('attacks.threat_models'), args.norm), args.eps)
     teacher, layer = teacher_of(args, device), args.layer
     if layer and args.objective != 'arrest': layer = tuple(layer.split(':', 1)*2)[:2] # the model's, the teacher's
@@ -381,7 +381,7 @@ def finish(args, model, name, out, test, threat):
     if args.json:
         with writing(args.json):
             lib('attacks.scorecard').save_scorecard(report, args.json, readable(out.stem), dataset=readable(test.name))
-        print(f'written: {writable(args.json).resolve()}')
+        print(f'written: {args.json.resolve()}')
 
 # %% ../../nbs/commands/06_train.ipynb #cc656a47
 COMMANDS = [Command('train', 'an adversarially trained model, by any objective', TRAIN, arguments, run, EXAMPLES)]

@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from filelock import Timeout
 from ..data import unknown
 from .claims import BadInput, judge
-from .ledger import evidence
+from .ledger import evidence, records_of
 from .store import NotStored, default_store, find_device, provenance
 from .trials import Artifacts, Paper, Trial, Waiting, plan, results_of
 from ..models import seeded
@@ -87,10 +87,13 @@ def further(paper, results, scale, store, names, datasets, look):
 # %% ../../nbs/evidence/03_runner.ipynb #7ca03a97
 def open_comparisons(paper, scale, store):
     "(claim, comparison, arms that it looks at; None where they are derived from all)"
-    records = evidence(paper, scale, store)
+    records, raw = evidence(paper, scale, store), records_of(paper, scale, store)
+    measured = set(zip(raw.dataset, raw.arm, raw.metric))
+    def alone(c, d):    # a derived number may take any arm's runs
+        return all((d, a, m) in measured for a in c.arms for m in ([c.metric] if isinstance(c.metric, str) else c.metric))
     for c in paper.claims:
         for x in judge(c, records, paper.datasets(scale))['comparisons']:
-            if x['state'] == 'open' and x['settle']: yield c, x, c.arms if set(c.arms) <= paper.arms.keys() else None
+            if x['state'] == 'open' and x['settle']: yield c, x, c.arms if alone(c, x['dataset']) else None
 
 # %% ../../nbs/evidence/03_runner.ipynb #040202c3
 def chosen_names(paper, scale, arms=None, datasets=None):
@@ -277,7 +280,7 @@ def outcome(run, paper, job, end):
     except NotStored: raise
     except Exception as e:
         run.failed[paper.key, job] = f'{type(e).__name__}: {e}'
-        if isinstance(e, FileNotFoundError): run.absent.add(job.dataset)
+        if isinstance(e, FileNotFoundError) and 'set ROBUSTNB_DATA' in str(e): run.absent.add(job.dataset)
         else: traceback.print_exception(e)
         return f'failed: {type(e).__name__}: {e}'
     if isinstance(result, Waiting): run.elsewhere[paper.key, job] = str(result); return WAITS

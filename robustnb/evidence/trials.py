@@ -333,11 +333,13 @@ def kept(artifacts, pattern='*'):
 
 def cleared(artifacts, pattern='*'):
     "How many artifacts with a matching name were deleted; those being made are left alone"
-    found = files_of(artifacts, pattern)
-    for path in found:
-        path.unlink()
-        Path(f'{path}.lock').unlink(missing_ok=True)
-    return len(found)
+    gone = 0
+    for path in files_of(artifacts, pattern):
+        try: lock = artifacts.lock(path.name).acquire(timeout=0)
+        except Timeout: continue
+        with lock: path.unlink(missing_ok=True)
+        gone += 1
+    return gone
 
 # %% ../../nbs/evidence/02_trials.ipynb #5ec3d1d2
 @dataclass(eq=False)
