@@ -90,7 +90,8 @@ def open_comparisons(paper, scale, store):
     records, raw = evidence(paper, scale, store), records_of(paper, scale, store)
     measured = set(zip(raw.dataset, raw.arm, raw.metric))
     def alone(c, d):    # a derived number may take any arm's runs
-        return all((d, a, m) in measured for a in c.arms for m in ([c.metric] if isinstance(c.metric, str) else c.metric))
+        names = [c.metric] if isinstance(c.metric, str) else c.metric
+        return all((d, a, m) in measured for a in c.arms for m in names)
     for c in paper.claims:
         for x in judge(c, records, paper.datasets(scale))['comparisons']:
             if x['state'] == 'open' and x['settle']: yield c, x, c.arms if alone(c, x['dataset']) else None
