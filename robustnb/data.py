@@ -122,6 +122,10 @@ class Data:
         _check_labels(self.x, self.y)
         return replace(self, x=self.x[idx], y=self.y[idx])
 
+    def to(self, device):
+        "The examples on `device`"
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
     def take(self, n:int):
         "The first `n` examples"
         if not 0 < n <= len(self): raise ValueError(f'cannot take {n} examples of {self}: it has {len(self)}')

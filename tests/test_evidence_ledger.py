@@ -88,6 +88,7 @@ def test_choices_at_the_lowest():
     assert at_the_lowest(p, 'tiny', stored(p, *tries)) == 'b (on d, e); c (on d, e)'
     assert at_the_lowest(p, 'tiny', stored(p, *tries[1:])) == 'c (on d, e)'    # not before all have been run
     assert at_the_lowest(paper_of(), 'tiny', stored(paper_of(), *TRIES)) == at_the_lowest(p, 'tiny', stored(p)) == ''
+    assert at_the_lowest(p, 'tiny', stored(p, *tries), 'k') == 'b (on d, e); c (on d, e); two (on d, e)'
 
 # %% ../nbs/evidence/04_ledger.ipynb #85e794e3
 def test_the_baseline_may_be_chosen():

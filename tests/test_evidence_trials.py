@@ -167,6 +167,8 @@ def test_artifacts_are_cleared_by_their_whole_name():
     for name in ('net', 'net-wide', 'net 2.5', 'my-net'): at.get(name, lambda: dict(w=torch.zeros(1)), ['p'])
     assert [len(kept(at, p)) for p in ('net', 'net*', '*', '*net', 'ne', 'net-')] == [1, 3, 4, 2, 0, 0]
     assert cleared(at, 'net') == 1 and len(kept(at)) == 3 and cleared(at, 'net-*') == 1 and cleared(at) == 2
+    at.get('net', lambda: dict(w=torch.zeros(1)), ['p'])
+    with at.lock(kept(at).file[0]): assert cleared(at) == 0 and len(kept(at)) == 1    # it is being made again
 
 # %% ../nbs/evidence/02_trials.ipynb #f4c33831
 def test_per_seed():

@@ -7,7 +7,6 @@ __all__ = ['LEARNED', 'CHOSEN', 'CONDENSE', 'EXAMPLES', 'COMMANDS', 'arguments',
 
 # %% ../../nbs/commands/10_condense.ipynb #811648b4
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from .common import (Command, amount, asked, bad, cluster_options, count, count_of, find_device, lib,
@@ -87,7 +86,7 @@ def builder(args, data, device):
 
 def learned(args, argv, data, device, state):
     "The synthetic images; a line that says how to go on where it is interrupted"
-    data = replace(data, x=data.x.to(device), y=data.y.to(device))
+    data = data.to(device)
     args.iterations = args.iterations or LEARNED[args.method]
     build = builder(args, data, device)
     more = {} if args.operations is None else dict(operations=tuple(filter(None, args.operations.split(','))))

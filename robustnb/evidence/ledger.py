@@ -115,11 +115,13 @@ def tuning_table(
 def at_the_lowest(
     paper, scale,
     store=None, # None: `default_store()`
+    of=None, # name of the number, for arms that choose more than one; None: arms with one number alone
 )->str: # 'arm (on set, set); arm (on set)'
-    "The arms tuned over one number whose choice is the smallest that was tried, and the data sets where it is"
+    "The arms tuned over a number whose choice is the smallest that was tried, and the data sets where it is"
     tuned, found = tuning_table(paper, scale, store), {}
+    one = '^[^=]+=([^=]+)$' if of is None else f'(?:^|, ){of}=([^,]+)'
     for (d, a), tried in tuned.groupby(level=[0, 1], sort=False) if len(tuned) else ():
-        texts = tried.index.get_level_values('values').str.extract('^[^=]+=([^=]+)$', expand=False)
+        texts = tried.index.get_level_values('values').str.extract(one, expand=False)
         numbers = pd.to_numeric(texts, errors='coerce')    # NaN for another arm, and for values of several names
         if tried.chosen.any() and numbers[tried.chosen.argmax()] == numbers.min(): found.setdefault(a, []).append(d)
     return '; '.join(f'{a} (on {", ".join(sets)})' for a, sets in found.items())

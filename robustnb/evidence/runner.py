@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from filelock import Timeout
 from ..data import unknown
 from .claims import BadInput, judge
-from .ledger import evidence, records_of
+from .ledger import derived, records_of
 from .store import NotStored, default_store, find_device, provenance
 from .trials import Artifacts, Paper, Trial, Waiting, plan, results_of
 from ..models import seeded
@@ -87,7 +87,8 @@ def further(paper, results, scale, store, names, datasets, look):
 # %% ../../nbs/evidence/03_runner.ipynb #7ca03a97
 def open_comparisons(paper, scale, store):
     "(claim, comparison, arms that it looks at; None where they are derived from all)"
-    records, raw = evidence(paper, scale, store), records_of(paper, scale, store)
+    raw = records_of(paper, scale, store)
+    records = derived(paper, scale, raw)
     measured = set(zip(raw.dataset, raw.arm, raw.metric))
     def alone(c, d):    # a derived number may take any arm's runs
         names = [c.metric] if isinstance(c.metric, str) else c.metric

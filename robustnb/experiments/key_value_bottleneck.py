@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATES', 'PLAIN', 'arms', 'ONCE', 'settings', 'lost', 'rank', 'claims', 'metrics', 'paper', 'table', 'by_values',
-           'by_counting', 'by_sums', 'by_gradient', 'arm', 'setting', 'placed', 'encoded', 'small_encoder', 'data_of',
-           'other', 'streamed', 'run', 'sizes', 'size_figure']
+           'by_counting', 'by_sums', 'by_gradient', 'arm', 'setting', 'encoded', 'small_encoder', 'data_of', 'other',
+           'streamed', 'run', 'sizes', 'size_figure']
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #ab7288e9
 from dataclasses import replace
@@ -98,8 +98,6 @@ settings = {
     ('small', 'mnist'): setting('fashion', 'fashion', 10000, 1000, 4000)}
 
 # %% ../../nbs/transfer/04_key_value_bottleneck.ipynb #9df2c8b9
-def placed(trial, data): return replace(data, x=data.x.to(trial.device), y=data.y.to(trial.device))
-
 def encoded(trial, dataset, split, n):
     "A data set's first n examples as features of the pretrained network, computed once for all seeds"
     side, data = trial.setting.side, load(dataset, split, n=n)
@@ -110,11 +108,11 @@ def encoded(trial, dataset, split, n):
             with torch.no_grad(), torch.autocast('cpu', torch.bfloat16): z.append(features(net, x).half())
         return dict(x=torch.cat(z))
     key = ['key_value_bottleneck', 'features', trial.scale, dataset, split, n, side]
-    return placed(trial, replace(data, x=trial.artifacts.get('features', make, key)['x'].float()))
+    return replace(data, x=trial.artifacts.get('features', make, key)['x'].float()).to(trial.device)
 
 def small_encoder(trial, data):
     "Features by a perceptron that was trained on another data set, or the pixels"
-    data, name = placed(trial, replace(data, x=as_float(data.x))), trial.setting.encoder
+    data, name = replace(data, x=as_float(data.x)).to(trial.device), trial.setting.encoder
     if name == 'pixels': return replace(data, x=data.x.flatten(1))
     net = trial.model(partial(mlp, (1, 28, 28), 10, (512, 256)))
     def make():

@@ -507,7 +507,7 @@ def condense(
 # %% ../../nbs/merging/03_condensation.ipynb #a2e127fa
 def _part(data, made, iterations, device, some):
     "The images of some classes by distribution matching, computed elsewhere"
-    c = _Condensation(replace(data, x=data.x.to(device), y=data.y.to(device)), *made)
+    c = _Condensation(data.to(device), *made)
     c.some = some
     for i in range(iterations): c.losses(i, 1, 0)
     return c.x[some].cpu()

@@ -27,7 +27,7 @@ from ..curvature import diagonal_fisher
 from ..data import Batches, Data, as_float, unknown
 from ..evaluation import as_input, membership_attack, predict, split_interval, wilson
 from ..models import (check_module, clone, device_of, eval_mode, features, find_head, floating_type, modes,
-    seeded, unwrapped)
+                             seeded, unwrapped)
 from ..training import Diverged, Recipe, carrying, cross_entropy, fit, train, update
 
 # %% ../../nbs/unlearning/00_baselines.ipynb #ab5614e1
