@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST', 'FASHION', 'CIFAR10', 'unknown', 'check_whole', 'check_at_least_0', 'as_float', 'check_xy', 'Data',
-           'two_moons', 'blobs', 'cache_dir', 'data_dirs', 'read_idx', 'adbench_sets', 'image_folder', 'load',
-           'crop_flip', 'Batches']
+           'two_moons', 'blobs', 'cache_dir', 'data_dirs', 'DataNotFound', 'read_idx', 'adbench_sets', 'image_folder',
+           'load', 'crop_flip', 'Batches']
 
 # %% ../nbs/00_data.ipynb #1f3cd38e
 import difflib, functools, gzip, hashlib, io, math, os, re, tempfile, warnings, zipfile, zlib
@@ -191,9 +191,13 @@ def data_dirs(root=None)->list:
     "Folders that `load` searches, in order: `root`, `$ROBUSTNB_DATA`, the user's cache"
     return [Path(d).expanduser() for d in (root, os.environ.get('ROBUSTNB_DATA'), cache_dir()) if d]
 
-def _not_found(name, files, root, how):
-    dirs = ', '.join(map(str, data_dirs(root)))
-    return f'{name!r} not found: looked for {files} in {dirs}; {how}, or set ROBUSTNB_DATA to a folder that has it'
+class DataNotFound(FileNotFoundError):
+    "A data set can be neither found nor fetched; the message says where it was looked for and how to get it"
+    @classmethod
+    def of(cls, name, files, root, how):
+        dirs = ', '.join(map(str, data_dirs(root)))
+        return cls(f'{name!r} not found: looked for {files} in {dirs}; {how}, '
+                   'or set ROBUSTNB_DATA to a folder that has it')
 
 # %% ../nbs/00_data.ipynb #4fc11c25
 _SYSTEM = ('__macosx', '__pycache__', '@eadir', '$recycle.bin', 'system volume information', 'lost+found',
@@ -451,7 +455,7 @@ def _load_adbench(name, split, root):
     sets = adbench_sets(root)
     if not sets:
         how = 'copy the .npz files of github.com/Minqi824/ADBench (adbench/datasets/Classical) there'
-        raise FileNotFoundError(_not_found(name, 'adbench/*.npz', root, how))
+        raise DataNotFound.of(name, 'adbench/*.npz', root, how)
     key = re.sub(r'^\d+_', '', name.removeprefix('adbench/')).lower()
     if key not in sets: raise ValueError(unknown('ADBench set', name, [f'adbench/{s}' for s in sorted(sets)]))
     data = Data(*_read_table(sets[key]), ['normal', 'anomaly'], f'adbench/{key}')
@@ -558,8 +562,8 @@ def load(
     n:int|None=None, # only the first n examples
     download:bool=True, # fetch by torchvision what is in none of these folders
 )->Data:
-    """The data set `name`. ValueError for an unknown name or a damaged file, FileNotFoundError when it can't be
-    found or fetched"""
+    """The data set `name`. ValueError for an unknown name or a damaged file, DataNotFound when it can be
+    neither found nor fetched"""
     if split not in ('train', 'test'): raise ValueError(unknown('split', split, ['train', 'test']))
     if not isinstance(name, str): raise TypeError(f'name is a {type(name).__name__}; expected the name of a data set')
     if name == 'digits': data = _load_digits(split)
@@ -576,10 +580,10 @@ def _load_files(name, split, root, download):
     for d in data_dirs(root):
         if (data := read(d, split)) is not None: return data
     how = f'torchvision.datasets.{cls}(folder, download=True) makes such a folder'
-    if not download: raise FileNotFoundError(_not_found(name, files, root, how))
+    if not download: raise DataNotFound.of(name, files, root, how)
     try: _download(cls)
     except (OSError, RuntimeError) as e:    # urllib's errors are OSErrors
-        raise FileNotFoundError(_not_found(name, files, root, f'torchvision could not download it ({e}); {how}')) from e
+        raise DataNotFound.of(name, files, root, f'torchvision could not download it ({e}); {how}') from e
     return read(cache_dir(), split)
 
 # %% ../nbs/00_data.ipynb #f768fe49

@@ -2,6 +2,7 @@
 import os, random, signal
 import numpy as np
 import pytest, torch
+from robustnb.data import DataNotFound
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it, and children inherit that
 
@@ -22,6 +23,6 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_call(item):
     "Whoever names a folder of data sets means it: then what is not there is an error"
     try: return (yield)
-    except FileNotFoundError as e:
-        if 'ROBUSTNB_DATA' in os.environ or 'set ROBUSTNB_DATA' not in str(e): raise
+    except DataNotFound as e:
+        if 'ROBUSTNB_DATA' in os.environ: raise
         pytest.skip(str(e).partition(' not found')[0] + ' can be neither found nor downloaded: set ROBUSTNB_DATA')

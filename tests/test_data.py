@@ -12,7 +12,7 @@ import pytest, torchvision
 import PIL
 from PIL import ImageCms
 from sklearn.datasets import load_digits
-from robustnb.data import Batches, CIFAR10, Data, _load_adbench, _load_digits, _read_cifar10, _read_omniglot, _shown, adbench_sets, as_float, blobs, cache_dir, check_xy, crop_flip, data_dirs, image_folder, load, read_idx, two_moons, unknown
+from robustnb.data import Batches, CIFAR10, Data, DataNotFound, _load_adbench, _load_digits, _read_cifar10, _read_omniglot, _shown, adbench_sets, as_float, blobs, cache_dir, check_xy, crop_flip, data_dirs, image_folder, load, read_idx, two_moons, unknown
 
 # %% ../nbs/00_data.ipynb #c5c6d908
 @contextmanager
@@ -503,7 +503,7 @@ def test_damaged_omniglot():
 # %% ../nbs/00_data.ipynb #6c14c842
 def test_adbench():
     with sandbox() as d:
-        with pytest.raises(FileNotFoundError, match=r"'adbench/cardio' not found: looked for adbench/\*.npz .*github.com"):
+        with pytest.raises(DataNotFound, match=r"'adbench/cardio' not found: looked for adbench/\*.npz .*github.com"):
             _load_adbench('adbench/cardio', 'train', d)
         (d/'adbench').mkdir()
         rng = np.random.default_rng(0)
@@ -659,7 +659,7 @@ def test_mnist_layout():
         raw.mkdir(parents=True)
         x, y = torch.randint(256, (6, 28, 28), dtype=torch.uint8), torch.arange(6, dtype=torch.uint8)
         (raw/'train-images-idx3-ubyte').write_bytes(struct.pack('>HBBIII', 0, 8, 3, 6, 28, 28) + x.numpy().tobytes())
-        with pytest.raises(FileNotFoundError): load('fashion', root=d/'root', download=False)    # labels are missing
+        with pytest.raises(DataNotFound): load('fashion', root=d/'root', download=False)    # labels are missing
         (raw / 'train-labels-idx1-ubyte.gz').write_bytes(
             gzip.compress(struct.pack('>HBBI', 0, 8, 1, 6) + y.numpy().tobytes()))
         data = load('fashion', root=d/'root')
@@ -693,7 +693,7 @@ def test_download():
     with sandbox() as d, pytest.MonkeyPatch.context() as patch:
         patch.setattr(torchvision.datasets, 'MNIST', fake)
         fake.works = False
-        with pytest.raises(FileNotFoundError,
+        with pytest.raises(DataNotFound,
                            match=f"'mnist' not found: .* in {d/'here'}, {d/'robustnb'}; .*no route to host"):
             load('mnist', 'test', root=d/'here')
         assert not list((d/'robustnb').iterdir())

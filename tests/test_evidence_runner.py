@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from robustnb.data import DataNotFound
 from robustnb.evidence.claims import BadInput
 from robustnb.evidence.store import NotStored
 from robustnb.evidence.trials import Artifacts, Paper, plan, results_of
@@ -132,7 +133,7 @@ def test_a_candidate_that_diverges_is_not_chosen():
 # %% ../nbs/evidence/03_runner.ipynb #3b8f31d3
 def test_failures():
     def fails(trial):
-        if trial.dataset == 'e': seen.append(trial.seed); raise FileNotFoundError('e was looked for here and there: set ROBUSTNB_DATA')
+        if trial.dataset == 'e': seen.append(trial.seed); raise DataNotFound('e was looked for here and there')
         if (trial.arm, trial.seed) == ('b', 1): return [1.]
         return {'m': float('nan') if trial.seed == 2 else 1.}
     seen, said, store, p = [], [], fresh(), paper_of(fails)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ..data import data_dirs, unknown
+from ..data import DataNotFound, data_dirs, unknown
 from ..models import seeded
 
 # %% ../../nbs/adaptation/02_udah.ipynb #f63d3767
@@ -70,11 +70,9 @@ def citation_network(
 )->Graph: # words in the titles, and five fields of research
     "A citation network of the collection that is customary for this task; it has to be there, nothing is downloaded"
     if name not in CITATION: raise ValueError(unknown('citation network', name, CITATION))
-    places = [d/'citation'/f'{CITATION[name]}.npz' for d in data_dirs(root)]
-    path = next((p for p in places if p.exists()), None)
-    if path is None:
-        raise FileNotFoundError(f'{name!r} not found: there is none of {", ".join(map(str, places))}; '
-                                'set ROBUSTNB_DATA to a folder that has it')
+    file = f'citation/{CITATION[name]}.npz'
+    path = next((d/file for d in data_dirs(root) if (d/file).exists()), None)
+    if path is None: raise DataNotFound.of(name, file, root, 'copy it there')
     with np.load(path, allow_pickle=False) as z:
         at = torch.from_numpy(np.stack([z['feature_row'], z['feature_col']]).astype(np.int64))
         x = _coo(at, torch.from_numpy(z['feature_value']), tuple(z['shape'].tolist()))

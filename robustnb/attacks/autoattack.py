@@ -297,6 +297,13 @@ def _part(settings, device, model, part):
     "The rows of part of the images, computed elsewhere"
     return _rows(autoattack(**settings).search(model.to(device), *part))
 
+def _elsewhere(spread, settings, model, x, y):
+    "The rows of all parts, one for each node; the model comes back whatever happens there"
+    device, n = device_of(model), min(spread.n, len(x))
+    parts = [(x[i::n].clone(), y[i::n].clone()) for i in range(n)]
+    try: return spread(partial(_part, settings, spread.device, model.cpu()), parts)
+    finally: model.to(device)
+
 def _merged(run, n, parts):
     "`run` with the rows of all parts, in the order of the data"
     for k in _Run.FIELDS:
@@ -398,12 +405,7 @@ def robustness(attack,       # made by `autoattack`
     flags = check_model(model, *few, threat, version == 'rand') if checks else []
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     path = state and (Path(state) if world == 1 else Path(state).with_suffix(f'.{rank}of{world}{Path(state).suffix}'))
-    if spread:
-        n = min(spread.n, len(x))
-        parts = [(x[i::n].clone(), y[i::n].clone()) for i in range(n)]
-        try: found = spread(partial(_part, s, spread.device, model.cpu()), parts)
-        finally: model.to(device)
-        run = _merged(_Run(x, list(chosen), None), len(x), found)
+    if spread: run = _merged(_Run(x, list(chosen), None), len(x), _elsewhere(spread, s, model, x, y))
     else: run = attack.search(model, x[rank::world], y[rank::world], path, progress and rank == 0)
     if world > 1:
         from accelerate.utils import gather_object

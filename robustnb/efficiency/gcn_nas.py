@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from ..data import Batches, Data, data_dirs, unknown
+from ..data import Batches, Data, DataNotFound, data_dirs, unknown
 from ..evaluation import predict
 from ..models import seeded
 from ..training import OwnDraws, cosine, recompute_bn, train, update
@@ -391,9 +391,8 @@ def nas_bench_graph(
     "The architectures of NAS-Bench-Graph (Y. Qin and others, 2022), and what each reached, as means of three trainings"
     path = next((d/FILE for d in data_dirs(root) if (d/FILE).exists()), None)
     if path is None:
-        raise FileNotFoundError(
-            f'{FILE} not found in {", ".join(map(str, data_dirs(root)))}: make it of the package nas-bench-graph, with '
-            'the arrays hash, NAME/valid_perf, NAME/perf, NAME/latency and NAME/para, and set ROBUSTNB_DATA')
+        raise DataNotFound.of(name, FILE, root, 'make it of the package nas-bench-graph, with the arrays hash, '
+                              'NAME/valid_perf, NAME/perf, NAME/latency and NAME/para')
     with np.load(path) as f:
         known = sorted({k.partition('/')[0] for k in f.files} - {'hash'})
         if name not in known: raise ValueError(unknown('graph', name, known))

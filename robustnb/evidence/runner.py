@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from filelock import Timeout
-from ..data import unknown
+from ..data import DataNotFound, unknown
 from .claims import BadInput, judge
 from .ledger import derived, records_of
 from .store import NotStored, default_store, find_device, provenance
@@ -282,7 +282,7 @@ def outcome(run, paper, job, end):
     except NotStored: raise
     except Exception as e:
         run.failed[paper.key, job] = f'{type(e).__name__}: {e}'
-        if isinstance(e, FileNotFoundError) and 'set ROBUSTNB_DATA' in str(e): run.absent.add(job.dataset)
+        if isinstance(e, DataNotFound): run.absent.add(job.dataset)
         else: traceback.print_exception(e)
         return f'failed: {type(e).__name__}: {e}'
     if isinstance(result, Waiting): run.elsewhere[paper.key, job] = str(result); return WAITS

@@ -10,6 +10,7 @@ FORK = multiprocessing.get_context('fork')
 FINISHED = r'\d s  \('  # as in '0.3 s  (0:01 gone, ...'
 TOY = '''
 import time
+from robustnb.data import DataNotFound
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.trials import Arm, Paper, Setting
 
@@ -19,7 +20,7 @@ def note(line):
 def run(trial):
     note(f'{{trial.arm}} {{trial.dataset}} {{trial.seed}}')
     if trial.arm == 'b' and trial.seed in {broken!r}: raise RuntimeError('the job broke')
-    if trial.dataset in {absent!r}: raise FileNotFoundError('mnist was looked for in a, b and c')
+    if trial.dataset in {absent!r}: raise DataNotFound('it was looked for in a, b and c')
     time.sleep({pause!r})
     ahead = trial.arm == 'b'
     return dict(accuracy=.8 + .1*ahead + .001*trial.seed*ahead, time=1.)
