@@ -16,7 +16,7 @@ from robustnb.models import mlp
 from robustnb.training import fit, proximal, update
 from robustnb.training import cross_entropy, proximal, update
 from robustnb.efficiency.halo import balanced, best_coefficients, halo, halo_penalty, l1, mcp, mcp_penalty, profile, soft_threshold, sws, third_threshold, thresholded
-from robustnb.experiments.halo import again, ordered, paper, plain, run
+from robustnb.experiments.halo import ordered, paper, plain, run, trained
 
 # %% ../nbs/efficiency/02_halo.ipynb #8e7a4dda
 def case(seed=0):
@@ -84,6 +84,10 @@ def test_objectives_by_hand():
         assert 0 < make(net, layers=('head',))(net, x, y)[1]['penalty'] < logs['penalty']
         assert sum(p.numel() for p in loss.parameters()) == dict(halo=n, sws=1).get(name, 0)
         with pytest.raises(ValueError, match='made for another network'): loss(mlp((1, 8, 8), hidden=(7,)), x, y)
+    loss = sws(net, .01, .1)                                      # starts at its minimum, the root of the lasso
+    torch.testing.assert_close(loss(net, x, y)[0] - plain, 2*(.01*.1*norm).sqrt())
+    assert torch.autograd.grad(loss(net, x, y)[0], loss.learned)[0].abs() < 1e-5
+    assert sws(net, 1e-9, .1, floor=.2).learned[0] == .2
 
 # %% ../nbs/efficiency/02_halo.ipynb #c41be7d2
 def test_a_wrapped_network_is_the_same_network():

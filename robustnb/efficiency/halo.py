@@ -179,16 +179,18 @@ def sws(
     model:nn.Module,
     xi:float, # weight of the lasso
     psi:float, # price of the coefficient
-    start:float=1., # its first value
+    start:float|None=None, # its first value; None: the best for the first weights
     floor:float=1e-2, # its smallest value
     layers=(), # as for `halo`
     loss=cross_entropy,
 )->Shrinkage: # with one coefficient
     "The lasso with one learned coefficient for all weights (8)"
-    _positive(xi=xi, psi=psi, start=start, floor=floor)
+    _positive(xi=xi, psi=psi, floor=floor, **({} if start is None else dict(start=start)))
     def penalty(ws, lams): return xi * sum(w.abs().sum() for w in ws) / lams[0].square() + psi * lams[0].square()
     made = Shrinkage(model, penalty, None, floor, layers, loss)
-    made.learned.append(nn.Parameter(next(iter(prunable(model).values())).new_tensor(start)))
+    size = sum(prunable(unwrapped(model), *layers)[k].detach().abs().sum() for k in made.shapes)
+    best = (xi*size/psi).pow(.25).clamp(min=floor)
+    made.learned.append(nn.Parameter(best if start is None else torch.full_like(best, start)))
     return made
 
 # %% ../../nbs/efficiency/02_halo.ipynb #1e5fe1dd

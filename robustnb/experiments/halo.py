@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEEP', 'arms', 'MAIN', 'settings', 'PENALTIES', 'claims', 'curve_figure', 'metrics', 'paper', 'penalty', 'prox',
-           'plain', 'setting', 'fitted', 'again', 'run', 'ordered']
+           'plain', 'setting', 'trained', 'run', 'ordered']
 
 # %% ../../nbs/efficiency/02_halo.ipynb #46e0d929
 from dataclasses import replace
@@ -33,9 +33,9 @@ def plain(trial, decay=0): return lambda net: (cross_entropy, update)
 
 arms = {
     'plain': Arm(plain),
-    'decay': Arm(plain, decay=[1e-2, 3e-4, 1e-3, 3e-3, 3e-2, .1]),
+    'decay': Arm(plain, decay=[1e-2, 1e-3, 3e-3, 3e-2, .1, .3]),
     'l1': penalty(l1, xi=[3e-3, 1e-4, 3e-4, 1e-3, 1e-2, 3e-2]),
-    'sws': penalty(sws, xi=[3e-3, 1e-3, 1e-3, 1e-2, 3e-3, 1e-2], psi=[1., .1, 1., 1., 10., 10.]),
+    'sws': penalty(sws, xi=[3e-3, 3e-4, 1e-3, 1e-2, 3e-2, .1], psi=[1.]*6),
     'mcp': penalty(mcp, xi=[3e-3, 1e-3, 1e-3, 3e-3, 1e-2, 1e-2], psi=[100, 300, 100, 30, 30, 10]),
     'halo': penalty(halo, xi=[1e-4, 2.5e-6, 2.5e-6, 7.5e-6, 1e-4, 1e-8], psi=[1e-2, 1.2e-3, 4e-3, 3.6e-3, 2e-3, 1e-8],
                     start=[.1, .05, .05, .05, .1, 1.], floor=[.04, .02, .02, .02, .04, .01],
@@ -44,7 +44,7 @@ arms = {
                        psi=[1e-2, 1.2e-3, 4e-3, 3.6e-3, 2e-3, 1.2e-3], floor=[.04, .02, .02, .02, .04, .02]),
     'prox l1': prox(soft_threshold, c=[3e-2, 1e-3, 3e-3, 1e-2, .1, .3]),
     'prox third': prox(third_threshold, c=[4e-2, 1e-3, 3e-3, 6e-3, 9e-3, 1.4e-2]),
-    'fine-tuned': Arm(plain)}
+    'fine-tuned': Arm(plain, decay=[1e-3, 0, 3e-4, 3e-3, 1e-2, 3e-2])}
 MAIN = [a for a in arms if a not in ('profile', 'prox l1')]
 
 # %% ../../nbs/efficiency/02_halo.ipynb #0197de5b
@@ -60,31 +60,24 @@ settings = {
     ('small', 'cifar10'): setting(partial(vgg11, (3, 32, 32), width=8), 5000, 2000, 5000, 8, .05, arms=MAIN)}
 
 # %% ../../nbs/efficiency/02_halo.ipynb #fad3a04f
-def fitted(trial, net, share=1.):
-    "(the network after a share of the arm's epochs, its objective)"
-    loss, step = trial.method(net)
+def trained(trial, net, epochs, loss, step):
+    "The network after so many epochs, in place"
     own = [*loss.parameters()] if isinstance(loss, torch.nn.Module) else []
     sgd = partial(torch.optim.SGD, momentum=.9, weight_decay=trial.values.get('decay', 0))
-    recipe = replace(trial.recipe, epochs=max(round(share*trial.recipe.epochs), 1),
-                     optimiser=lambda params, lr: sgd([*params, *own], lr))
+    recipe = replace(trial.recipe, epochs=max(epochs, 1), optimiser=lambda params, lr: sgd([*params, *own], lr))
     recipe.fit(net.train(), trial.train, loss, trial.seed, trial.device, step=step, progress=False)
-    return net.eval(), loss
-
-def again(trial, net):
-    "The pruned network after the other half of the epochs, its zeros held"
-    recipe = replace(trial.recipe, epochs=max(trial.recipe.epochs - round(.5*trial.recipe.epochs), 1))
-    recipe.fit(net.train(), trial.train, cross_entropy, trial.seed, trial.device, step=masked(masks_of(net)),
-               progress=False)
     return net.eval()
 
 # %% ../../nbs/efficiency/02_halo.ipynb #281f1173
 def run(trial):
     "Accuracy with each share of the weights, and what became of weights and coefficients"
-    late = trial.arm == 'fine-tuned'
-    net, loss = fitted(trial, trial.model(), .5 if late else 1.)
+    late, epochs, net = trial.arm == 'fine-tuned', trial.recipe.epochs, trial.model()
+    first, (loss, step) = round(.5*epochs) if late else epochs, trial.method(net)
+    trained(trial, net, first, loss, step)
     def right(keep):
         small = pruned(net, keep)
-        return evaluate(again(trial, small) if late else small, trial.heldout).accuracy.item()
+        if late: trained(trial, small, epochs - first, cross_entropy, masked(masks_of(small)))
+        return evaluate(small, trial.heldout).accuracy.item()
     if trial.tuning: return {'valid': right(.05)}
     by = {keep: right(keep) for keep in KEEP}
     sizes = torch.cat([s.flatten() for s in magnitude(net).values()])
