@@ -249,6 +249,11 @@ def test_group_lasso_and_fronts():
     assert torch.equal(two, before['block2.conv.weight'])                       # nobody trains it
     with pytest.raises(ValueError, match='c must be'): group_thresholded(0.)
     np.testing.assert_allclose(front_at([.1, .01], [.9, .5], [.1, 10**-1.5, .01, .5, 1e-3], .1), [.9, .7, .5, .9, .3])
+    beaten, judged = [.9, .2, .5], [.8, .3, .4]                    # that with .03 by the sparser one with .01
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        of = [np.array(v)[order] for v in ([.1, .03, .01], beaten, judged)]
+        np.testing.assert_allclose(front_at(*of[:2], [.1, .03, 10**-1.5, .01], .1, judged=of[2]), [.9, .6908, .7, .5], atol=1e-4)
+        np.testing.assert_allclose(front_at(*of[:2], [.03], .1), [.2])
 
 # %% ../nbs/efficiency/04_differentiable_sparsification.ipynb #9fb43e7a
 def test_experiment():

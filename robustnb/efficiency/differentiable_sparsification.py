@@ -277,9 +277,13 @@ def front_at(
     at, # shares to be read
     empty:float, # value of a network without any weight
     least:float=1e-4, # share that counts as none
+    judged=None, # of each network: one that another beats in this, and not with more weights, is left out
 )->list: # one for each of `at`
     "Values at given shares: linear in the logarithm between neighbours, down to `empty` beyond the sparsest"
+    shares, values = np.asarray(shares, dtype=float), np.asarray(values, dtype=float)
     order = np.argsort(shares)
-    x = np.log(np.maximum(np.asarray(shares, dtype=float)[order], least))
-    x, y = np.append(math.log(least), x), np.append(empty, np.asarray(values, dtype=float)[order])
-    return np.interp(np.log(at), x, y).tolist()
+    if judged is not None:
+        judged = np.asarray(judged, dtype=float)
+        order = [i for i in order if not ((shares <= shares[i]) & (judged > judged[i])).any()]
+    x, y = np.log(np.maximum(shares[order], least)), values[order]
+    return np.interp(np.log(at), np.append(math.log(least), x), np.append(empty, y)).tolist()
