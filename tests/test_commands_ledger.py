@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 import tempfile
+import pytest
 from robustnb.cli import answer
 from robustnb.evidence.claims import Claim
 from robustnb.evidence.store import Store
@@ -36,6 +37,9 @@ def test_what_the_ledger_says():
     assert err == f'robustnb: warning: {at} has results of papers that are not known here: other\n'
     status, out, err = answer(*argv, '--json', '--html', at/'r.html', papers=[example()])
     assert [r['verdict'] for r in json.loads(out)] == ['reproduced'] and 'written: ' in err
+    with pytest.MonkeyPatch.context() as patch:    # --results=~/at: no shell expands that
+        patch.setenv('HOME', str(at.parent))
+        assert answer('ledger', f'--results=~/{at.name}', '--json', papers=[example()])[1] == out
     assert (at/'r.html').read_text('utf-8').endswith('</html>\n')
 
 # %% ../nbs/commands/03_ledger.ipynb #819f61fc

@@ -198,6 +198,8 @@ def test_further_looks_where_something_is_open():
     p, calls = judged(unclear)
     reproduce(p, store=fresh(), say=None, minutes=0)
     assert not calls, 'no budget, no runs'
+    reproduce(p, store=fresh(), say=None, minutes=1, seeds=2)
+    assert {j.seed for j in calls} == {0, 1}, 'seeds that are named get no others'
     lead = per_seed(lambda r: [dict(arm='b', metric='lead', value=r.groupby('arm').value.mean().diff()['b'])])
     p = replace(p, derive=lead, claims=[Claim(1, 'b leads', 'lead', 'b', [0.], unit='u', matters=0)])
     reproduce(p, store=(store := fresh()), say=None, minutes=1)

@@ -6,6 +6,7 @@
 __all__ = ['COMMANDS', 'arguments', 'run']
 
 # %% ../../nbs/commands/08_cache.ipynb #468723bd
+from os.path import expanduser
 from .common import Command, lib
 
 # %% ../../nbs/commands/08_cache.ipynb #9b3971b0
@@ -15,7 +16,7 @@ def arguments(p):
                    help="only artifacts of this name, or pattern such as 'net*'")
     p.add_argument('--clear', action='store_true', help='delete them')
     p.add_argument('--json', action='store_true', help='print one JSON object per artifact, as a list')
-    p.add_argument('--dir', metavar='DIR', help="folder of the artifacts (default: the user's cache)")
+    p.add_argument('--dir', type=expanduser, metavar='DIR', help="folder of the artifacts (default: the user's cache)")
 
 def run(args, argv):
     "The networks and the like that experiments keep on disk, each made once for all arms that share it"

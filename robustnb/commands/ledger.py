@@ -8,6 +8,7 @@ __all__ = ['SCALES', 'FEW', 'EXAMPLES', 'COMMANDS', 'paper_arguments', 'known_pa
 
 # %% ../../nbs/commands/03_ledger.ipynb #54554d8c
 import json, sys, warnings
+from os.path import expanduser
 from pathlib import Path
 from .common import Command, bad, lib, unknown
 from .files import put, writable
@@ -20,7 +21,7 @@ def paper_arguments(p):
     p.set_defaults(papers=None)
     p.add_argument('keys', nargs='*', metavar='KEY',
                    help='papers, by the keys that `robustnb list` shows (default: all)')
-    p.add_argument('--results', metavar='DIR', help='the folder of the results; none but those count')
+    p.add_argument('--results', type=expanduser, metavar='DIR', help='the folder of the results; none but those count')
 
 def known_papers(args): # {key: Paper}
     "All papers of the package, or those that the caller of `main` has given"

@@ -73,7 +73,7 @@ def arguments(p):
     p.add_argument('--scale', choices=SCALES, default='tiny',
                    help='tiny: seconds, always afresh; small: real data, minutes to hours; paper: GPU (default: tiny)')
     p.add_argument('--seeds', type=seed_list, metavar='N|I,J,..',
-                   help='how many seeds, or which (default: those of the first look)')
+                   help='how many seeds, or which (default: those of the first look, and with --minutes more)')
     known = p.add_mutually_exclusive_group() # which seeds open claims will get no plan knows
     known.add_argument('--minutes', type=amount, metavar='M',
                        help='budget: no job is begun that is likely to exceed it, and open claims get more seeds')

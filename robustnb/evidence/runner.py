@@ -257,7 +257,8 @@ class Run:
 
     @property
     def last(self):
-        "Number of the last look, from 0"
+        "Number of the last look, from 0; seeds that are named leave no further ones"
+        if self.filters[0] is not None: return 0
         return max(len(p.setting(self.scale, d).looks) for p in self.papers for d in p.datasets(self.scale)) - 1
 
 # %% ../../nbs/evidence/03_runner.ipynb #0e8afcdd
@@ -297,7 +298,7 @@ def reproduce(
     papers,             # a `Paper` or several
     scale='tiny',
     store=None,         # `Store`; None: `default_store(scale)`
-    seeds=None,         # how many, or which; None: those of the first look
+    seeds=None,         # how many, or which; None: those of the first look, and further ones within a budget
     arms=None, datasets=None, # patterns such as 'at+*'; None: all
     device=None,        # torch device or its name; None: the GPU where there is one
     again=False,        # run finished jobs too
