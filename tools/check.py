@@ -4,7 +4,7 @@ The checkout is exported afresh in a temporary folder and compared, so nothing i
 sentences, one per problem; tests/system/test_structure.py asserts that the quick ones yield none. Outputs that come from
 other code are listed but are no problem: `make notebooks` executes their notebooks.
 """
-import ast, json, os, re, shutil, subprocess, symtable, sys, tempfile
+import ast, builtins, json, os, re, shutil, subprocess, symtable, sys, tempfile
 from pathlib import Path
 import nbformat
 from pyflakes import checker, messages
@@ -117,6 +117,17 @@ def taken_from_tests(root):
                     yield f'{p.relative_to(root)} (#{c.id}): takes {name} from the test #{of_test[name]}'
             of_test |= {name: c.id if 'test' in head else None for name, s in own.items() if 'test' not in head or not s.is_imported()}
 
+def used_early(root):
+    "Names that a cell takes from one below it: the test file has them from the start, the notebook stops there"
+    for p in notebooks(root):
+        tables = {c.id: symtable.symtable(plain(c.source), c.id, 'exec').get_symbols()
+                  for c in nbformat.read(p, 4).cells if c.cell_type == 'code'}
+        later = {s.get_name() for table in tables.values() for s in table if set_by(s)} - {*dir(builtins)}
+        for i, table in tables.items():
+            later -= {s.get_name() for s in table if set_by(s)}
+            for s in table:
+                if s.get_name() in later: yield f'{p.relative_to(root)} (#{i}): takes {s.get_name()} from a cell below'
+
 # --- stray paths ----------------------------------------------------------------------------------------------------
 def text(path):
     "The text of a file, of a notebook that of its sources and text outputs; '' for a binary file"
@@ -188,7 +199,7 @@ def long_lines(root):
             for line in code.splitlines():
                 if len(line) > WIDTH: yield f'{p.relative_to(root)} (#{c.id}): {len(line)} characters, at most {WIDTH}: {line.strip()[:60]}'
 
-CHECKS = (wrong_way, loose_names, taken_from_tests, long_lines, misplaced, stray_paths, typed_numbers, stale)
+CHECKS = (wrong_way, loose_names, taken_from_tests, used_early, long_lines, misplaced, stray_paths, typed_numbers, stale)
 
 if __name__ == '__main__':
     for s in other_code(ROOT): print(s)

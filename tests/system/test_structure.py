@@ -105,6 +105,12 @@ def test_cells_take_nothing_from_tests(tmp_path):
     assert [s.partition('takes ')[2].split(' #')[0] for s in check.taken_from_tests(tmp_path)] == [
         f'{name} from the test' for name in 'zyf']
 
+def test_cells_take_nothing_from_below(tmp_path):
+    assert list(check.used_early(ROOT)) == []
+    page(tmp_path, 'a', '#| export\nimport os\ndef f(): return late(1)', '#| test f\nlate, g, input, os', '#| export\ndef late(x): return x',
+         '#| hide\ninput = g = 1', '#| test g\nlate, g')
+    assert [s.partition('takes ')[2] for s in check.used_early(tmp_path)] == [f'{name} from a cell below' for name in ('late', 'g')]
+
 def test_random_numbers_are_seeded_in_one_place():
     "`torch.manual_seed` also seeds every GPU, for good, whatever is put back afterwards: methods use `models.seeded`"
     own = {'models.py', 'attacks/checks.py'}   # `seeded`; the checks, which seed while they put back more than numbers
