@@ -44,7 +44,7 @@ arms = {
                        psi=[1e-2, 1.2e-3, 4e-3, 3.6e-3, 2e-3, 1.2e-3], floor=[.04, .02, .02, .02, .04, .02]),
     'prox l1': prox(soft_threshold, c=[3e-2, 1e-3, 3e-3, 1e-2, .1, .3]),
     'prox third': prox(third_threshold, c=[4e-2, 1e-3, 3e-3, 6e-3, 9e-3, 1.4e-2]),
-    'fine-tuned': Arm(plain, decay=[1e-3, 0, 3e-4, 3e-3, 1e-2, 3e-2])}
+    'fine-tuned': Arm(plain, decay=[1e-3, 0, 3e-3, 1e-2, 3e-2, .1])}
 MAIN = [a for a in arms if a not in ('profile', 'prox l1')]
 
 # %% ../../nbs/efficiency/02_halo.ipynb #0197de5b
